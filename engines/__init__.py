@@ -1,0 +1,1 @@
+"""Model packages, pre- and post-processing, inference. Knows no DICOM and no network."""

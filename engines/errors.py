@@ -1,0 +1,38 @@
+"""The roots of the error tree.
+
+::
+
+    WetreadError
+    ├── PermanentError            a retry cannot help
+    │   ├── ModelPackageError     a model folder is wrong: file, key and fix in the message
+    │   └── EngineMismatch        an engine does not reproduce its golden outputs
+    └── TransientError            a retry may help
+        └── RuntimeUnavailable    an inference runtime cannot be used on this machine now
+
+``service.errors`` grows the branches that know DICOM and the network. Whether a stage is tried again is decided by the
+branch and by nothing else.
+"""
+
+
+class WetreadError(Exception):
+    """Something Wetread expects to go wrong, with a message for an operator."""
+
+
+class PermanentError(WetreadError):
+    """A retry cannot help: somebody has to change the input, the model or the configuration."""
+
+
+class TransientError(WetreadError):
+    """A retry may help: the same work is tried again later."""
+
+
+class ModelPackageError(PermanentError):
+    """A model package is wrong; the message names the file, the key and the fix."""
+
+
+class EngineMismatch(PermanentError):
+    """An engine's outputs differ from the golden outputs by more than the package allows."""
+
+
+class RuntimeUnavailable(TransientError):
+    """An inference runtime cannot be used on this machine now."""

@@ -1,0 +1,1 @@
+"""One small file per inference runtime, behind one Protocol."""

@@ -1,0 +1,196 @@
+"""The types that every room speaks: images with their geometry going in, findings coming out.
+
+Arrays are indexed ``[slice, row, column]`` (CT) or ``[row, column]`` (X-ray). Positions are millimetres in the DICOM
+patient coordinate system, LPS: *x* grows to the patient's left, *y* to the posterior, *z* to the head
+(PS3.3 C.7.6.2.1.1).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+Affine = NDArray[np.float64]
+"""4×4 matrix from array index ``(slice, row, column, 1)`` to LPS position ``(x, y, z, 1)`` in mm."""
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A CT series as one array.
+
+    Attributes
+    ----------
+    array
+        Shape ``[slice, row, column]``, int16 or float32, in ``unit``.
+    affine
+        Array index to LPS millimetres, see `Affine`.
+    sources
+        SOP Instance UID of the image that each slice came from, in slice order.
+    unit
+        Modality unit of the values after the modality transform (UCUM; ``[hnsf'U]`` is the Hounsfield unit).
+    """
+
+    array: NDArray[np.int16] | NDArray[np.float32]
+    affine: Affine
+    sources: tuple[str, ...]
+    unit: str = "[hnsf'U]"
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 3 or self.affine.shape != (4, 4):
+            raise ValueError(f"a Volume needs a 3D array and a 4×4 affine, got {self.array.shape}, {self.affine.shape}")
+        if len(self.sources) != self.array.shape[0]:
+            raise ValueError(f"{len(self.sources)} sources for {self.array.shape[0]} slices")
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance between neighbours along slice, row and column, in mm."""
+        slice_, row, column = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(slice_), float(row), float(column)
+
+
+@dataclass(frozen=True, eq=False)
+class Radiograph:
+    """One projection image.
+
+    Attributes
+    ----------
+    array
+        Shape ``[row, column]``, float32; larger is whiter (bone bright, air dark) whatever the source's photometric
+        interpretation was.
+    spacing
+        Distance between rows and between columns in mm, at the detector or calibrated, or None where unknown.
+    source
+        SOP Instance UID of the image.
+    """
+
+    array: NDArray[np.float32]
+    spacing: tuple[float, float] | None
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 2:
+            raise ValueError(f"a Radiograph needs a 2D array, got {self.array.shape}")
+
+
+Image = Volume | Radiograph
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coded concept (PS3.3 section 8): value, scheme designator, meaning."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What one value of a label map means (PS3.3 C.8.20.4).
+
+    ``number`` is the value in the label map, from 1. ``colour`` is sRGB, 0–255, as recommended for display.
+    """
+
+    number: int
+    label: str
+    category: Code
+    type: Code
+    colour: tuple[int, int, int]
+    laterality: Code | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """One label per voxel or pixel, on the grid of the source image.
+
+    Attributes
+    ----------
+    array
+        Shape of the source image's array, uint8; 0 is background, other values are segment numbers.
+    segments
+        What the values mean; every value that the model can give, present in the array or not.
+    """
+
+    array: NDArray[np.uint8]
+    segments: tuple[Segment, ...]
+
+    @property
+    def present(self) -> tuple[Segment, ...]:
+        """The segments that have at least one voxel."""
+        counts = np.bincount(self.array.ravel(), minlength=256)
+        return tuple(segment for segment in self.segments if counts[segment.number])
+
+
+@dataclass(frozen=True)
+class ClassProbability:
+    """The probability of one class: ``code`` says what was looked for, ``probability`` is in 0–1."""
+
+    label: str
+    code: Code
+    probability: float
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Mutually exclusive classes of one image; the probabilities sum to 1."""
+
+    classes: tuple[ClassProbability, ...]
+
+    @property
+    def best(self) -> ClassProbability:
+        """The most probable class."""
+        return max(self.classes, key=lambda entry: entry.probability)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number about one segment: ``concept`` says what was measured, ``unit`` is a UCUM code."""
+
+    segment: int
+    concept: Code
+    value: float
+    unit: Code
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model said it.
+
+    ``digest`` is the SHA-256 of ``model.onnx`` in hexadecimal, ``uid_root`` the model's part of derived UIDs.
+    """
+
+    name: str
+    version: str
+    digest: str
+    uid_root: str
+    licence: str
+    intended_use: str
+
+
+@dataclass(frozen=True)
+class EngineIdentity:
+    """What the model ran on, for example ``openvino 2026.4.1``, ``fp32``, ``CPU``."""
+
+    runtime: str
+    precision: str
+    device: str
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """All that one run of one model says about one series.
+
+    ``analysed_at`` is the start of the analysis; it is kept with the findings so that a repeated encoding gives the
+    same bytes. ``notes`` are statements of input quality for the reader (partial series, lossy compression).
+    """
+
+    model: ModelIdentity
+    engine: EngineIdentity
+    analysed_at: datetime
+    label_map: LabelMap | None = None
+    classification: Classification | None = None
+    measurements: tuple[Measurement, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""The node: from the wire to the archive, one room per stage."""

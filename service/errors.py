@@ -1,0 +1,45 @@
+"""The branches of the error tree that know DICOM and the network.
+
+::
+
+    PermanentError
+    ├── Quarantined           an instance, a series or a result cannot be used; the reason is for an operator
+    ├── Rejected              a peer refuses an object for good
+    └── ConfigurationError    a setting is wrong: key, value and fix in the message
+    TransientError
+    ├── ArchiveUnavailable    an archive cannot be reached or is out of resources
+    └── OutOfResources        this machine has no room (disk, memory) for it now
+"""
+
+from engines.errors import PermanentError, TransientError, WetreadError
+
+__all__ = [
+    "ArchiveUnavailable",
+    "ConfigurationError",
+    "OutOfResources",
+    "PermanentError",
+    "Quarantined",
+    "Rejected",
+    "TransientError",
+    "WetreadError",
+]
+
+
+class Quarantined(PermanentError):
+    """An instance, a series or a result cannot be used; the message says why and what to do."""
+
+
+class Rejected(PermanentError):
+    """A peer refuses an object, and would refuse it again."""
+
+
+class ConfigurationError(PermanentError):
+    """A setting is wrong; the message names the key, the value and the fix."""
+
+
+class ArchiveUnavailable(TransientError):
+    """An archive cannot be reached, or says that it is out of resources."""
+
+
+class OutOfResources(TransientError):
+    """This machine has no room for it now."""

@@ -1,0 +1,40 @@
+"""What the rooms of the service hand to each other: instances, series, result objects, destinations."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One stored SOP instance: who it is, who sent it, where it lies.
+
+    UIDs are as received (they may be empty or wrong); ``path`` is a DICOM file in the spool, bit for bit as received.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_uid: str
+    study_uid: str
+    transfer_syntax_uid: str
+    sender: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Destination:
+    """An archive that results are sent to: its AE title, host and DICOM port."""
+
+    name: str
+    ae_title: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class ResultObject:
+    """One encoded result: ``kind`` is ``SEG`` or ``SR``, ``path`` a DICOM file."""
+
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    path: Path
