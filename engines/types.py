@@ -146,12 +146,17 @@ class Classification:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number about one segment: ``concept`` says what was measured, ``unit`` is a UCUM code."""
+    """One number about one segment.
+
+    ``concept`` says what was measured, ``unit`` is a UCUM code, ``derivation`` says how many values became one (a mean,
+    say; the modifier of TID 1419).
+    """
 
     segment: int
     concept: Code
     value: float
     unit: Code
+    derivation: Code | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,186 @@
+"""The schema of ``model.toml`` (docs/model-package.md): strict, so that a misspelt key is an error, not a default."""
+
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from engines.types import Code
+
+Text = Annotated[str, Field(min_length=1)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Length = Annotated[int, Field(ge=1)]
+Millimetres = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Percentile = Annotated[float, Field(ge=0.0, le=100.0)]
+Channel8 = Annotated[int, Field(ge=0, le=255)]
+
+
+class Section(BaseModel):
+    """A table of ``model.toml``: no unknown keys, no change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CodeEntry(Section):
+    """A coded concept: value, coding scheme designator, meaning (PS3.3 section 8.8)."""
+
+    value: Annotated[str, Field(min_length=1, max_length=16)]
+    scheme: Annotated[str, Field(min_length=1, max_length=16)]
+    meaning: Annotated[str, Field(min_length=1, max_length=64)]
+
+    @property
+    def code(self) -> Code:
+        """The same, as the other rooms speak it."""
+        return Code(self.value, self.scheme, self.meaning)
+
+
+class IdentitySection(Section):
+    """Who the model is; copied into every result."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
+    version: Text
+    uid_root: Annotated[str, Field(pattern=r"^[1-9][0-9]*$")]
+    licence: Text
+    intended_use: Text
+    task: Literal["segmentation", "classification"]
+
+
+class _Input(Section):
+    tensor: Text
+    modality: Annotated[tuple[Text, ...], Field(min_length=1)]
+    body_part: tuple[Text, ...] = ()
+    view: tuple[Text, ...] = ()
+
+
+class VolumeInput(_Input):
+    """A CT series: resampled to ``spacing_mm``, windowed, seen through a sliding ``patch``."""
+
+    minimum_slices: Length = 1
+    spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
+    window: tuple[float, float]
+    patch: tuple[Length, Length, Length]
+    overlap: Fraction = 0.25
+
+    @model_validator(mode="after")
+    def _window_grows(self) -> Self:
+        if not self.window[0] < self.window[1]:
+            raise ValueError("window must be [lower, upper] with lower < upper")
+        return self
+
+
+class RadiographInput(_Input):
+    """An X-ray: cropped, mapped to 0..1 by ``percentiles``, scaled and padded to ``size``."""
+
+    size: tuple[Length, Length]
+    percentiles: tuple[Percentile, Percentile] = (1.0, 99.0)
+    crop_to: Text | None = None
+    crop_margin: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Self:
+        if not self.percentiles[0] < self.percentiles[1]:
+            raise ValueError("percentiles must be [lower, upper] with lower < upper")
+        if self.crop_margin and self.crop_to is None:
+            raise ValueError("crop_margin needs crop_to")
+        return self
+
+
+def _input_kind(value: Any) -> str:
+    # A key that only an X-ray's input has decides; everything else is checked, and reported, as a volume's.
+    return "radiograph" if isinstance(value, dict) and value.keys() & {"size", "percentiles", "crop_to"} else "volume"
+
+
+class SegmentEntry(Section):
+    """One channel of a segmentation model (PS3.3 C.8.20.4)."""
+
+    label: Text
+    category: CodeEntry
+    type: CodeEntry
+    laterality: CodeEntry | None = None
+    colour: tuple[Channel8, Channel8, Channel8]
+    measurements: tuple[Literal["volume", "mean_intensity"], ...] = ()
+
+    @property
+    def side(self) -> Code | None:
+        """The laterality as a code, if there is one."""
+        return self.laterality.code if self.laterality else None
+
+
+class ClassEntry(Section):
+    """One channel of a classifier."""
+
+    label: Text
+    code: CodeEntry
+
+
+class OutputSection(Section):
+    """What the network's channels mean."""
+
+    tensor: Text
+    keep_largest: bool = False
+    segments: Annotated[tuple[SegmentEntry, ...], Field(max_length=255)] = ()
+    classes: tuple[ClassEntry, ...] = ()
+
+
+class VerifySection(Section):
+    """How far an engine may be from ``golden.npz`` before it is not served."""
+
+    max_probability_error: Annotated[float, Field(gt=0.0, lt=1.0)]
+    min_dice: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+
+
+class Description(Section):
+    """The whole ``model.toml``."""
+
+    identity: IdentitySection
+    input: Annotated[
+        Annotated[VolumeInput, Tag("volume")] | Annotated[RadiographInput, Tag("radiograph")],
+        Discriminator(_input_kind),
+    ]
+    output: OutputSection
+    verify: VerifySection
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        segmentation = self.identity.task == "segmentation"
+        wanted, other = ("segments", "classes") if segmentation else ("classes", "segments")
+        if not getattr(self.output, wanted) or getattr(self.output, other):
+            raise ValueError(f"a {self.identity.task} model needs [[output.{wanted}]] and no [[output.{other}]]")
+        if segmentation and self.verify.min_dice is None:
+            raise ValueError("a segmentation model needs verify.min_dice")
+        if not segmentation and isinstance(self.input, VolumeInput):
+            raise ValueError("a classification model needs an X-ray's input: input.size, not input.spacing_mm")
+        measured = any(entry.measurements for entry in self.output.segments)
+        if measured and not isinstance(self.input, VolumeInput):
+            raise ValueError("output.segments.measurements are for volumes; leave them empty for an X-ray")
+        return self
+
+    @classmethod
+    def explain(cls, error: ValidationError) -> str:
+        """Say in one line per problem which key is wrong, with what value, and what to do."""
+        return "; ".join(_explain(details) for details in error.errors())
+
+
+def _explain(details: ErrorDetails) -> str:
+    location = [part for part in details["loc"] if part not in ("volume", "radiograph")]
+    key = ".".join(str(part + 1) if isinstance(part, int) else part for part in location)
+    match details["type"]:
+        case "missing":
+            return f"{key} is missing; add it"
+        case "extra_forbidden":
+            close = get_close_matches(str(location[-1]), _known_keys(), n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "remove it or correct its name"
+            return f"{key} is not a known key; {hint}"
+        case "value_error":
+            return f"{key + ': ' if key else ''}{details['ctx']['error']}"
+        case _:
+            return f"{key} = {details['input']!r} is wrong: {details['msg']}; correct it"
+
+
+def _known_keys() -> set[str]:
+    sections = (
+        Description, IdentitySection, VolumeInput, RadiographInput, OutputSection, SegmentEntry, ClassEntry, CodeEntry,
+        VerifySection,
+    )  # fmt: skip
+    return {key for section in sections for key in section.model_fields}
