@@ -1,0 +1,1 @@
+"""The demonstration: a phantom body, its CT and its chest X-ray."""
