@@ -1,0 +1,69 @@
+# Wetread: two commands for everybody, `make demo` and `make test`; `make help` lists the rest.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PACKAGES := service engines build_engines
+CODE := $(PACKAGES) tests $(wildcard benchmarks)
+
+# `make check test` runs the unit tests once, in `check`.
+CHECKED_ALREADY := $(if $(filter check,$(MAKECMDGOALS)),--ignore=tests/unit)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo check format test counterparts test-train lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed  ## .venv with everything that running needs
+
+demo: install  ## a CT and an X-ray through the node and back into an archive, on free ports of this machine
+	$(BIN)/wetread demo
+
+check: $(VENV)/.installed-test  ## format, lint, strict types, import rule, unit tests
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/unit
+
+format: $(VENV)/.installed-test  ## let ruff format and repair what it can
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+test: $(VENV)/.installed-test counterparts  ## all tests, against a real Orthanc, DCMTK and validators
+	$(BIN)/python -m pytest tests $(CHECKED_ALREADY)
+
+counterparts:  ## the Debian packages that the tests need (with sudo when not root)
+	scripts/counterparts
+
+test-train: $(VENV)/.installed-train  ## the tests that train; installs PyTorch
+	$(BIN)/python -m pytest tests/unit/build_engines
+
+lock: $(VENV)/.installed-test  ## write constraints.txt anew: the newest versions that pyproject.toml allows
+	$(PIP) install uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra test --extra rtx \
+		--no-emit-index-url --no-annotate --custom-compile-command "make lock" \
+		--output-file constraints.txt pyproject.toml
+
+clean:  ## remove .venv, caches and what the demo wrote
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-out *.egg-info build dist
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	scripts/venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing Wetread into $(VENV) (a few minutes the first time)"
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing Wetread and its test tools into $(VENV) (a few minutes the first time)"
+	$(PIP) install --constraint constraints.txt --editable '.[test,rtx]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-train: $(VENV)/.installed-test
+	@echo "Installing PyTorch into $(VENV)"
+	$(PIP) install --constraint constraints.txt --editable '.[train]'
+	@touch $@
