@@ -1,0 +1,1 @@
+"""Objects to the archive, and what the archive said."""

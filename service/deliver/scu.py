@@ -1,0 +1,175 @@
+"""The Storage SCU (PS3.4 B): files to a peer over one association, each with its answer."""
+
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
+
+from service.errors import ArchiveUnavailable, Rejected
+from service.types import Destination
+
+_PEER_DOWN = "is not there or refuses the connection; start it, or correct host and port"
+
+
+@dataclass(frozen=True)
+class Sendable:
+    """A file and what must be negotiated for it."""
+
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+
+
+def sendable(path: Path) -> Sendable:
+    """What must be negotiated to send a file. Raises `Rejected` where it is no DICOM file with file meta information."""
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+        return Sendable(path, str(header.SOPClassUID), str(header.SOPInstanceUID), str(header.file_meta.TransferSyntaxUID))
+    except (InvalidDicomError, AttributeError, OSError, ValueError, KeyError) as error:
+        raise Rejected("not a DICOM file with file meta information (PS3.10)") from error
+
+
+def send(
+    destination: Destination,
+    calling_ae_title: str,
+    files: Sequence[Sendable],
+    sent: Callable[[Sendable, int], None] = lambda _file, _status: None,
+) -> None:
+    """Send all files, bit for bit in their own transfer syntax.
+
+    Parameters
+    ----------
+    sent
+        Called after each answer with its status (PS3.7 annex C); a warning (0xBnnn) counts as success.
+
+    Raises
+    ------
+    ArchiveUnavailable
+        The peer cannot be reached, is out of resources (0xA7nn), or the association broke. Sending all again is safe.
+    Rejected
+        The peer rejects the association, or refuses an object for good.
+    """
+    waiting = list(files)
+    refused: list[str] = []
+    while waiting:
+        batch, contexts = _batch(waiting)
+        with _associate(destination, calling_ae_title, contexts) as association:
+            for file in batch:
+                status = _store(association, destination, file)
+                if status is None:
+                    refused.append(f"{pydicom.uid.UID(file.sop_class_uid).name}: not accepted by {destination.ae_title}")
+                elif status == 0 or 0xB000 <= status <= 0xBFFF:
+                    sent(file, status)
+                else:
+                    refused.append(f"{pydicom.uid.UID(file.sop_class_uid).name}: refused with status 0x{status:04X}")
+        waiting = waiting[len(batch) :]
+    if refused:
+        raise Rejected(f"{destination.name} ({destination.ae_title}): " + "; ".join(sorted(set(refused))))
+
+
+def echo(destination: Destination, calling_ae_title: str) -> None:
+    """Verify that the peer answers (C-ECHO). Raises as `send`."""
+    with _associate(destination, calling_ae_title, [build_context("1.2.840.10008.1.1")]) as association:
+        status = association.send_c_echo()
+        if "Status" not in status or status.Status != 0:
+            raise ArchiveUnavailable(f"{destination.name}: no answer to C-ECHO")
+
+
+def _batch(files: list[Sendable]) -> tuple[list[Sendable], list[PresentationContext]]:
+    """The first files that fit into one association of at most 128 presentation contexts (PS3.8 9.3.2.2)."""
+    needed: dict[tuple[str, str], None] = {}
+    for number, file in enumerate(files):
+        pair = (file.sop_class_uid, file.transfer_syntax_uid)
+        if pair not in needed and len(needed) == 128:
+            return files[:number], [build_context(*each) for each in needed]
+        needed[pair] = None
+    return files, [build_context(*each) for each in needed]
+
+
+class _associate:  # noqa: N801 (a context manager that reads as a verb)
+    """An association that is released at the end, and aborted where the body raises."""
+
+    def __init__(self, destination: Destination, calling: str, contexts: list[PresentationContext]) -> None:
+        self._destination = destination
+        self._ae = AE(ae_title=calling)
+        self._ae.acse_timeout = self._ae.connection_timeout = 15
+        self._ae.dimse_timeout = self._ae.network_timeout = 60
+        self._ae.maximum_pdu_size = 131072
+        self._contexts = contexts
+
+    def __enter__(self) -> Association:
+        to = self._destination
+        handlers: list[Any] = [(evt.EVT_CONN_OPEN, _without_delay)]
+        association = self._ae.associate(
+            to.host, to.port, contexts=self._contexts, ae_title=to.ae_title, evt_handlers=handlers
+        )
+        where = f"{to.name} ({to.ae_title} at {to.host}:{to.port})"
+        if association.is_rejected:
+            primitive = association.acceptor.primitive
+            reason = primitive.reason_str if primitive is not None else "no reason given"
+            if primitive is not None and primitive.result == 0x02:
+                raise ArchiveUnavailable(f"{where} rejects the association for now: {reason}")
+            raise Rejected(f"{where} rejects the association: {reason}; it must know the AE title {self._ae.ae_title}")
+        if not association.is_established:
+            raise ArchiveUnavailable(f"{where} {_PEER_DOWN}")
+        _keep_responses(association)
+        self._association = association
+        return association
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if self._association.is_established:
+            self._association.release() if kind is None else self._association.abort()
+
+
+def _store(association: Association, destination: Destination, file: Sendable) -> int | None:
+    try:
+        answer = association.send_c_store(file.path)
+    except ValueError:  # no accepted presentation context
+        return None
+    except (AttributeError, RuntimeError) as error:
+        raise ArchiveUnavailable(f"{destination.name}: the association ended while sending") from error
+    if "Status" not in answer:
+        raise ArchiveUnavailable(f"{destination.name}: no answer to C-STORE; the association ended")
+    status = int(answer.Status)
+    if status & 0xFF00 == 0xA700:
+        raise ArchiveUnavailable(f"{destination.name}: out of resources (0x{status:04X})")
+    return status
+
+
+def _keep_responses(association: Association) -> None:
+    """Give back to the queue any response that pynetdicom's reactor has taken by mistake.
+
+    In pynetdicom 3.0.4 the reactor can take the response of a C-STORE before the thread that waits for it, and drops it;
+    the wait then ends in a time-out and an abort.
+    """
+    serve = association._serve_request
+
+    def serve_or_give_back(message: Any, context_id: int) -> None:
+        if message.is_valid_response:
+            association.dimse.msg_queue.put((context_id, message))
+        else:
+            serve(message, context_id)
+
+    association._serve_request = serve_or_give_back  # type: ignore[method-assign]
+
+
+def _without_delay(event: evt.Event) -> None:
+    connection = event.assoc.dul.socket.socket
+    if connection is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def dicom_files(folder: Path) -> Iterator[Path]:
+    """All files of a folder and below, in a stable order; a file stands for itself."""
+    if folder.is_file():
+        yield folder
+    else:
+        yield from sorted(path for path in folder.rglob("*") if path.is_file())

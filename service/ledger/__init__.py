@@ -1,0 +1,1 @@
+"""The durable record of every series and stage."""

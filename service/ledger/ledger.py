@@ -1,0 +1,354 @@
+"""Claim, finish, retry, bury: every series is one row per stage, always somewhere.
+
+A stage is finished and the next ones are created in one transaction. A worker holds a job by a lease and a fencing token:
+when its lease has ended and somebody else has claimed the job, its finish is refused. Each stage may run twice; what it
+writes is the same each time.
+"""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, and_, create_engine, delete, event, func, insert, or_, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.engine import Row
+
+from service.ledger.schema import jobs, metadata, results, series
+from service.types import ResultObject
+
+RECEIVE, ASSEMBLE, INFER, ENCODE, DELIVER = STAGES = ("receive", "assemble", "infer", "encode", "deliver")
+READY, RUNNING, DONE, DEAD, CANCELLED = STATES = ("ready", "running", "done", "dead", "cancelled")
+
+
+@dataclass(frozen=True)
+class SeriesRecord:
+    """A row of ``series``: what is known of a series from its first instance."""
+
+    key: str
+    study_uid: str
+    series_uid: str
+    modality: str
+    sender: str
+
+
+@dataclass(frozen=True)
+class NextJob:
+    """A job to create when its predecessor is finished."""
+
+    stage: str
+    item: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row of ``jobs``, with its series."""
+
+    id: int
+    series: SeriesRecord
+    stage: str
+    item: str
+    model: str
+    state: str
+    attempts: int
+    token: int
+    note: str
+    created_at: float
+    run_at: float
+    ended_at: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class ResultRecord:
+    """A row of ``results``: one encoded object and how far it got."""
+
+    series: str
+    item: str
+    model: str
+    result: ResultObject
+    status: str
+    archive: str
+
+
+class StaleJob(Exception):
+    """The job was claimed by somebody else, reset or cancelled meanwhile: what this worker did does not count."""
+
+
+class Ledger:
+    """The record, in SQLite (WAL, synchronous FULL: what a method has written survives a power cut).
+
+    Parameters
+    ----------
+    url
+        SQLAlchemy URL of the database.
+    lease_seconds
+        How long a claim holds without a heartbeat.
+    """
+
+    def __init__(self, url: str, lease_seconds: float = 120.0) -> None:
+        self._engine = create_engine(url, connect_args={"timeout": 30})
+        self._lease_seconds = lease_seconds
+        self._changed = threading.Condition()
+        event.listen(self._engine, "connect", _prepare)
+        event.listen(self._engine, "begin", _begin_immediate)
+        with self._engine.begin() as connection:
+            metadata.create_all(connection)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._engine.dispose()
+
+    # ---- receiving -------------------------------------------------------------------------------------------------
+
+    def open_series(self, record: SeriesRecord, instances: int) -> bool:
+        """Note durably that a series is being received; return whether anything is new.
+
+        A series that was found complete with the same number of instances stays as it is: a study that is forwarded
+        again runs nothing new. With another number it is opened again and runs again.
+        """
+        with self._transaction() as connection:
+            known = connection.execute(select(series.c.instances).where(series.c.key == record.key)).scalar()
+            if known is not None and known == instances:
+                return False
+            if known is None:
+                connection.execute(insert(series).values(**vars(record), instances=0, opened_at=time.time()))
+            _create(connection, record.key, NextJob(RECEIVE), state=RUNNING)
+            return True
+
+    def receiving(self) -> list[SeriesRecord]:
+        """The series that are not complete yet."""
+        with self._engine.begin() as connection:
+            return [job.series for job in _select(connection, jobs.c.stage == RECEIVE, jobs.c.state == RUNNING)]
+
+    def complete_series(self, key: str, instances: int, note: str, next_jobs: Sequence[NextJob]) -> None:
+        """A series is whole: finish its receive stage and create the next ones."""
+        with self._transaction() as connection:
+            connection.execute(update(series).where(series.c.key == key).values(instances=instances))
+            where = and_(jobs.c.series == key, jobs.c.stage == RECEIVE)
+            began = connection.execute(select(jobs.c.created_at).where(where)).scalar_one()
+            now = time.time()
+            values = {"state": DONE, "note": note, "ended_at": now, "seconds": now - began}
+            connection.execute(update(jobs).where(where).values(**values))
+            for job in next_jobs:
+                _create(connection, key, job)
+
+    # ---- working ---------------------------------------------------------------------------------------------------
+
+    def claim(self, stages: Iterable[str]) -> Job | None:
+        """Take the next job of these stages that is due, or None."""
+        now = time.time()
+        due = and_(
+            jobs.c.stage.in_(list(stages)),
+            or_(
+                and_(jobs.c.state == READY, jobs.c.run_at <= now),
+                and_(jobs.c.state == RUNNING, jobs.c.lease_until < now),
+            ),
+        )
+        next_one = select(jobs.c.id).where(due).order_by(jobs.c.run_at, jobs.c.id).limit(1).with_for_update(skip_locked=True)
+        with self._engine.begin() as connection:
+            found = connection.execute(
+                update(jobs)
+                .where(jobs.c.id == next_one.scalar_subquery())
+                .values(
+                    state=RUNNING,
+                    token=jobs.c.token + 1,
+                    attempts=jobs.c.attempts + 1,
+                    lease_until=now + self._lease_seconds,
+                )
+                .returning(jobs.c.id)
+            ).scalar()
+            return None if found is None else _select(connection, jobs.c.id == found)[0]
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until something changes in this process, or for so long."""
+        with self._changed:
+            self._changed.wait(seconds)
+
+    def heartbeat(self, job: Job) -> None:
+        """Prolong the lease of a job. Raises `StaleJob`."""
+        with self._engine.begin() as connection:
+            self._set(connection, job, lease_until=time.time() + self._lease_seconds)
+
+    def finish(
+        self, job: Job, next_jobs: Sequence[NextJob], note: str = "", seconds: float = 0.0, results: Sequence[ResultRecord] = ()
+    ) -> None:
+        """Finish a job, keep its results and create the next ones, all or nothing. Raises `StaleJob`."""
+        with self._transaction() as connection:
+            self._set(
+                connection, job, state=DONE, note=note, seconds=seconds, ended_at=time.time(), lease_until=None
+            )
+            for record in results:
+                _keep_result(connection, record)
+            for next_job in next_jobs:
+                _create(connection, job.series.key, next_job)
+
+    def retry_later(self, job: Job, run_at: float, note: str) -> None:
+        """Give a job back, to be tried again from ``run_at``. Raises `StaleJob`."""
+        with self._transaction() as connection:
+            self._set(connection, job, state=READY, run_at=run_at, note=note, lease_until=None)
+
+    def hand_back(self, job: Job) -> None:
+        """Give a job back untouched, because the node stops. Raises `StaleJob`."""
+        with self._transaction() as connection:
+            self._set(connection, job, state=READY, attempts=job.attempts - 1, lease_until=None)
+
+    def bury(self, job: Job, note: str) -> None:
+        """Make a job a dead letter: nothing happens to it until an operator says so. Raises `StaleJob`."""
+        with self._transaction() as connection:
+            self._set(connection, job, state=DEAD, note=note, ended_at=time.time(), lease_until=None)
+
+    def reclaim(self) -> int:
+        """At the start of the only node on this ledger: its predecessor's running jobs are ready again."""
+        with self._transaction() as connection:
+            found = connection.execute(
+                update(jobs)
+                .where(jobs.c.state == RUNNING, jobs.c.stage != RECEIVE)
+                .values(state=READY, lease_until=None, token=jobs.c.token + 1)
+            )
+            return found.rowcount
+
+    # ---- looking and operating -------------------------------------------------------------------------------------
+
+    def list_jobs(self, state: str | None = None, series_key: str | None = None) -> list[Job]:
+        """Jobs in the order in which they were created; ``series_key`` may be the beginning of one."""
+        conditions = []
+        if state is not None:
+            conditions.append(jobs.c.state == state)
+        if series_key is not None:
+            conditions.append(jobs.c.series.startswith(series_key, autoescape=True))
+        with self._engine.begin() as connection:
+            return _select(connection, *conditions)
+
+    def job(self, id: int) -> Job | None:
+        """One job by its number."""
+        with self._engine.begin() as connection:
+            found = _select(connection, jobs.c.id == id)
+            return found[0] if found else None
+
+    def results(self, series_key: str | None = None) -> list[ResultRecord]:
+        """What was encoded, and how far it got."""
+        query = select(results)
+        if series_key is not None:
+            query = query.where(results.c.series.startswith(series_key, autoescape=True))
+        with self._engine.begin() as connection:
+            return [_result(row) for row in connection.execute(query.order_by(results.c.series, results.c.kind))]
+
+    def operator_retry(self, id: int) -> bool:
+        """Make a dead or cancelled job ready again; return whether there was one."""
+        return self._operate(id, (DEAD, CANCELLED), state=READY, run_at=time.time(), attempts=0, ended_at=None)
+
+    def operator_cancel(self, id: int) -> bool:
+        """Cancel a job that has not ended; return whether there was one."""
+        return self._operate(id, (READY, RUNNING, DEAD), state=CANCELLED, ended_at=time.time(), lease_until=None)
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Number of jobs by stage and state."""
+        with self._engine.begin() as connection:
+            rows = connection.execute(
+                select(jobs.c.stage, jobs.c.state, func.count()).group_by(jobs.c.stage, jobs.c.state)
+            )
+            return {(stage, state): count for stage, state, count in rows}
+
+    def ended_before(self, moment: float) -> list[str]:
+        """Keys of the series whose work has all ended (done or cancelled) before a moment."""
+        unfinished = or_(jobs.c.state.in_((READY, RUNNING, DEAD)), jobs.c.ended_at >= moment)
+        busy = select(jobs.c.series).where(unfinished)
+        with self._engine.begin() as connection:
+            return list(connection.execute(select(series.c.key).where(series.c.key.not_in(busy))).scalars())
+
+    # ---- inner -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._engine.begin() as connection:
+            yield connection
+        with self._changed:
+            self._changed.notify_all()
+
+    def _set(self, connection: Connection, job: Job, **values: Any) -> None:
+        held = and_(jobs.c.id == job.id, jobs.c.token == job.token, jobs.c.state == RUNNING)
+        if connection.execute(update(jobs).where(held).values(**values)).rowcount != 1:
+            raise StaleJob(f"job {job.id} ({job.stage}) was taken over, reset or cancelled")
+
+    def _operate(self, id: int, states: Sequence[str], **values: Any) -> bool:
+        with self._transaction() as connection:
+            where = and_(jobs.c.id == id, jobs.c.state.in_(states))
+            return connection.execute(update(jobs).where(where).values(token=jobs.c.token + 1, **values)).rowcount == 1
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver would begin transactions on its own, and late
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_immediate(connection: Connection) -> None:
+    # a transaction that reads first and writes later would fail with SQLITE_BUSY instead of waiting
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _create(connection: Connection, key: str, job: NextJob, state: str = READY) -> None:
+    """Create a job; one that is there already starts afresh, and whoever runs it now runs in vain."""
+    now = time.time()
+    fresh = {
+        "state": state, "run_at": now, "attempts": 0, "note": "", "lease_until": None, "created_at": now,
+        "ended_at": None, "seconds": None,
+    }  # fmt: skip
+    connection.execute(
+        upsert(jobs)
+        .values(series=key, stage=job.stage, item=job.item, model=job.model, token=0, **fresh)
+        .on_conflict_do_update(
+            index_elements=["series", "item", "model", "stage"], set_={**fresh, "token": jobs.c.token + 1}
+        )
+    )
+
+
+def _keep_result(connection: Connection, record: ResultRecord) -> None:
+    values = {
+        "sop_instance_uid": record.result.sop_instance_uid,
+        "series": record.series,
+        "item": record.item,
+        "model": record.model,
+        "kind": record.result.kind,
+        "sop_class_uid": record.result.sop_class_uid,
+        "path": str(record.result.path),
+        "status": record.status,
+        "archive": record.archive,
+    }
+    connection.execute(delete(results).where(results.c.sop_instance_uid == record.result.sop_instance_uid))
+    connection.execute(insert(results).values(**values))
+
+
+def _select(connection: Connection, *conditions: Any) -> list[Job]:
+    query = select(jobs, series.c.study_uid, series.c.series_uid, series.c.modality, series.c.sender)
+    rows = connection.execute(query.join(series).where(*conditions).order_by(jobs.c.id))
+    return [_job(row) for row in rows]
+
+
+def _job(row: Row[Any]) -> Job:
+    return Job(
+        id=row.id,
+        series=SeriesRecord(row.series, row.study_uid, row.series_uid, row.modality, row.sender),
+        stage=row.stage,
+        item=row.item,
+        model=row.model,
+        state=row.state,
+        attempts=row.attempts,
+        token=row.token,
+        note=row.note,
+        created_at=row.created_at,
+        run_at=row.run_at,
+        ended_at=row.ended_at,
+        seconds=row.seconds,
+    )
+
+
+def _result(row: Row[Any]) -> ResultRecord:
+    result = ResultObject(row.kind, row.sop_class_uid, row.sop_instance_uid, Path(row.path))
+    return ResultRecord(row.series, row.item, row.model, result, row.status, row.archive)
+

@@ -1,0 +1,186 @@
+"""The composition root: builds the parts of a node from its settings, starts them, drains them."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from engines.engine_set import EngineSet, open_engines
+from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
+from service import __version__
+from service.errors import ConfigurationError
+from service.ledger.ledger import ASSEMBLE, DELIVER, ENCODE, INFER, Ledger
+from service.operate.http import EngineHealth, Health, HttpServer
+from service.operate.metrics import Metrics
+from service.pipeline import Pipeline
+from service.receive.scp import Receiver
+from service.series.completeness import Completeness
+from service.settings import EngineSettings, Settings
+from service.spool import Spool
+from service.worker import Worker
+
+log = structlog.get_logger()
+
+LANES = ((ASSEMBLE, ENCODE), (INFER,), (DELIVER,))
+"""Which stages share a thread: an archive that is slow holds up no inference, and the other way round."""
+
+
+def served_packages(settings: EngineSettings) -> dict[str, ModelPackage]:
+    """The model packages that the settings ask for.
+
+    Raises
+    ------
+    ModelPackageError
+        A package is wrong.
+    ConfigurationError
+        ``engines.models`` names a model that is not there.
+    """
+    packages = load_packages(SHIPPED_MODELS, *settings.folders)
+    if unknown := sorted(set(settings.models) - set(packages)):
+        raise ConfigurationError(f"engines.models = {unknown}: no such model; there are {', '.join(sorted(packages))}")
+    return packages
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """The ledger of a node's spool."""
+    return Ledger(f"sqlite:///{settings.spool.path / 'ledger.sqlite'}")
+
+
+class Node:
+    """A running node. Use it as a context manager, or `start` it and later `stop` it.
+
+    Raises
+    ------
+    WetreadError
+        From `start`: the spool, the port, a model or an engine is not as it must be; nothing is served then.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metrics = Metrics.on_new_registry()
+        self._stopping = threading.Event()
+        self._started = False
+
+    def start(self) -> None:
+        """Open the spool, ledger and engines, then listen: a sender finds either a node that works or none."""
+        settings = self._settings
+        packages = served_packages(settings.engines)
+        self._spool = Spool(settings.spool.path)
+        self._spool.lock()
+        self._ledger = open_ledger(settings)
+        if reclaimed := self._ledger.reclaim():
+            log.info("ledger.reclaimed", jobs=reclaimed)
+        self._opened = open_engines(packages, runtime_settings(settings))
+        self._engines = self._opened.__enter__()
+        pipeline = Pipeline(settings, self._spool, self._ledger, packages, self._engines)
+        self._workers = [
+            Worker(self._ledger, {stage: pipeline.stages[stage] for stage in lane}, settings.retry, self._metrics)
+            for lane in LANES
+        ]
+        completeness = Completeness(settings.series, self._spool, self._ledger)
+        completeness.resume()
+        self._receiver = Receiver(settings, self._spool, completeness, self._metrics.count_instance)
+        try:
+            self._receiver.start()
+        except OSError as error:
+            raise ConfigurationError(
+                f"node.port = {settings.node.port}: cannot listen on {settings.node.host} ({error.strerror}); "
+                "end what listens there, or choose another port"
+            ) from None
+        self._http = HttpServer(settings.http.host, settings.http.port, self.health, self._metrics)
+        self._http.start()
+        for worker in self._workers:
+            worker.start()
+        self._ticker = threading.Thread(target=self._tick, args=(completeness,), name="ticker", daemon=True)
+        self._ticker.start()
+        self._started = True
+        log.info("node.started", version=__version__, models=sorted(packages), http_port=self._http.port)
+
+    def stop(self, grace_seconds: float = 30.0) -> None:
+        """Drain: take no new associations, let running stages finish or hand them back, close everything."""
+        if not self._started:
+            return
+        log.info("node.draining")
+        self._receiver.stop()
+        for worker in self._workers:
+            worker.stop()
+        deadline = time.monotonic() + grace_seconds
+        for worker in self._workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+            if worker.is_alive():
+                worker.hand_back()
+        self._stopping.set()
+        self._ticker.join()
+        self._http.stop()
+        self._opened.__exit__(None, None, None)
+        self._ledger.close()
+        self._spool.unlock()
+        self._started = False
+        log.info("node.stopped")
+
+    @property
+    def port(self) -> int:
+        """The DICOM port it listens on."""
+        return self._receiver.port
+
+    @property
+    def http_port(self) -> int:
+        """The port of ``/health`` and ``/metrics``."""
+        return self._http.port
+
+    def health(self) -> Health:
+        """What is right and wrong just now."""
+        raise NotImplementedError
+
+    def _tick(self, completeness: Completeness) -> None:
+        """Several times a second: complete what is whole; now and then: prolong leases, forget what is old."""
+        last_beat = last_sweep = time.monotonic()
+        while not self._stopping.wait(0.1):
+            try:
+                completeness.decide()
+                if time.monotonic() - last_beat > 20:
+                    last_beat = time.monotonic()
+                    for worker in self._workers:
+                        worker.beat()
+                if time.monotonic() - last_sweep > 600:
+                    last_sweep = time.monotonic()
+                    self._sweep()
+            except (DBAPIError, OSError) as error:  # a full disk or a locked database: the next tick tries again
+                log.error("ticker.failed", reason=type(error).__name__)
+
+    def _sweep(self) -> None:
+        """Forget the files of series whose work ended long ago."""
+        for series in self._ledger.ended_before(time.time() - self._settings.spool.keep_hours * 3600):
+            self._spool.forget(series)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def runtime_settings(settings: Settings) -> RuntimeSettings:
+    """What the engines run on."""
+    engines = settings.engines
+    return RuntimeSettings(
+        runtime=engines.runtime,
+        precision=engines.precision,
+        engines=engines.compiled or settings.spool.path / "engines",
+        threads=engines.threads,
+    )
+
+
+def notify_systemd(state: str) -> None:
+    """Tell systemd (``Type=notify``) how it stands: ``READY=1``, ``STOPPING=1``; nothing where there is no systemd."""
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto(state.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)

@@ -1,0 +1,1 @@
+"""Accepts associations, stores instances bit for bit, acknowledges only what is on disk."""

@@ -1,0 +1,1 @@
+"""Which models run on which series; which archive gets the results of which sender."""

@@ -1,0 +1,1 @@
+"""Decides when a series is whole; orders slices; turns stored values into a Volume or a Radiograph."""

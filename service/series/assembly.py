@@ -1,0 +1,261 @@
+"""From the files of a series to the images that models run on.
+
+A CT series becomes one `Volume`, each X-ray image a `Radiograph`. What cannot be used is left out with a reason, while
+the rest goes on.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom import Dataset, uid
+from pydicom.multival import MultiValue
+from pydicom.pixels import apply_modality_lut
+
+from engines.types import Image, Radiograph, Volume
+from service.errors import PermanentError, Quarantined
+from service.series.geometry import Plane, affine_of, order, plane
+from service.series.pixels import LOSSY, stored_values
+from service.spool import key_of
+
+RADIOGRAPHS = (
+    uid.ComputedRadiographyImageStorage,
+    uid.DigitalXRayImageStorageForPresentation,
+    uid.DigitalXRayImageStorageForProcessing,
+)
+SLICES = (uid.CTImageStorage, uid.EnhancedCTImageStorage)
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One thing that models can run on.
+
+    Attributes
+    ----------
+    key
+        Its name within the series.
+    files
+        The file of each slice, in slice order, or the one file of a radiograph.
+    facts
+        Header facts that routing and readers need: modality, body part, view, number of slices.
+    notes
+        Statements of input quality for the reader of the results.
+    """
+
+    key: str
+    image: Image
+    files: tuple[Path, ...]
+    facts: "ImageFacts"
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What routing looks at; empty where the header says nothing."""
+
+    modality: str
+    body_part: str
+    view: str
+    slices: int
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that is not part of any item, and why. ``faulty`` where it should have been: it belongs into quarantine."""
+
+    file: Path
+    reason: str
+    faulty: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Assembly:
+    """All that could be made of a series."""
+
+    items: tuple[Item, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Slice:
+    """One CT slice with its decoded values in modality units."""
+
+    file: Path
+    uid: str
+    plane: Plane
+    values: NDArray[np.float32] | NDArray[np.int16]
+    facts: "ImageFacts"
+    notes: tuple[str, ...]
+
+
+class _NotMeant(PermanentError):
+    """No model is meant to see this instance; nothing is wrong with it."""
+
+
+def assemble(files: Sequence[Path], threads: int = 2) -> Assembly:
+    """Make images of the files of one series.
+
+    Raises
+    ------
+    Quarantined
+        The slices do not make a volume: gaps, several at one position, tilt, no usable slice. Nothing of the series can
+        be used.
+    """
+    left_out: list[LeftOut] = []
+    slices: list[_Slice] = []
+    items: list[Item] = []
+
+    def read(file: Path) -> list[_Slice] | Item | LeftOut:
+        try:
+            return _read(file)
+        except _NotMeant as error:
+            return LeftOut(file, str(error), faulty=False)
+        except Quarantined as error:
+            return LeftOut(file, str(error), faulty=True)
+
+    with ThreadPoolExecutor(threads) as pool:
+        for outcome in pool.map(read, files):
+            if isinstance(outcome, LeftOut):
+                left_out.append(outcome)
+            elif isinstance(outcome, Item):
+                items.append(outcome)
+            else:
+                slices.extend(outcome)
+    if slices:
+        volume, others = _volume(slices)
+        items.append(volume)
+        left_out.extend(others)
+    return Assembly(tuple(items), tuple(left_out))
+
+
+def _read(file: Path) -> "list[_Slice] | Item":
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # old scanners break many rules; what matters is checked below
+        data_set = pydicom.dcmread(file)
+        sop_class = data_set.get("SOPClassUID")
+        if sop_class in RADIOGRAPHS:
+            return _radiograph(file, data_set)
+        if sop_class in SLICES:
+            return list(_slices(file, data_set))
+    raise _NotMeant(f"{uid.UID(str(sop_class)).name}: carried along, never processed")
+
+
+def _slices(file: Path, data_set: Dataset) -> Iterator[_Slice]:
+    if "LOCALIZER" in (data_set.get("ImageType") or ()):
+        raise _NotMeant("a localiser, which is not part of the volume")
+    frames = stored_values(data_set)
+    facts, notes = _facts(data_set), _quality(data_set)
+    for index, frame in enumerate(frames):
+        groups = _functional_groups(data_set, index)
+        try:
+            where = plane(
+                [float(x) for x in groups["ImagePositionPatient"]],
+                [float(x) for x in groups["ImageOrientationPatient"]],
+                [float(x) for x in groups["PixelSpacing"]],
+            )
+            slope, intercept = float(groups["RescaleSlope"]), float(groups["RescaleIntercept"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise Quarantined(
+                f"{error} is missing or not a number: the slice has no place in the patient; repair the header and send it again"
+            ) from error
+        yield _Slice(file, str(data_set.SOPInstanceUID), where, _rescaled(frame, slope, intercept), facts, notes)
+
+
+_GEOMETRY = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+    "RescaleSlope": "PixelValueTransformationSequence",
+    "RescaleIntercept": "PixelValueTransformationSequence",
+}
+
+
+def _functional_groups(data_set: Dataset, frame: int) -> dict[str, MultiValue[str] | str]:
+    """Geometry and rescale of a frame: from the functional groups of an Enhanced CT (PS3.3 C.7.6.16), or the top level."""
+    found = {}
+    shared = data_set.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    per_frame = data_set.get("PerFrameFunctionalGroupsSequence")
+    own = per_frame[frame] if per_frame else Dataset()
+    for name, sequence in _GEOMETRY.items():
+        for place in (own, shared[0]):
+            if place.get(sequence) and place[sequence][0].get(name) is not None:
+                found[name] = place[sequence][0].get(name)
+                break
+        else:
+            if data_set.get(name) is not None:
+                found[name] = data_set.get(name)
+    return found
+
+
+def _rescaled(frame: NDArray[np.int32], slope: float, intercept: float) -> NDArray[np.int16] | NDArray[np.float32]:
+    """The modality transform (PS3.3 C.11.1); int16 where that is exact."""
+    if slope == int(slope) and intercept == int(intercept):
+        values = frame * int(slope) + int(intercept)
+        if values.min() >= -32768 and values.max() <= 32767:
+            return values.astype(np.int16)
+    return (frame * np.float32(slope) + np.float32(intercept)).astype(np.float32)
+
+
+def _volume(slices: list[_Slice]) -> tuple[Item, list[LeftOut]]:
+    """The largest set of slices of one size and orientation, as a volume; the others are left out."""
+
+    def grid(one: _Slice) -> tuple[object, ...]:
+        axes = np.concatenate([one.plane.along_row, one.plane.along_column])
+        return (one.values.shape, *np.round(axes, 3).tolist(), *np.round(one.plane.spacing, 4).tolist())
+
+    most, _ = Counter(grid(one) for one in slices).most_common(1)[0]
+    stack = [one for one in slices if grid(one) == most]
+    left_out = [
+        LeftOut(one.file, "another stack: its size, spacing or orientation is not that of most slices", faulty=False)
+        for one in slices
+        if grid(one) != most
+    ]
+    stack = [stack[index] for index in order([one.plane for one in stack])]
+    affine = affine_of([one.plane for one in stack])
+    kind = np.int16 if all(one.values.dtype == np.int16 for one in stack) else np.float32
+    array = np.empty((len(stack), *stack[0].values.shape), kind)
+    for target, one in zip(array, stack, strict=True):
+        target[:] = one.values
+    volume = Volume(array, affine, tuple(one.uid for one in stack))
+    facts = replace(stack[0].facts, slices=len(stack))
+    notes = tuple(dict.fromkeys(note for one in stack for note in one.notes))
+    return Item("volume", volume, tuple(one.file for one in stack), facts, notes), left_out
+
+
+def _radiograph(file: Path, data_set: Dataset) -> Item:
+    frames = stored_values(data_set)
+    if len(frames) != 1:
+        raise Quarantined(f"{len(frames)} frames, where an X-ray image has one; no model runs on it")
+    values = np.asarray(apply_modality_lut(frames[0], data_set), np.float32)
+    if data_set.PhotometricInterpretation == "MONOCHROME1":
+        values = values.max() + values.min() - values
+    image = Radiograph(values, _detector_spacing(data_set), str(data_set.SOPInstanceUID))
+    return Item(key_of(image.source), image, (file,), _facts(data_set), _quality(data_set))
+
+
+def _detector_spacing(data_set: Dataset) -> tuple[float, float] | None:
+    """Distance between rows and columns: calibrated (PixelSpacing) or at the detector (ImagerPixelSpacing), or None."""
+    for name in ("PixelSpacing", "ImagerPixelSpacing"):
+        value = data_set.get(name)
+        if value is not None and len(value) == 2 and min(float(x) for x in value) > 0:
+            return float(value[0]), float(value[1])
+    return None
+
+
+def _facts(header: Dataset) -> ImageFacts:
+    def text(name: str) -> str:
+        return str(header.get(name) or "").strip().upper()
+
+    return ImageFacts(text("Modality"), text("BodyPartExamined"), text("ViewPosition"), 1)
+
+
+def _quality(header: Dataset) -> tuple[str, ...]:
+    if header.file_meta.TransferSyntaxUID in LOSSY or header.get("LossyImageCompression") == "01":
+        return ("The source image was compressed with loss.",)
+    return ()

@@ -1,0 +1,263 @@
+"""One typed tree of settings, read from ``wetread.toml``.
+
+Every value can be overridden by an environment variable, ``WETREAD_NODE__PORT=11113`` for ``[node] port``.
+"""
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from service.errors import ConfigurationError
+from service.types import Destination
+
+AETitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")]
+"""Application entity title: 1 to 16 characters of the default repertoire, no backslash (PS3.5 6.2, VR AE)."""
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NodeSettings(_Section):
+    """``[node]``: who this node is, where it listens, whom it talks to."""
+
+    ae_title: AETitle = "WETREAD"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    accept_unknown_senders: bool = False
+    accept_carried_along: bool = True
+    """Store SR, SEG, secondary captures and the like that travel with a study; they are never processed."""
+    maximum_pdu: Annotated[int, Field(ge=4096, le=1 << 20)] = 131072
+    maximum_associations: Annotated[int, Field(ge=1)] = 50
+    idle_seconds: Annotated[float, Field(gt=0)] = 60.0
+
+
+class SenderSettings(_Section):
+    """``[senders.AETITLE]``: a known calling AE title and the archive that its results go to."""
+
+    archive: str
+
+
+class ArchiveSettings(_Section):
+    """``[archives.NAME]``: an archive that takes results by C-STORE."""
+
+    ae_title: AETitle
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+
+class SeriesSettings(_Section):
+    """``[series]``: when a series is whole."""
+
+    quiet_seconds: Annotated[float, Field(ge=0)] = 2.0
+    """After its association was released, a series is complete when nothing has arrived for so long."""
+    silent_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """While an association that carried the series stays open, the series is complete after so long a silence."""
+
+
+class EngineSettings(_Section):
+    """``[engines]``: which models run, and on what."""
+
+    runtime: Literal["openvino", "tensorrt", "rtx"] = "openvino"
+    models: tuple[str, ...] = ()
+    """Names of the models to serve; empty for all that are found."""
+    folders: tuple[Path, ...] = ()
+    """Folders with further model packages, beside the shipped ones."""
+    compiled: Path | None = None
+    """Folder of the engines that ``wetread engines build`` wrote; default: ``engines`` in the spool."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads for inference; 0 for all."""
+
+
+class RetrySettings(_Section):
+    """``[retry]``: what happens when an archive is away. The n-th retry waits ``first_seconds * 2**n``, at most
+    ``longest_seconds``; after ``give_up_hours`` the work becomes a dead letter.
+    """
+
+    first_seconds: Annotated[float, Field(gt=0)] = 5.0
+    longest_seconds: Annotated[float, Field(gt=0)] = 900.0
+    give_up_hours: Annotated[float, Field(gt=0)] = 72.0
+
+
+class HttpSettings(_Section):
+    """``[http]``: where ``/health`` and ``/metrics`` are served."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+
+
+class LogSettings(_Section):
+    """``[log]``: ``json`` lines for a collector, ``console`` for a person."""
+
+    format: Literal["json", "console"] = "json"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class SpoolSettings(_Section):
+    """``[spool]``: where instances, intermediate files, results and the ledger lie."""
+
+    path: Path = Path("/var/lib/wetread")
+    keep_hours: Annotated[float, Field(ge=0)] = 24.0
+    """How long the files of a series stay after all of its work has ended."""
+
+
+class Settings(BaseSettings):
+    """The whole tree. ``load`` reads it from a file."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="WETREAD_", env_nested_delimiter="__", nested_model_default_partial_update=True
+    )
+
+    node: NodeSettings = NodeSettings()
+    senders: dict[AETitle, SenderSettings] = {}
+    archives: dict[str, ArchiveSettings] = {}
+    spool: SpoolSettings = SpoolSettings()
+    series: SeriesSettings = SeriesSettings()
+    engines: EngineSettings = EngineSettings()
+    retry: RetrySettings = RetrySettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment variables win over the file, which is passed as init arguments."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _archives_are_known(self) -> Self:
+        for title, sender in self.senders.items():
+            if sender.archive not in self.archives:
+                known = ", ".join(sorted(self.archives)) or "none"
+                raise ValueError(
+                    f"senders.{title}.archive = {sender.archive!r}: no such archive (known: {known}); "
+                    f"add a table [archives.{sender.archive}] or name a known one"
+                )
+        return self
+
+    def destination_for(self, sender: str) -> Destination | None:
+        """The archive that gets the results of ``sender`` (a calling AE title), or None where none is configured."""
+        if sender not in self.senders:
+            return None
+        name = self.senders[sender].archive
+        archive = self.archives[name]
+        return Destination(name, archive.ae_title, archive.host, archive.port)
+
+
+def load(path: Path) -> Settings:
+    """Read the settings of one file.
+
+    Raises
+    ------
+    ConfigurationError
+        The file cannot be read, is not TOML, or has a wrong key or value; one line for each, with the fix.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path}: no such file; `wetread init {path}` writes one") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
+    return parse(content, str(path))
+
+
+def parse(content: dict[str, Any], origin: str) -> Settings:
+    """Settings from a parsed document; ``origin`` names it in errors. Raises `ConfigurationError`."""
+    try:
+        return Settings(**content)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_lines(error, origin))) from None
+
+
+def _lines(error: ValidationError, origin: str) -> Iterator[str]:
+    for entry in error.errors(include_url=False):
+        key = ".".join(str(part) for part in entry["loc"])
+        if entry["type"] == "extra_forbidden":
+            known = ", ".join(_known_keys(entry["loc"]))
+            yield f"{origin}: {key} = {entry['input']!r}: no such key; remove it or use one of: {known}"
+        elif entry["loc"]:
+            yield f"{origin}: {key} = {entry['input']!r}: {entry['msg']}"
+        else:
+            yield f"{origin}: {entry['msg'].removeprefix('Value error, ')}"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that are allowed where ``location`` (its last part unknown) points."""
+    model: type[BaseModel] = Settings
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None:  # the name of a sender or archive: the table's entries all have one type
+            continue
+        annotation: Any = field.annotation
+        model = cast(type[BaseModel], annotation.__args__[1] if hasattr(annotation, "__args__") else annotation)
+    return sorted(model.model_fields)
+
+
+TEMPLATE = '''\
+# Wetread: configuration. For research use only.
+# Every key that is commented out shows its default. `wetread check` says what is right and what is wrong.
+
+[node]
+ae_title = "WETREAD"
+# The address to listen on. Only this machine can reach 127.0.0.1; "0.0.0.0" listens on all interfaces.
+# DICOM without TLS is readable on the wire: open it in a protected network only.
+host = "127.0.0.1"
+port = 11112
+# accept_unknown_senders = false  # true: any calling AE title may send (its results have nowhere to go)
+# accept_carried_along = true     # store SR, SEG, SC ... that travel with a study; they are never processed
+# maximum_pdu = 131072
+# maximum_associations = 50
+# idle_seconds = 60.0
+
+# Who may send, by calling AE title, and which archive gets the results.
+[senders.ORTHANC]
+archive = "orthanc"
+
+[archives.orthanc]
+ae_title = "ORTHANC"
+host = "127.0.0.1"
+port = 4242
+
+[spool]
+# Received images, intermediate files, results and the ledger. Needs room for a day of images.
+path = "{spool}"
+# keep_hours = 24.0               # how long files stay after all work on a series has ended
+
+[series]
+# quiet_seconds = 2.0             # complete when its association was released and nothing came for so long
+# silent_seconds = 300.0          # complete after so long a silence although the association stays open
+
+[engines]
+# runtime = "openvino"            # CPU; "tensorrt" or "rtx" on an NVIDIA GPU, after `wetread engines build`
+# models = []                     # names of the models to serve; empty: all
+# folders = []                    # folders with model packages of your own
+# threads = 0                     # CPU threads for inference; 0: all
+
+[retry]
+# first_seconds = 5.0             # doubles with each attempt ...
+# longest_seconds = 900.0         # ... up to this
+# give_up_hours = 72.0
+
+[http]
+# host = "127.0.0.1"              # /health and /metrics
+# port = 8080
+
+[log]
+# format = "json"                 # or "console"
+# level = "info"
+'''
+"""What ``wetread init`` writes."""

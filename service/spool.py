@@ -1,0 +1,193 @@
+"""The spool: the folder in which everything lies that the node was given or has made.
+
+::
+
+    spool/
+      lock                          held by the one node that works on this spool
+      incoming/*.part               being written; removed at start
+      series/SERIES/INSTANCE.dcm    as received, bit for bit
+      quarantine/SERIES-HASH/…      what cannot be used, each with a reason.json
+      work/SERIES/ITEM/…            hand-over from stage to stage; can be made again from series/
+      results/SERIES/ITEM/MODEL/…   encoded objects, until they are delivered and the series is forgotten
+      ledger.sqlite
+
+SERIES and INSTANCE are hashes of UIDs: no name comes from the wire, so none can point elsewhere or tell who it is.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import IO
+
+from service.errors import ConfigurationError, OutOfResources
+
+
+def key_of(*uids: str) -> str:
+    """The name of something in the spool and in logs: 16 hexadecimal digits of the SHA-256 of its UIDs."""
+    return hashlib.sha256("\0".join(uids).encode()).hexdigest()[:16]
+
+
+class Stored(Enum):
+    """What became of an instance that was given to the spool."""
+
+    NEW = "new"
+    DUPLICATE = "duplicate"
+    """The same bytes are there already."""
+    CONFLICT = "conflict"
+    """Other bytes are there under the same UID; the first stay, these go to quarantine."""
+
+
+@dataclass(frozen=True)
+class QuarantineEntry:
+    """One thing that cannot be used: where it lies, whose it is and why."""
+
+    series: str
+    reason: str
+    path: str
+
+
+class Spool:
+    """The folder and its rules. What a method says is stored is on disk, directory entry included.
+
+    Raises
+    ------
+    ConfigurationError
+        The folder cannot be made or written, or another node works on it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        try:
+            for name in ("incoming", "series", "quarantine", "work", "results"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+            probe = root / "incoming" / f"{uuid.uuid4().hex}.part"
+            _write_synced(probe, b"")
+            probe.unlink()
+        except OSError as error:
+            raise ConfigurationError(
+                f"spool.path = {str(root)!r}: cannot be written ({error.strerror}); "
+                "create it and give it to the user that runs wetread, or name another folder"
+            ) from None
+        self._lock: IO[str] | None = None
+
+    def lock(self) -> None:
+        """Become the one node that works on this spool, until `unlock` or the end of the process."""
+        handle = (self.root / "lock").open("w")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.close()
+            raise ConfigurationError(
+                f"spool.path = {str(self.root)!r}: another wetread node works on it; stop that one or name another folder"
+            ) from None
+        for leftover in (self.root / "incoming").glob("*.part"):
+            leftover.unlink()
+        self._lock = handle
+
+    def unlock(self) -> None:
+        """Let another node work on this spool."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def store(self, series: str, instance: str, content: bytes) -> Stored:
+        """Keep one instance (a whole DICOM file) of a series; returns when it would survive a power cut.
+
+        Raises
+        ------
+        OutOfResources
+            The disk is full or cannot be written.
+        """
+        target = self.instance_path(series, instance)
+        part = self.root / "incoming" / f"{uuid.uuid4().hex}.part"
+        try:
+            self._make_folder(target.parent)
+            _write_synced(part, content)
+            try:
+                os.link(part, target)  # unlike a rename, it never replaces what is there
+                outcome = Stored.NEW
+            except FileExistsError:
+                outcome = Stored.DUPLICATE if target.read_bytes() == content else Stored.CONFLICT
+            _sync_folder(target.parent)  # a duplicate's first copy may not be synced yet
+        except OSError as error:
+            raise OutOfResources(f"the spool cannot be written: {error.strerror}") from error
+        else:
+            return outcome
+        finally:
+            part.unlink(missing_ok=True)
+
+    def quarantine(self, series: str, content: bytes | Path, reason: str) -> QuarantineEntry:
+        """Keep what cannot be used beside its reason. The same content is kept once; a file also stays where it is."""
+        data = content.read_bytes() if isinstance(content, Path) else content
+        folder = self.root / "quarantine" / f"{series}-{hashlib.sha256(data).hexdigest()[:16]}"
+        entry = QuarantineEntry(series, reason, str((folder / "instance.dcm").relative_to(self.root)))
+        try:
+            self._make_folder(folder)
+            _write_synced(folder / "instance.dcm", data)
+            _write_synced(folder / "reason.json", json.dumps(asdict(entry)).encode())
+            _sync_folder(folder)
+        except OSError as error:
+            raise OutOfResources(f"the quarantine cannot be written: {error.strerror}") from error
+        return entry
+
+    def quarantined(self) -> Iterator[QuarantineEntry]:
+        """All that lies in quarantine."""
+        for reason in sorted((self.root / "quarantine").glob("*/reason.json")):
+            yield QuarantineEntry(**json.loads(reason.read_text()))
+
+    def instance_path(self, series: str, instance: str) -> Path:
+        """Where an instance lies, or would lie; ``series`` and ``instance`` are keys."""
+        return self.root / "series" / series / f"{instance}.dcm"
+
+    def instances(self, series: str) -> list[Path]:
+        """The files of a series, in no particular order of slices."""
+        return sorted((self.root / "series" / series).glob("*.dcm"))
+
+    def work(self, *parts: str) -> Path:
+        """The folder in which stages leave files for the next one; made when it is not there."""
+        return self._folder("work", *parts)
+
+    def results(self, *parts: str) -> Path:
+        """The folder of encoded objects; made when it is not there."""
+        return self._folder("results", *parts)
+
+    def forget(self, series: str) -> None:
+        """Remove the files of a series: instances, intermediate files and results. Quarantine stays."""
+        for name in ("work", "results", "series"):
+            shutil.rmtree(self.root / name / series, ignore_errors=True)
+
+    def free_bytes(self) -> int:
+        """Free room on the spool's file system."""
+        return shutil.disk_usage(self.root).free
+
+    def _folder(self, *parts: str) -> Path:
+        folder = self.root.joinpath(*parts)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _make_folder(self, folder: Path) -> None:
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            _sync_folder(folder.parent)
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

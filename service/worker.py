@@ -1,0 +1,118 @@
+"""Threads that take jobs from the ledger, run their stage, and write down what came of it."""
+
+import random
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from service.errors import PermanentError, TransientError
+from service.ledger.ledger import Job, Ledger, StaleJob
+from service.operate.metrics import Metrics
+from service.pipeline import Stage
+from service.settings import RetrySettings
+
+log = structlog.get_logger()
+
+UNEXPECTED_ATTEMPTS = 3
+"""How often a stage is tried that fails in a way nobody has foreseen."""
+
+
+class Worker(threading.Thread):
+    """Runs one job after the other.
+
+    A permanent error makes the job a dead letter, a transient one (or one of the operating system or database) gives it
+    back to be tried again later; while it waits it holds no thread.
+
+    Parameters
+    ----------
+    stages
+        The stages that this worker takes, by name.
+    """
+
+    def __init__(self, ledger: Ledger, stages: Mapping[str, Stage], retry: RetrySettings, metrics: Metrics) -> None:
+        super().__init__(name="-".join(stages), daemon=True)
+        self._ledger = ledger
+        self._stages = stages
+        self._retry = retry
+        self._metrics = metrics
+        self._stopping = threading.Event()
+        self._running: Job | None = None
+
+    def run(self) -> None:
+        """Work until `stop`."""
+        while not self._stopping.is_set():
+            try:
+                job = self._ledger.claim(self._stages)
+                if job is None:
+                    self._ledger.wait(1.0)
+                else:
+                    self._work(job)
+            except DBAPIError as error:  # a full disk, a locked database: nothing is lost, the lease ends
+                log.error("ledger.unavailable", reason=str(error.orig))
+                self._stopping.wait(1.0)
+
+    def stop(self) -> None:
+        """Take no further job."""
+        self._stopping.set()
+
+    def beat(self) -> None:
+        """Prolong the lease of the running job."""
+        job = self._running
+        if job is not None:
+            try:
+                self._ledger.heartbeat(job)
+            except StaleJob:
+                log.warning("job.stale", job=job.id, stage=job.stage, series=job.series.key)
+
+    def hand_back(self) -> None:
+        """Give the running job back; what its thread still does no longer counts."""
+        job = self._running
+        if job is not None:
+            self._ledger.hand_back(job)
+            log.info("job.handed_back", job=job.id, stage=job.stage, series=job.series.key)
+
+    def _work(self, job: Job) -> None:
+        self._running = job
+        event = log.bind(job=job.id, series=job.series.key, item=job.item, model=job.model)
+        event.info(f"{job.stage}.started")
+        began = time.monotonic()
+        try:
+            outcome = self._stages[job.stage](job)
+            seconds = time.monotonic() - began
+            self._ledger.finish(job, outcome.next_jobs, outcome.note, seconds, outcome.results)
+            self._metrics.stage_seconds.labels(job.stage).observe(seconds)
+            event.info(f"{job.stage}.finished", seconds=round(seconds, 3), note=outcome.note)
+        except StaleJob as error:
+            event.warning("job.stale", reason=str(error))
+        except PermanentError as error:
+            self._bury(job, event, str(error))
+        except (TransientError, OSError, MemoryError, DBAPIError) as error:
+            self._again(job, event, str(error))
+        except Exception as error:
+            # its message may hold values of a patient's header, so only the place is told
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"unexpected {type(error).__name__} in {Path(place.filename).name}:{place.lineno}; please report it"
+            if job.attempts >= UNEXPECTED_ATTEMPTS:
+                self._bury(job, event, reason)
+            else:
+                self._again(job, event, reason)
+        finally:
+            self._running = None
+
+    def _again(self, job: Job, event: structlog.typing.FilteringBoundLogger, reason: str) -> None:
+        if time.time() - job.created_at > self._retry.give_up_hours * 3600:
+            self._bury(job, event, f"given up after {self._retry.give_up_hours:g} h: {reason}")
+            return
+        wait = min(self._retry.first_seconds * 2 ** min(job.attempts - 1, 30), self._retry.longest_seconds)
+        wait *= random.uniform(0.8, 1.2)  # so that what failed together is not tried again together
+        self._ledger.retry_later(job, time.time() + wait, reason)
+        event.warning(f"{job.stage}.postponed", seconds=round(wait, 1), attempt=job.attempts, reason=reason)
+
+    def _bury(self, job: Job, event: structlog.typing.FilteringBoundLogger, reason: str) -> None:
+        self._ledger.bury(job, reason)
+        event.error("job.dead", stage=job.stage, reason=reason, fix=f"`wetread jobs retry {job.id}` after the cause is gone")
