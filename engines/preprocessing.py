@@ -1,0 +1,203 @@
+"""From an image to the tensor of a network: the one path that training and serving share.
+
+Nothing here knows a particular model. Arrays are ``[slice, row, column]`` or ``[row, column]``; positions are LPS
+millimetres. Where an image is made smaller, it is averaged over whole blocks first, so that noise does not alias.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from engines.types import Affine, Volume
+
+Array = NDArray[np.float32]
+
+REVERSED = (2, 1, 0)
+"""SimpleITK counts (column, row, slice) where arrays count (slice, row, column)."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of pixels: rows ``top`` to ``bottom`` and columns ``left`` to ``right``, the ends not included."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies in the tensor that `fit` made of it.
+
+    Pixel ``i`` of the image lies at ``offset + (i + 0.5) * scale - 0.5`` of the tensor, along each axis.
+
+    Attributes
+    ----------
+    scale
+        Tensor pixels per image pixel.
+    offset
+        Width of the padding before the image in tensor pixels, (row, column).
+    shape
+        Rows and columns of the image.
+    """
+
+    scale: float
+    offset: tuple[float, float]
+    shape: tuple[int, int]
+
+
+def resample_to_grid(volume: Volume, spacing_mm: tuple[float, float, float]) -> tuple[Array, Affine]:
+    """Resample a volume linearly to a grid that lies along the patient's axes and covers all of it.
+
+    Parameters
+    ----------
+    volume
+        In any orientation; sheared axes (gantry tilt) are straightened.
+    spacing_mm
+        Of the grid, along slice, row and column.
+
+    Returns
+    -------
+    array
+        Float32 ``[slice, row, column]``: slices towards the head, rows to the posterior, columns to the patient's
+        left. Outside of the volume it has the volume's lowest value.
+    affine
+        Index of the grid to LPS millimetres.
+    """
+    low, high = _bounds(volume)
+    spacing = np.asarray(spacing_mm, dtype=np.float64)
+    extent = (high - low)[::-1]
+    size = np.maximum(1, np.ceil(extent / spacing - 1e-6)).astype(int)
+    first = (low + high)[::-1] / 2 - (size - 1) / 2 * spacing
+    affine = np.zeros((4, 4))
+    affine[[2, 1, 0], [0, 1, 2]] = spacing
+    affine[:3, 3] = first[::-1]
+    affine[3, 3] = 1
+
+    source = sitk.GetImageFromArray(volume.array)
+    to_source = np.linalg.inv(volume.affine) @ affine
+    source = _average(source, np.abs(to_source[:3, :3]).max(axis=1) * (1 + 1e-6))
+    fill = float(volume.array.min())
+    grid = resample(source, (int(size[0]), int(size[1]), int(size[2])), to_source, fill)
+    return grid, affine
+
+
+def resample(image: Any, shape: tuple[int, ...], to_image: NDArray[np.float64], fill: float) -> Array:
+    """Sample a SimpleITK image linearly at every index of an array of another shape.
+
+    Parameters
+    ----------
+    image
+        SimpleITK image whose physical space is an array's index space (origin and spacing may differ from 0 and 1
+        where it was averaged).
+    shape
+        Of the result, in array order.
+    to_image
+        Homogeneous matrix from an index of the result to an index of the array, both in array order.
+    fill
+        Value outside of the image.
+    """
+    dimension = len(shape)
+    order = REVERSED[-dimension:] if dimension == 3 else (1, 0)
+    transform = sitk.AffineTransform(dimension)
+    transform.SetMatrix(to_image[:dimension, :dimension][np.ix_(order, order)].ravel().tolist())
+    transform.SetTranslation(to_image[:dimension, dimension][list(order)].tolist())
+    resampler = sitk.ResampleImageFilter()
+    resampler.SetSize([int(length) for length in reversed(shape)])
+    resampler.SetTransform(transform)
+    resampler.SetInterpolator(sitk.sitkLinear)
+    resampler.SetDefaultPixelValue(fill)
+    resampler.SetOutputPixelType(sitk.sitkFloat32)
+    result: Array = sitk.GetArrayFromImage(resampler.Execute(image))
+    return result
+
+
+def window(array: NDArray[Any], low: float, high: float) -> Array:
+    """Clip values to ``low``–``high`` and map them to 0–1, as float32."""
+    return ((np.clip(array, low, high) - low) / (high - low)).astype(np.float32)
+
+
+def percentile_window(array: NDArray[Any], low: float, high: float) -> Array:
+    """Map the values between two percentiles of an X-ray to 0–1 and clip the rest.
+
+    An image of one value becomes 0 everywhere: it holds nothing to look at.
+    """
+    bottom, top = (float(value) for value in np.percentile(array, (low, high)))
+    if top <= bottom:
+        return np.zeros(array.shape, np.float32)
+    return window(array, bottom, top)
+
+
+def fit(array: Array, size: tuple[int, int]) -> tuple[Array, Placement]:
+    """Scale an X-ray by one factor into ``size`` (rows, columns) and pad it with 0 on both sides.
+
+    Returns
+    -------
+    tensor
+        Float32 of shape ``size``.
+    placement
+        How to bring a map on the tensor back to the image.
+    """
+    rows, columns = array.shape
+    scale = min(size[0] / rows, size[1] / columns)
+    offset = ((size[0] - rows * scale) / 2, (size[1] - columns * scale) / 2)
+    placement = Placement(scale=scale, offset=offset, shape=(rows, columns))
+    to_tensor = tensor_from_image(placement)
+    source = _average(sitk.GetImageFromArray(np.ascontiguousarray(array)), np.full(2, (1 + 1e-6) / scale))
+    return resample(source, size, np.linalg.inv(to_tensor), 0.0), placement
+
+
+def tensor_from_image(placement: Placement) -> NDArray[np.float64]:
+    """Give the homogeneous matrix from an image's index (row, column) to the tensor's index."""
+    matrix = np.eye(3)
+    for axis in (0, 1):
+        matrix[axis, axis] = placement.scale
+        matrix[axis, 2] = placement.offset[axis] + placement.scale / 2 - 0.5
+    return matrix
+
+
+def bounding_box(mask: NDArray[Any], margin: float) -> Box | None:
+    """Give the box around all non-zero pixels, wider by ``margin`` times its size on each side.
+
+    The box stays inside the image. None where the mask is empty: the caller has to say what that means.
+    """
+    rows = np.flatnonzero(mask.any(axis=1))
+    columns = np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return None
+    (top, bottom), (left, right) = (
+        (
+            max(0, round(first - margin * (last + 1 - first))),
+            min(length, round(last + 1 + margin * (last + 1 - first))),
+        )
+        for first, last, length in (
+            (int(rows[0]), int(rows[-1]), mask.shape[0]),
+            (int(columns[0]), int(columns[-1]), mask.shape[1]),
+        )
+    )
+    return Box(top=top, left=left, bottom=bottom, right=right)
+
+
+def crop(array: Array, box: Box) -> Array:
+    """Cut a box out of an X-ray."""
+    return array[box.top : box.bottom, box.left : box.right]
+
+
+def _bounds(volume: Volume) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give the lowest and the highest LPS position that any voxel of the volume reaches."""
+    edges = np.array([(-0.5, length - 0.5) for length in volume.array.shape])
+    corners = np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1).reshape(-1, 3)
+    positions = corners @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    return positions.min(axis=0), positions.max(axis=0)
+
+
+def _average(image: Any, step: NDArray[np.float64]) -> Any:
+    """Average an image over blocks as large as ``step`` (its voxels per voxel of the result, array order) allows."""
+    factors = [
+        max(1, min(int(length), int(factor))) for length, factor in zip(image.GetSize(), step[::-1], strict=True)
+    ]
+    return image if set(factors) == {1} else sitk.BinShrink(image, factors)
