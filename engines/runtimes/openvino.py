@@ -112,8 +112,10 @@ def _check_tensor(package: ModelPackage, section: str, ports: Any, expected: tup
             f"{package.onnx} has {section} tensors {', '.join(sorted(found)) or '(none)'}, but model.toml's "
             f"{section}.tensor is {name!r}; correct it, or export the model with one {section}"
         )
+    import openvino
+
     (port,) = ports
-    if not port.get_partial_shape().compatible(list(expected)):
+    if not port.get_partial_shape().compatible(openvino.PartialShape(list(expected))):
         raise ModelPackageError(
             f"{package.onnx}: {section} tensor {name!r} has shape {port.get_partial_shape()}, but model.toml describes "
             f"{list(expected)}; correct model.toml or export the model again"

@@ -43,7 +43,7 @@ class TensorRtEngine(Engine):
         self._package = package
         self._settings = settings
         self._lock = Lock()
-        self._device: _Device | None = None
+        self._device: Gpu | None = None
         self._session: _Session | None = None
         self._identity = EngineIdentity(self.runtime, settings.precision, f"GPU {settings.device}")
 
@@ -59,7 +59,7 @@ class TensorRtEngine(Engine):
                 f"TensorRT has no precision {self._settings.precision!r} here; choose one of {', '.join(PRECISIONS)}"
             )
         trt = load_tensorrt(self.runtime)
-        device = _Device(self._settings.device)
+        device = Gpu(self._settings.device)
         try:
             path = find_engine_file(
                 self._package, self._settings, f"{self.runtime}-{trt.__version__}", device.capability
@@ -198,7 +198,7 @@ def tensorrt_logger(trt: Any) -> Any:
     return StructuredLogger()
 
 
-class _Device:
+class Gpu:
     """A GPU's primary context, through pycuda."""
 
     def __init__(self, number: int) -> None:

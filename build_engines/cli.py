@@ -1,0 +1,162 @@
+"""``wetread engines``: list the models, build engine files, verify engines against the golden outputs."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from engines.errors import ModelPackageError, RuntimeUnavailable, WetreadError
+from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
+from engines.runtimes.base import RUNTIMES, Precision, RuntimeSettings, create_engine
+from engines.verify import Verification, verify
+
+app = typer.Typer(help="Models and their compiled engines.", no_args_is_help=True)
+
+Names = Annotated[list[str] | None, typer.Argument(help="Models; all of them if none is named.", metavar="[MODEL]...")]
+Models = Annotated[list[Path] | None, typer.Option("--models", help="A further folder of model packages.")]
+Engines = Annotated[Path | None, typer.Option("--engines", help="Folder of engine files from 'engines build'.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+DIGEST_LENGTH = 12
+
+
+@app.command("list")
+def list_models(models: Models = None, engines: Engines = None, as_json: Json = False) -> None:
+    """Show every model, and on which runtimes it runs on this machine."""
+    with _operator_errors():
+        entries = [_entry(package, engines) for package in _select(None, models).values()]
+    if as_json:
+        print(json.dumps(entries))
+        return
+    table = Table("model", "version", "task", "MB", "digest", "runs on")
+    for entry in entries:
+        table.add_row(
+            entry["name"],
+            entry["version"],
+            entry["task"],
+            f"{entry['bytes'] / 1e6:.1f}",
+            entry["digest"][:DIGEST_LENGTH],
+            ", ".join(entry["runs_on"]) or "nothing here",
+        )
+    Console().print(table)
+
+
+@app.command("build")
+def build_engines(
+    out: Annotated[Path, typer.Option(help="Folder of the engine files.")],
+    names: Names = None,
+    target: Annotated[Literal["rtx", "tensorrt", "openvino"], typer.Option(help="What to compile for.")] = "rtx",
+    precision: Annotated[Precision, typer.Option(help="In which the network computes.")] = "fp16",
+    capability: Annotated[
+        str | None, typer.Option(help="For rtx: one compute capability, for example sm89; else any from 8.0 on.")
+    ] = None,
+    models: Models = None,
+) -> None:
+    """Compile models into engine files. TensorRT for RTX needs no GPU for it."""
+    with _operator_errors():
+        try:
+            from build_engines.compile import build
+        except ImportError as error:
+            raise RuntimeUnavailable(f"{error.name} is not installed; pip install 'wetread[rtx]'") from error
+        columns = TextColumn("{task.fields[model]}"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+        with Progress(*columns, console=Console(stderr=True)) as display:
+            for name, package in _select(names, models).items():
+                task = display.add_task("reading", total=1.0, model=name)
+                path = build(package, target, precision, out, capability=capability, progress=_show(display, task))
+                display.update(task, description=f"{path.stat().st_size / 1e6:.1f} MB", completed=1.0)
+                display.stop_task(task)
+                print(path)
+
+
+@app.command("verify")
+def verify_engines(
+    names: Names = None,
+    runtime: Annotated[str, typer.Option(help=f"One of {', '.join(RUNTIMES)}.")] = "openvino",
+    precision: Annotated[Precision, typer.Option(help="In which the network computes.")] = "fp32",
+    models: Models = None,
+    engines: Engines = None,
+    as_json: Json = False,
+) -> None:
+    """Compare engines with the golden outputs; exit code 1 if one of them is beyond its limits."""
+    settings = RuntimeSettings(runtime=runtime, precision=precision, engines=engines)
+    with _operator_errors():
+        results = [_verify(package, settings) for package in _select(names, models).values()]
+    if as_json:
+        print(json.dumps([{**asdict(result), "ok": result.ok} for result in results]))
+    else:
+        Console().print(_verification_table(results))
+    if not all(result.ok for result in results):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _operator_errors() -> Iterator[None]:
+    """Print what went wrong for an operator, without a traceback, and exit with 2."""
+    try:
+        yield
+    except WetreadError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+def _select(names: list[str] | None, models: list[Path] | None) -> dict[str, ModelPackage]:
+    packages = load_packages(SHIPPED_MODELS, *(models or []))
+    for name in names or []:
+        if name not in packages:
+            raise ModelPackageError(f"there is no model {name!r}; choose of {', '.join(packages)}")
+    return {name: packages[name] for name in names or packages}
+
+
+def _entry(package: ModelPackage, engines: Path | None) -> dict[str, Any]:
+    return {
+        "name": package.name,
+        "version": package.identity.version,
+        "task": package.description.identity.task,
+        "bytes": package.onnx.stat().st_size,
+        "digest": package.identity.digest,
+        "runs_on": [runtime for runtime in RUNTIMES if _runs(package, runtime, engines)],
+    }
+
+
+def _runs(package: ModelPackage, runtime: str, engines: Path | None) -> bool:
+    precisions: tuple[Precision, ...] = ("fp32",) if runtime == "openvino" else ("fp16", "fp32")
+    for precision in precisions:
+        try:
+            with create_engine(package, RuntimeSettings(runtime=runtime, precision=precision, engines=engines)):
+                return True
+        except RuntimeUnavailable:
+            continue
+    return False
+
+
+def _verify(package: ModelPackage, settings: RuntimeSettings) -> Verification:
+    with create_engine(package, settings) as engine:
+        return verify(package, engine)
+
+
+def _verification_table(results: list[Verification]) -> Table:
+    table = Table("model", "engine", "probability error", "lowest Dice", "verdict")
+    for result in results:
+        engine = result.engine
+        table.add_row(
+            result.model,
+            f"{engine.runtime} {engine.precision} {engine.device}",
+            f"{result.probability_error:.2g} (≤ {result.max_probability_error})",
+            f"{min(result.dice.values()):.4f} (≥ {result.min_dice})" if result.dice else "",
+            "[green]ok[/]" if result.ok else "[red]refused[/]",
+        )
+    return table
+
+
+def _show(display: Progress, task: TaskID) -> Callable[[str, float], None]:
+    def update(phase: str, done: float) -> None:
+        display.update(task, description=phase, completed=done)
+
+    return update

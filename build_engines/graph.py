@@ -1,0 +1,165 @@
+"""The ONNX graph as a compiler wants it: weights in the precision that the engine computes in.
+
+TensorRT takes each tensor's type from the graph, so the precision of an engine is decided here and nowhere else.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper, shape_inference
+
+from engines.errors import ModelPackageError
+from engines.package import ModelPackage
+
+KEPT_IN_FP32 = frozenset({
+    "BatchNormalization", "GlobalAveragePool", "GroupNormalization", "InstanceNormalization", "LayerNormalization",
+    "LogSoftmax", "Pow", "ReduceL2", "ReduceMean", "ReduceSum", "Softmax", "Sqrt",
+})  # fmt: skip
+"""Operators that add up many values or take their exponent: FP16 overflows at 65504 and has 11 bits."""
+
+TYPED_BY_ATTRIBUTE = frozenset({"Cast", "ConstantOfShape", "RandomNormal", "RandomUniform", "Range"})
+"""Operators whose output type does not follow from their inputs' type; they stay as they are."""
+
+ALWAYS_FP32_INPUTS: Mapping[str, frozenset[int]] = {"Resize": frozenset({1, 2})}
+"""Inputs that the operator's definition fixes to FP32: region of interest and scales."""
+
+
+def load_graph(package: ModelPackage) -> onnx.ModelProto:
+    """Read a package's network for a compiler.
+
+    Weights that are kept as FP16 to be small become FP32 weights, constants become initialisers, and the input has the
+    shape that ``model.toml`` describes.
+
+    Returns
+    -------
+    onnx.ModelProto
+        In FP32, with the type and shape of every tensor inferred.
+
+    Raises
+    ------
+    ModelPackageError
+        The file is no valid ONNX model, has more than one input, or has control flow.
+    """
+    try:
+        model = onnx.load(package.onnx)
+        _constants_to_initialisers(model.graph)
+        _fold_casts(model.graph)
+        _fix_input(model.graph, package)
+        onnx.checker.check_model(model)
+        return shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    except (onnx.checker.ValidationError, shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        raise ModelPackageError(f"{package.onnx}: {error}; export the model again") from error
+
+
+def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Let a network compute in FP16, except for what needs FP32's range; its input and output stay FP32.
+
+    Parameters
+    ----------
+    model
+        As from `load_graph`.
+
+    Raises
+    ------
+    ModelPackageError
+        A weight is too large for FP16.
+    """
+    graph = _HalfGraph(model.graph)
+    for node in model.graph.node:
+        graph.add(node)
+    for output in model.graph.output:
+        graph.tensor(output.name, TensorProto.FLOAT)
+    half = helper.make_model(
+        helper.make_graph(
+            graph.nodes, model.graph.name, model.graph.input, model.graph.output, list(graph.initialisers.values())
+        ),
+        opset_imports=model.opset_import,
+        ir_version=model.ir_version,
+    )
+    onnx.checker.check_model(half)
+    return shape_inference.infer_shapes(half, check_type=True, strict_mode=True)
+
+
+class _HalfGraph:
+    """Grows a graph node by node; each FP32 tensor ``t`` may have a twin ``t/half``, made when it is first needed."""
+
+    def __init__(self, source: onnx.GraphProto) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initialisers: dict[str, TensorProto] = {}
+        self._weights: dict[str, TensorProto] = {weight.name: weight for weight in source.initializer}
+        self._types = {name: weight.data_type for name, weight in self._weights.items()}
+        for value in (*source.input, *source.value_info, *source.output):
+            self._types[value.name] = value.type.tensor_type.elem_type
+        self._made = {value.name for value in source.input}
+
+    def add(self, node: onnx.NodeProto) -> None:
+        full = node.op_type in KEPT_IN_FP32 | TYPED_BY_ATTRIBUTE
+        kind = TensorProto.FLOAT if full else TensorProto.FLOAT16
+        always_full = ALWAYS_FP32_INPUTS.get(node.op_type, frozenset())
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        del copy.input[:], copy.output[:]
+        copy.input.extend(
+            self.tensor(name, TensorProto.FLOAT if index in always_full else kind)
+            for index, name in enumerate(node.input)
+        )
+        copy.output.extend(self._name(name, kind) for name in node.output)
+        self._made.update(copy.output)
+        self.nodes.append(copy)
+
+    def tensor(self, name: str, kind: int) -> str:
+        """Give the name under which a tensor is there in FP32 or FP16; make it if it is not there yet."""
+        typed = self._name(name, kind)
+        if not name or typed in self._made:
+            return typed
+        if name in self._weights:
+            self.initialisers[typed] = self._weight(name, typed)
+        else:
+            other = TensorProto.FLOAT16 if kind == TensorProto.FLOAT else TensorProto.FLOAT
+            self.nodes.append(helper.make_node("Cast", [self._name(name, other)], [typed], to=kind))
+        self._made.add(typed)
+        return typed
+
+    def _name(self, name: str, kind: int) -> str:
+        half = kind == TensorProto.FLOAT16 and self._types.get(name) == TensorProto.FLOAT
+        return f"{name}/half" if half else name
+
+    def _weight(self, name: str, typed: str) -> TensorProto:
+        if typed == name:
+            return self._weights[name]
+        array = numpy_helper.to_array(self._weights[name])
+        largest = float(np.abs(array).max(initial=0.0))
+        if largest > np.finfo(np.float16).max:
+            raise ModelPackageError(f"weight {name} holds {largest:g}, too large for fp16; build with precision fp32")
+        half: TensorProto = numpy_helper.from_array(array.astype(np.float16), typed)
+        return half
+
+
+def _constants_to_initialisers(graph: onnx.GraphProto) -> None:
+    for node in [node for node in graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"]:
+        weight = graph.initializer.add()
+        weight.CopyFrom(node.attribute[0].t)
+        weight.name = node.output[0]
+        graph.node.remove(node)
+
+
+def _fold_casts(graph: onnx.GraphProto) -> None:
+    weights = {weight.name: weight for weight in graph.initializer}
+    for node in [node for node in graph.node if node.op_type == "Cast" and node.input[0] in weights]:
+        array = numpy_helper.to_array(weights[node.input[0]])
+        wanted = helper.tensor_dtype_to_np_dtype(node.attribute[0].i)
+        graph.initializer.append(numpy_helper.from_array(array.astype(wanted), node.output[0]))
+        graph.node.remove(node)
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    for weight in [weight for weight in graph.initializer if weight.name not in used]:
+        graph.initializer.remove(weight)
+
+
+def _fix_input(graph: onnx.GraphProto, package: ModelPackage) -> None:
+    weights = {weight.name for weight in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    if len(inputs) != 1 or any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+        raise ValueError(f"a network needs one input and no control flow, this has {len(inputs)} inputs")
+    del graph.input[:]
+    graph.input.append(helper.make_tensor_value_info(inputs[0].name, TensorProto.FLOAT, package.input_shape))

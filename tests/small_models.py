@@ -1,0 +1,249 @@
+"""Throw-away model packages: networks of a few operators, written with ONNX's helpers, real in every other way."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 17
+SHARPNESS = 4000.0
+
+IDENTITY = """\
+[identity]
+name = "{name}"
+version = "0.1.0"
+uid_root = "{uid_root}"
+licence = "Apache-2.0"
+intended_use = "Research use only: a test"
+task = "{task}"
+"""
+
+SEGMENT = """\
+[[output.segments]]
+label = "{label}"
+category = {{ value = "123037004", scheme = "SCT", meaning = "Anatomical Structure" }}
+type = {{ value = "39607008", scheme = "SCT", meaning = "Lung" }}
+colour = [230, 120, 90]
+measurements = {measurements}
+"""
+
+CLASS = """\
+[[output.classes]]
+label = "{label}"
+code = {{ value = "{value}", scheme = "SCT", meaning = "{label}" }}
+"""
+
+VERIFY = """\
+[verify]
+max_probability_error = 0.02
+min_dice = 0.995
+"""
+
+
+def volume_package(
+    models: Path, name: str = "tiny-ct", patch: Sequence[int] = (8, 12, 16), uid_root: str = "91"
+) -> Path:
+    """A pointwise network on a 2 mm grid: background near -1000 HU, "Dark" near -500 HU, "Bright" near 0 HU."""
+    shape = [1, 1, *patch]
+    description = (
+        IDENTITY.format(name=name, uid_root=uid_root, task="segmentation")
+        + f"""
+[input]
+tensor = "image"
+modality = ["CT"]
+body_part = ["CHEST"]
+minimum_slices = 4
+spacing_mm = [2.0, 2.0, 2.0]
+window = [-1000.0, 0.0]
+patch = {list(patch)}
+overlap = 0.25
+
+[output]
+tensor = "probabilities"
+keep_largest = false
+
+"""
+        + "".join(
+            SEGMENT.format(label=label, measurements='["volume", "mean_intensity"]') for label in ("Dark", "Bright")
+        )
+        + VERIFY
+    )
+    return write(models / name, description, nearest([0.0, 0.5, 1.0], shape), random_image(shape))
+
+
+def xray_package(models: Path, name: str = "tiny-cxr", uid_root: str = "92") -> Path:
+    """A pointwise network on 32 × 48 pixels: "Field" is what is brighter than half of the window."""
+    shape = [1, 1, 32, 48]
+    description = (
+        IDENTITY.format(name=name, uid_root=uid_root, task="segmentation")
+        + """
+[input]
+tensor = "image"
+modality = ["CR", "DX"]
+size = [32, 48]
+percentiles = [0.0, 100.0]
+
+[output]
+tensor = "probabilities"
+keep_largest = true
+
+"""
+        + SEGMENT.format(label="Field", measurements="[]")
+        + VERIFY
+    )
+    return write(models / name, description, nearest([0.0, 1.0], shape), random_image(shape))
+
+
+def classifier_package(
+    models: Path, name: str = "tiny-class", crop_to: str | None = "tiny-cxr", uid_root: str = "93"
+) -> Path:
+    """Tells an image that is bright on average from one that is dark, in the box of another model's segments."""
+    shape = [1, 1, 16, 16]
+    crop = f'crop_to = "{crop_to}"\ncrop_margin = 0.0\n' if crop_to else ""
+    description = (
+        IDENTITY.format(name=name, uid_root=uid_root, task="classification")
+        + f"""
+[input]
+tensor = "image"
+modality = ["CR", "DX"]
+size = [16, 16]
+percentiles = [0.0, 100.0]
+{crop}
+[output]
+tensor = "probabilities"
+
+"""
+        + "".join(CLASS.format(label=label, value=value) for label, value in (("Dark", "1"), ("Bright", "2")))
+        + "[verify]\nmax_probability_error = 0.02\n"
+    )
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weights", "bias"], ["logits"], transB=1),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    weights = {"weights": np.array([[-8.0], [8.0]], np.float32), "bias": np.array([4.0, -4.0], np.float32)}
+    return write(models / name, description, network(nodes, weights, shape, [1, 2]), random_image(shape))
+
+
+def convolutional_package(models: Path, name: str = "tiny-unet", uid_root: str = "94") -> Path:
+    """A U-Net of one level with random weights: every kind of operator that the shipped networks are made of."""
+    random = np.random.default_rng(4)
+    shape, width = [1, 1, 8, 16, 16], 4
+
+    def kernel(out: int, into: int) -> np.ndarray:
+        return (random.normal(size=(out, into, 3, 3, 3)) * np.sqrt(2 / (27 * into))).astype(np.float32)
+
+    def convolution(source: str, target: str, weight: str) -> list[onnx.NodeProto]:
+        return [
+            helper.make_node("Conv", [source, weight], [f"{target}.conv"], pads=[1] * 6),
+            helper.make_node("InstanceNormalization", [f"{target}.conv", "scale", "shift"], [f"{target}.norm"]),
+            helper.make_node("Relu", [f"{target}.norm"], [target]),
+        ]
+
+    nodes = [
+        *convolution("image", "high", "first"),
+        helper.make_node("MaxPool", ["high"], ["pooled"], kernel_shape=[2] * 3, strides=[2] * 3),
+        *convolution("pooled", "low", "second"),
+        helper.make_node(
+            "Resize",
+            ["low", "", "scales"],
+            ["up"],
+            mode="linear",
+            coordinate_transformation_mode="half_pixel",
+        ),
+        helper.make_node("Concat", ["high", "up"], ["both"], axis=1),
+        *convolution("both", "last", "third"),
+        helper.make_node("Conv", ["last", "head"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    weights = {
+        "first": kernel(width, 1),
+        "second": kernel(width, width),
+        "third": kernel(width, 2 * width),
+        "head": random.normal(size=(3, width, 1, 1, 1)).astype(np.float32),
+        "scale": np.ones(width, np.float32),
+        "shift": np.zeros(width, np.float32),
+        "scales": np.array([1, 1, 2, 2, 2], np.float32),
+    }
+    description = (
+        IDENTITY.format(name=name, uid_root=uid_root, task="segmentation")
+        + f"""
+[input]
+tensor = "image"
+modality = ["CT"]
+spacing_mm = [2.0, 2.0, 2.0]
+window = [-1000.0, 0.0]
+patch = {shape[2:]}
+
+[output]
+tensor = "probabilities"
+
+"""
+        + "".join(SEGMENT.format(label=label, measurements="[]") for label in ("One", "Two"))
+        + VERIFY
+    )
+    return write(models / name, description, network(nodes, weights, shape, [1, 3, *shape[2:]]), random_image(shape))
+
+
+def nearest(centres: Sequence[float], shape: Sequence[int]) -> onnx.ModelProto:
+    """The class whose centre is nearest to a voxel's value: ``-(x - c)²`` is linear in ``x`` but for a common term."""
+    spatial = len(shape) - 2
+    centre = np.array(centres, np.float32)
+    weights = {
+        "weights": (2 * SHARPNESS * centre).reshape(-1, 1, *[1] * spatial),
+        "bias": -SHARPNESS * centre**2,
+    }
+    nodes = [
+        helper.make_node("Conv", ["image", "weights", "bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    return network(nodes, weights, shape, [1, len(centres), *shape[2:]])
+
+
+def network(
+    nodes: Sequence[onnx.NodeProto], weights: dict[str, np.ndarray], shape: Sequence[int], output: Sequence[int]
+) -> onnx.ModelProto:
+    """A model with weights kept as FP16 and cast to FP32, as the package contract says."""
+    casts = [
+        helper.make_node("Cast", [f"{name}.fp16"], [name], to=TensorProto.FLOAT) for name in weights if name != "scales"
+    ]
+    graph = helper.make_graph(
+        [*casts, *nodes],
+        "small",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, output)],
+        [
+            numpy_helper.from_array(array, name)
+            if name == "scales"
+            else numpy_helper.from_array(array.astype(np.float16), f"{name}.fp16")
+            for name, array in weights.items()
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def random_image(shape: Sequence[int]) -> np.ndarray:
+    """Values in 0..1 with a fixed seed."""
+    return np.random.default_rng(7).random(shape, dtype=np.float32)
+
+
+def reference(model: Path | bytes, image: np.ndarray) -> np.ndarray:
+    """What ONNX Runtime answers: the reference for every engine."""
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: image})[0]
+
+
+def write(folder: Path, description: str, model: onnx.ModelProto, image: np.ndarray) -> Path:
+    """Write a package with its golden arrays; give its folder."""
+    folder.mkdir(parents=True)
+    onnx.save_model(model, folder / "model.onnx")
+    np.savez_compressed(folder / "golden.npz", input=image, output=reference(folder / "model.onnx", image))
+    (folder / "model.toml").write_text(description, encoding="utf-8")
+    (folder / "CARD.md").write_text("# A test\n", encoding="utf-8")
+    return folder
