@@ -1,0 +1,112 @@
+"""``/health`` and ``/metrics`` over HTTP, for an orchestrator and for Prometheus; nothing of a patient in either."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from service.errors import ConfigurationError
+from service.operate.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class EngineHealth:
+    """One served model: what it runs on, and whether it reproduced its golden outputs there."""
+
+    model: str
+    runtime: str
+    verified: bool
+
+
+@dataclass(frozen=True)
+class Health:
+    """What is right and wrong in the node just now.
+
+    ``spool_free_bytes`` is the room left on the file system of the spool.
+    """
+
+    version: str
+    receiver_listening: bool
+    ledger_reachable: bool
+    spool_writable: bool
+    spool_free_bytes: int
+    engines: tuple[EngineHealth, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether a series that arrives now would be worked on."""
+        parts = self.receiver_listening, self.ledger_reachable, self.spool_writable
+        return all(parts) and bool(self.engines) and all(engine.verified for engine in self.engines)
+
+
+class HttpServer:
+    """Serves health and metrics from a thread of its own.
+
+    Parameters
+    ----------
+    host, port
+        Where to listen; port 0 takes a free one, see `port`.
+    health
+        Asked at each request to ``/health``, in a worker thread. The answer is 200 where it is ok, else 503.
+    metrics
+        What ``/metrics`` shows.
+    """
+
+    def __init__(self, host: str, port: int, health: Callable[[], Health], metrics: Metrics) -> None:
+        self._address = (host, port)
+        self._health = health
+        self._metrics = metrics
+
+    def start(self) -> None:
+        """Listen and serve.
+
+        Raises
+        ------
+        ConfigurationError
+            The address cannot be bound.
+        """
+        host, port = self._address
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            self._socket = socket.create_server(self._address, family=family)
+        except OSError as error:
+            raise ConfigurationError(
+                f"http.port = {port}: cannot listen on {host} ({error.strerror}); "
+                "end what listens there, or choose another port"
+            ) from None
+        routes = [Route("/health", self._show_health), Route("/metrics", self._show_metrics)]
+        config = uvicorn.Config(Starlette(routes=routes), log_config=None, access_log=False, lifespan="off")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, name="http", daemon=True
+        )
+        self._thread.start()
+        while not self._server.started and self._thread.is_alive():
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Answer what is being asked, then close."""
+        self._server.should_exit = True
+        self._thread.join()
+        self._socket.close()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on (the chosen one where 0 was asked for)."""
+        return int(self._socket.getsockname()[1])
+
+    def _show_health(self, _request: Request) -> Response:
+        health = self._health()
+        content = {"status": "ok" if health.ok else "degraded", "use": "research use only"} | asdict(health)
+        return JSONResponse(content, status_code=200 if health.ok else 503)
+
+    def _show_metrics(self, _request: Request) -> Response:
+        return Response(generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
