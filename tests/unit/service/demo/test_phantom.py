@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from service.demo.body import NODULE, Body, paint_body
 from service.demo.canvas import Grid
 from service.demo.phantom import write_chest_ct, write_chest_xray
+from tests.validators import dcentvfy_errors, dciodvfy_errors
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +100,9 @@ def test_both_images_can_join_one_study(tmp_path: Path) -> None:
 
     assert ct.StudyInstanceUID == xray.StudyInstanceUID == "1.2.3"
     assert ct.SeriesInstanceUID != xray.SeriesInstanceUID
+
+
+def test_the_images_are_valid_dicom(phantom_ct: Path, phantom_xray: Path) -> None:
+    assert dciodvfy_errors(phantom_ct / "ct0060.dcm") == []
+    assert dciodvfy_errors(phantom_xray / "dx0001.dcm") == []
+    assert dcentvfy_errors(*phantom_ct.iterdir()) == []
