@@ -4,14 +4,15 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
-from engines.engine_set import EngineSet, open_engines
+from engines.engine_set import open_engines
 from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
+from engines.runtimes.base import RuntimeSettings
 from service import __version__
 from service.errors import ConfigurationError
 from service.ledger.ledger import ASSEMBLE, DELIVER, ENCODE, INFER, Ledger
@@ -92,6 +93,7 @@ class Node:
                 f"node.port = {settings.node.port}: cannot listen on {settings.node.host} ({error.strerror}); "
                 "end what listens there, or choose another port"
             ) from None
+        self._metrics.watch_jobs(self._ledger.counts)
         self._http = HttpServer(settings.http.host, settings.http.port, self.health, self._metrics)
         self._http.start()
         for worker in self._workers:
@@ -135,7 +137,22 @@ class Node:
 
     def health(self) -> Health:
         """What is right and wrong just now."""
-        raise NotImplementedError
+        try:
+            self._ledger.counts()
+            ledger_reachable = True
+        except DBAPIError:
+            ledger_reachable = False
+        return Health(
+            version=__version__,
+            receiver_listening=self._receiver.listening,
+            ledger_reachable=ledger_reachable,
+            spool_writable=self._spool.writable(),
+            spool_free_bytes=self._spool.free_bytes(),
+            engines=tuple(
+                EngineHealth(name, model.engine.identity.runtime, model.verification.ok)
+                for name, model in self._engines.models.items()
+            ),
+        )
 
     def _tick(self, completeness: Completeness) -> None:
         """Several times a second: complete what is whole; now and then: prolong leases, forget what is old."""
@@ -151,7 +168,7 @@ class Node:
                     last_sweep = time.monotonic()
                     self._sweep()
             except (DBAPIError, OSError) as error:  # a full disk or a locked database: the next tick tries again
-                log.error("ticker.failed", reason=type(error).__name__)
+                log.error("ticker.failed", reason=type(error).__name__)  # noqa: TRY400
 
     def _sweep(self) -> None:
         """Forget the files of series whose work ended long ago."""

@@ -91,7 +91,7 @@ class Pipeline:
 
     def infer(self, job: Job) -> Outcome:
         """Item and model to findings."""
-        item = load_item(self._spool.work(job.series.key, job.item), self._spool.root / "series" / job.series.key)
+        item = load_item(self._spool.work(job.series.key, job.item), self._spool.instance_folder(job.series.key))
         findings = self._engines.run(job.model, item.image)
         findings = replace(findings, notes=item.notes + findings.notes)
         save_findings(self._spool.work(job.series.key, job.item, job.model), findings)
@@ -102,9 +102,9 @@ class Pipeline:
     def encode(self, job: Job) -> Outcome:
         """Findings to result objects, checked against the source series."""
         series = job.series.key
-        item = load_item(self._spool.work(series, job.item), self._spool.root / "series" / series)
+        item = load_item(self._spool.work(series, job.item), self._spool.instance_folder(series))
         findings = load_findings(self._spool.work(series, job.item, job.model))
-        headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in item.files]
+        headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in dict.fromkeys(item.files)]
         objects = encode(findings, item.image, headers, self._spool.results(series, job.item, job.model))
         records = tuple(
             ResultRecord(series, job.item, job.model, result, status="encoded", archive="") for result in objects
@@ -127,4 +127,3 @@ class Pipeline:
         send(destination, self._settings.node.ae_title, [sendable(record.result.path) for record in records])
         sent = tuple(replace(record, status="sent", archive=destination.name) for record in records)
         return Outcome(f"{len(sent)} objects sent to {destination.name}", results=sent)
-

@@ -14,7 +14,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from service.errors import ConfigurationError
 from service.types import Destination
 
-AETitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")]
+AETitle = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
+]
 """Application entity title: 1 to 16 characters of the default repertoire, no backslash (PS3.5 6.2, VR AE)."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -65,6 +67,8 @@ class EngineSettings(_Section):
     """``[engines]``: which models run, and on what."""
 
     runtime: Literal["openvino", "tensorrt", "rtx"] = "openvino"
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """fp16 for TensorRT, bf16 for OpenVINO on a CPU that has it."""
     models: tuple[str, ...] = ()
     """Names of the models to serve; empty for all that are found."""
     folders: tuple[Path, ...] = ()
@@ -111,7 +115,11 @@ class Settings(BaseSettings):
     """The whole tree. ``load`` reads it from a file."""
 
     model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix="WETREAD_", env_nested_delimiter="__", nested_model_default_partial_update=True
+        extra="forbid",
+        frozen=True,
+        env_prefix="WETREAD_",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
     )
 
     node: NodeSettings = NodeSettings()
@@ -207,7 +215,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     return sorted(model.model_fields)
 
 
-TEMPLATE = '''\
+TEMPLATE = """\
 # Wetread: configuration. For research use only.
 # Every key that is commented out shows its default. `wetread check` says what is right and what is wrong.
 
@@ -243,6 +251,7 @@ path = "{spool}"
 
 [engines]
 # runtime = "openvino"            # CPU; "tensorrt" or "rtx" on an NVIDIA GPU, after `wetread engines build`
+# precision = "fp32"              # "fp16" for TensorRT, "bf16" for OpenVINO on a CPU that has it
 # models = []                     # names of the models to serve; empty: all
 # folders = []                    # folders with model packages of your own
 # threads = 0                     # CPU threads for inference; 0: all
@@ -259,5 +268,5 @@ path = "{spool}"
 [log]
 # format = "json"                 # or "console"
 # level = "info"
-'''
+"""
 """What ``wetread init`` writes."""

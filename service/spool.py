@@ -67,9 +67,7 @@ class Spool:
         try:
             for name in ("incoming", "series", "quarantine", "work", "results"):
                 (root / name).mkdir(parents=True, exist_ok=True)
-            probe = root / "incoming" / f"{uuid.uuid4().hex}.part"
-            _write_synced(probe, b"")
-            probe.unlink()
+            self._probe()
         except OSError as error:
             raise ConfigurationError(
                 f"spool.path = {str(root)!r}: cannot be written ({error.strerror}); "
@@ -85,7 +83,7 @@ class Spool:
         except OSError:
             handle.close()
             raise ConfigurationError(
-                f"spool.path = {str(self.root)!r}: another wetread node works on it; stop that one or name another folder"
+                f"spool.path = {str(self.root)!r}: another node works on it; stop that one or name another folder"
             ) from None
         for leftover in (self.root / "incoming").glob("*.part"):
             leftover.unlink()
@@ -144,11 +142,15 @@ class Spool:
 
     def instance_path(self, series: str, instance: str) -> Path:
         """Where an instance lies, or would lie; ``series`` and ``instance`` are keys."""
-        return self.root / "series" / series / f"{instance}.dcm"
+        return self.instance_folder(series) / f"{instance}.dcm"
+
+    def instance_folder(self, series: str) -> Path:
+        """The folder of a series' instances."""
+        return self.root / "series" / series
 
     def instances(self, series: str) -> list[Path]:
         """The files of a series, in no particular order of slices."""
-        return sorted((self.root / "series" / series).glob("*.dcm"))
+        return sorted(self.instance_folder(series).glob("*.dcm"))
 
     def work(self, *parts: str) -> Path:
         """The folder in which stages leave files for the next one; made when it is not there."""
@@ -163,9 +165,22 @@ class Spool:
         for name in ("work", "results", "series"):
             shutil.rmtree(self.root / name / series, ignore_errors=True)
 
+    def writable(self) -> bool:
+        """Whether the spool takes a file just now."""
+        try:
+            self._probe()
+        except OSError:
+            return False
+        return True
+
     def free_bytes(self) -> int:
         """Free room on the spool's file system."""
         return shutil.disk_usage(self.root).free
+
+    def _probe(self) -> None:
+        probe = self.root / "incoming" / f"{uuid.uuid4().hex}.part"
+        _write_synced(probe, b"wetread")
+        probe.unlink()
 
     def _folder(self, *parts: str) -> Path:
         folder = self.root.joinpath(*parts)

@@ -53,7 +53,7 @@ class Worker(threading.Thread):
                 else:
                     self._work(job)
             except DBAPIError as error:  # a full disk, a locked database: nothing is lost, the lease ends
-                log.error("ledger.unavailable", reason=str(error.orig))
+                log.error("ledger.unavailable", reason=str(error.orig))  # noqa: TRY400
                 self._stopping.wait(1.0)
 
     def stop(self) -> None:
@@ -96,7 +96,9 @@ class Worker(threading.Thread):
         except Exception as error:
             # its message may hold values of a patient's header, so only the place is told
             place = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"unexpected {type(error).__name__} in {Path(place.filename).name}:{place.lineno}; please report it"
+            reason = (
+                f"unexpected {type(error).__name__} in {Path(place.filename).name}:{place.lineno}; please report it"
+            )
             if job.attempts >= UNEXPECTED_ATTEMPTS:
                 self._bury(job, event, reason)
             else:
@@ -115,4 +117,6 @@ class Worker(threading.Thread):
 
     def _bury(self, job: Job, event: structlog.typing.FilteringBoundLogger, reason: str) -> None:
         self._ledger.bury(job, reason)
-        event.error("job.dead", stage=job.stage, reason=reason, fix=f"`wetread jobs retry {job.id}` after the cause is gone")
+        event.error(
+            "job.dead", stage=job.stage, reason=reason, fix=f"`wetread jobs retry {job.id}` after the cause is gone"
+        )

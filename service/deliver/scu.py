@@ -1,7 +1,6 @@
 """The Storage SCU (PS3.4 B): files to a peer over one association, each with its answer."""
 
-import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from service.errors import ArchiveUnavailable, Rejected
 from service.types import Destination
+from service.wire import VERIFICATION, without_delay
 
 _PEER_DOWN = "is not there or refuses the connection; start it, or correct host and port"
 
@@ -29,10 +29,12 @@ class Sendable:
 
 
 def sendable(path: Path) -> Sendable:
-    """What must be negotiated to send a file. Raises `Rejected` where it is no DICOM file with file meta information."""
+    """What must be negotiated to send a file. Raises `Rejected` where it is no DICOM file (PS3.10)."""
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
-        return Sendable(path, str(header.SOPClassUID), str(header.SOPInstanceUID), str(header.file_meta.TransferSyntaxUID))
+        return Sendable(
+            path, str(header.SOPClassUID), str(header.SOPInstanceUID), str(header.file_meta.TransferSyntaxUID)
+        )
     except (InvalidDicomError, AttributeError, OSError, ValueError, KeyError) as error:
         raise Rejected("not a DICOM file with file meta information (PS3.10)") from error
 
@@ -65,7 +67,9 @@ def send(
             for file in batch:
                 status = _store(association, destination, file)
                 if status is None:
-                    refused.append(f"{pydicom.uid.UID(file.sop_class_uid).name}: not accepted by {destination.ae_title}")
+                    refused.append(
+                        f"{pydicom.uid.UID(file.sop_class_uid).name}: not accepted by {destination.ae_title}"
+                    )
                 elif status == 0 or 0xB000 <= status <= 0xBFFF:
                     sent(file, status)
                 else:
@@ -77,7 +81,7 @@ def send(
 
 def echo(destination: Destination, calling_ae_title: str) -> None:
     """Verify that the peer answers (C-ECHO). Raises as `send`."""
-    with _associate(destination, calling_ae_title, [build_context("1.2.840.10008.1.1")]) as association:
+    with _associate(destination, calling_ae_title, [build_context(VERIFICATION)]) as association:
         status = association.send_c_echo()
         if "Status" not in status or status.Status != 0:
             raise ArchiveUnavailable(f"{destination.name}: no answer to C-ECHO")
@@ -107,7 +111,7 @@ class _associate:  # noqa: N801 (a context manager that reads as a verb)
 
     def __enter__(self) -> Association:
         to = self._destination
-        handlers: list[Any] = [(evt.EVT_CONN_OPEN, _without_delay)]
+        handlers: list[Any] = [(evt.EVT_CONN_OPEN, without_delay)]
         association = self._ae.associate(
             to.host, to.port, contexts=self._contexts, ae_title=to.ae_title, evt_handlers=handlers
         )
@@ -147,8 +151,8 @@ def _store(association: Association, destination: Destination, file: Sendable) -
 def _keep_responses(association: Association) -> None:
     """Give back to the queue any response that pynetdicom's reactor has taken by mistake.
 
-    In pynetdicom 3.0.4 the reactor can take the response of a C-STORE before the thread that waits for it, and drops it;
-    the wait then ends in a time-out and an abort.
+    In pynetdicom 3.0.4 the reactor can take the response of a C-STORE before the thread that waits for it, and drops
+    it; the wait then ends in a time-out and an abort.
     """
     serve = association._serve_request
 
@@ -158,18 +162,4 @@ def _keep_responses(association: Association) -> None:
         else:
             serve(message, context_id)
 
-    association._serve_request = serve_or_give_back  # type: ignore[method-assign]
-
-
-def _without_delay(event: evt.Event) -> None:
-    connection = event.assoc.dul.socket.socket
-    if connection is not None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def dicom_files(folder: Path) -> Iterator[Path]:
-    """All files of a folder and below, in a stable order; a file stands for itself."""
-    if folder.is_file():
-        yield folder
-    else:
-        yield from sorted(path for path in folder.rglob("*") if path.is_file())
+    association._serve_request = serve_or_give_back  # type: ignore[method-assign,assignment]

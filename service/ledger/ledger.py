@@ -1,8 +1,8 @@
 """Claim, finish, retry, bury: every series is one row per stage, always somewhere.
 
-A stage is finished and the next ones are created in one transaction. A worker holds a job by a lease and a fencing token:
-when its lease has ended and somebody else has claimed the job, its finish is refused. Each stage may run twice; what it
-writes is the same each time.
+A stage is finished and the next ones are created in one transaction. A worker holds a job by a lease and a fencing
+token: when its lease has ended and somebody else has claimed the job, its finish is refused. Each stage may run twice;
+what it writes is the same each time.
 """
 
 import threading
@@ -149,7 +149,9 @@ class Ledger:
                 and_(jobs.c.state == RUNNING, jobs.c.lease_until < now),
             ),
         )
-        next_one = select(jobs.c.id).where(due).order_by(jobs.c.run_at, jobs.c.id).limit(1).with_for_update(skip_locked=True)
+        next_one = (
+            select(jobs.c.id).where(due).order_by(jobs.c.run_at, jobs.c.id).limit(1).with_for_update(skip_locked=True)
+        )
         with self._engine.begin() as connection:
             found = connection.execute(
                 update(jobs)
@@ -175,13 +177,16 @@ class Ledger:
             self._set(connection, job, lease_until=time.time() + self._lease_seconds)
 
     def finish(
-        self, job: Job, next_jobs: Sequence[NextJob], note: str = "", seconds: float = 0.0, results: Sequence[ResultRecord] = ()
+        self,
+        job: Job,
+        next_jobs: Sequence[NextJob],
+        note: str = "",
+        seconds: float = 0.0,
+        results: Sequence[ResultRecord] = (),
     ) -> None:
         """Finish a job, keep its results and create the next ones, all or nothing. Raises `StaleJob`."""
         with self._transaction() as connection:
-            self._set(
-                connection, job, state=DONE, note=note, seconds=seconds, ended_at=time.time(), lease_until=None
-            )
+            self._set(connection, job, state=DONE, note=note, seconds=seconds, ended_at=time.time(), lease_until=None)
             for record in results:
                 _keep_result(connection, record)
             for next_job in next_jobs:
@@ -351,4 +356,3 @@ def _job(row: Row[Any]) -> Job:
 def _result(row: Row[Any]) -> ResultRecord:
     result = ResultObject(row.kind, row.sop_class_uid, row.sop_instance_uid, Path(row.path))
     return ResultRecord(row.series, row.item, row.model, result, row.status, row.archive)
-

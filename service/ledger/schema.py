@@ -1,7 +1,7 @@
 """The ledger's tables (SQLAlchemy Core).
 
-A *series* is one DICOM series from one sender. An *item* is one thing in it that a model can run on: a CT volume, or one
-radiograph. A *job* is one stage of one item and model; a stage that concerns the whole series has an empty item and
+A *series* is one DICOM series from one sender. An *item* is one thing in it that a model can run on: a CT volume, or
+one radiograph. A *job* is one stage of one item and model; a stage that concerns the whole series has an empty item and
 model. Times are seconds since the epoch.
 """
 

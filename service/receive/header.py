@@ -31,7 +31,7 @@ def read_facts(content: bytes) -> HeaderFacts:
         The header cannot be read, or a UID is missing or empty.
     """
     try:
-        header = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True, specific_tags=_TAGS)  # type: ignore[arg-type]
+        header = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True, specific_tags=_TAGS)
         facts = HeaderFacts(
             sop_class_uid=str(header.get("SOPClassUID") or ""),
             sop_instance_uid=str(header.get("SOPInstanceUID") or ""),
@@ -40,13 +40,26 @@ def read_facts(content: bytes) -> HeaderFacts:
             modality=str(header.get("Modality") or ""),
         )
     # whatever a parser raises on hostile bytes, the answer is the same: keep the bytes, say that they are unreadable
-    except (InvalidDicomError, ValueError, TypeError, KeyError, EOFError, OSError, AttributeError, NotImplementedError) as error:
-        raise Quarantined(f"the header cannot be read ({type(error).__name__}); send the instance again from its source") from error
+    except (
+        InvalidDicomError,
+        ValueError,
+        TypeError,
+        KeyError,
+        EOFError,
+        OSError,
+        AttributeError,
+        NotImplementedError,
+    ) as error:
+        raise Quarantined(
+            f"the header cannot be read ({type(error).__name__}); send the instance again from its source"
+        ) from error
     named = {
         "SOPInstanceUID": facts.sop_instance_uid,
         "StudyInstanceUID": facts.study_uid,
         "SeriesInstanceUID": facts.series_uid,
     }
     if empty := [name for name, value in named.items() if not value]:
-        raise Quarantined(f"{', '.join(empty)} missing or empty: a result could not be filed; repair the header and send it again")
+        raise Quarantined(
+            f"{', '.join(empty)} missing or empty: a result could not be filed; repair the header and send it again"
+        )
     return facts

@@ -5,13 +5,11 @@ on disk. The pixels are never decoded here.
 """
 
 import secrets
-import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import structlog
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import Verification
 from pynetdicom.transport import ThreadedAssociationServer
 from sqlalchemy.exc import DBAPIError
 
@@ -20,6 +18,7 @@ from service.receive.contexts import CARRIED_ALONG, PROCESSED, TRANSFER_SYNTAXES
 from service.receive.header import HeaderFacts, read_facts
 from service.settings import Settings
 from service.spool import Spool, Stored, key_of
+from service.wire import VERIFICATION, affected, without_delay
 
 log = structlog.get_logger()
 
@@ -77,11 +76,11 @@ class Receiver:
         if not node.accept_unknown_senders:
             # an empty list would let everybody in; a title that nobody can know lets nobody in
             ae.require_calling_aet = sorted(self._settings.senders) or [secrets.token_hex(8)]
-        ae.add_supported_context(Verification)
+        ae.add_supported_context(VERIFICATION)
         for sop_class in (*PROCESSED, *(CARRIED_ALONG if node.accept_carried_along else ())):
             ae.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
         handlers: list[Any] = [
-            (evt.EVT_CONN_OPEN, _without_delay),
+            (evt.EVT_CONN_OPEN, without_delay),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_REJECTED, _rejected),
             (evt.EVT_RELEASED, self._ended),
@@ -104,26 +103,25 @@ class Receiver:
             return self._keep(content, sender, event)
         except (OutOfResources, DBAPIError) as error:
             self._count("refused")
-            log.error("instance.refused", sender=sender, reason=str(error.__cause__ or error))
+            log.error("instance.refused", sender=sender, reason=str(error.__cause__ or error))  # noqa: TRY400
             return OUT_OF_RESOURCES
 
     def _keep(self, content: bytes, sender: str, event: evt.Event) -> int:
         try:
             facts = read_facts(content)
         except Quarantined as error:
-            self._quarantine(key_of(str(event.request.AffectedSOPInstanceUID)), content, str(error))
+            self._quarantine(key_of(affected(event)[1]), content, str(error))
             return SUCCESS
-        if (facts.sop_class_uid, facts.sop_instance_uid) != (
-            event.request.AffectedSOPClassUID,
-            event.request.AffectedSOPInstanceUID,
-        ):
+        if (facts.sop_class_uid, facts.sop_instance_uid) != affected(event):
             self._count("refused")
             log.warning("instance.refused", sender=sender, reason="SOP class or instance differ from the command's")
             return DATA_SET_DOES_NOT_MATCH
         series = key_of(facts.study_uid, facts.series_uid)
         outcome = self._spool.store(series, key_of(facts.sop_instance_uid), content)
         if outcome is Stored.CONFLICT:
-            reason = "its SOP Instance UID came before with other content, which was kept; compare the two at the source"
+            reason = (
+                "its SOP Instance UID came before with other content, which was kept; compare the two at the source"
+            )
             self._quarantine(series, content, reason)
         else:
             self._arrivals.arrived(id(event.assoc), facts, sender)
@@ -139,22 +137,14 @@ class Receiver:
         self._arrivals.released(id(event.assoc))
 
 
-def _without_delay(event: evt.Event) -> None:
-    """Answers are small: with Nagle's algorithm on, each would wait 40 ms."""
-    connection = event.assoc.dul.socket.socket
-    if connection is not None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
 def _rejected(event: evt.Event) -> None:
-    primitive = event.assoc.acceptor.primitive
+    requestor, answer = event.assoc.requestor, event.assoc.acceptor.primitive
+    asked = requestor.primitive
     log.warning(
         "association.rejected",
-        calling=str(event.assoc.requestor.ae_title).strip(),
-        called=str(event.assoc.requestor.primitive.called_ae_title).strip(),
-        address=event.assoc.requestor.address,
-        reason=primitive.reason_str if primitive is not None and primitive.diagnostic is not None else "no common context",
-        fix="known calling AE titles are the tables [senders.AETITLE]; the called one is node.ae_title",
+        calling=requestor.ae_title.strip(),
+        called="" if asked is None else str(asked.called_ae_title).strip(),
+        address=requestor.address,
+        reason="" if answer is None else answer.reason_str,
+        fix="the known calling AE titles are the tables [senders.AETITLE], the called one is node.ae_title",
     )
-
-

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset, uid
-from pydicom.multival import MultiValue
-from pydicom.pixels import apply_modality_lut
+from pydicom.pixels.processing import apply_modality_lut
 
 from engines.types import Image, Radiograph, Volume
 from service.errors import PermanentError, Quarantined
@@ -67,7 +67,7 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file that is not part of any item, and why. ``faulty`` where it should have been: it belongs into quarantine."""
+    """A file that is not part of any item, and why; ``faulty`` where it should have been one."""
 
     file: Path
     reason: str
@@ -162,7 +162,7 @@ def _slices(file: Path, data_set: Dataset) -> Iterator[_Slice]:
             slope, intercept = float(groups["RescaleSlope"]), float(groups["RescaleIntercept"])
         except (KeyError, TypeError, ValueError) as error:
             raise Quarantined(
-                f"{error} is missing or not a number: the slice has no place in the patient; repair the header and send it again"
+                f"{error} is missing or not a number: the slice has no place; repair the header and send it again"
             ) from error
         yield _Slice(file, str(data_set.SOPInstanceUID), where, _rescaled(frame, slope, intercept), facts, notes)
 
@@ -176,9 +176,9 @@ _GEOMETRY = {
 }
 
 
-def _functional_groups(data_set: Dataset, frame: int) -> dict[str, MultiValue[str] | str]:
-    """Geometry and rescale of a frame: from the functional groups of an Enhanced CT (PS3.3 C.7.6.16), or the top level."""
-    found = {}
+def _functional_groups(data_set: Dataset, frame: int) -> dict[str, Any]:
+    """Geometry and rescale of a frame: from functional groups (Enhanced CT, PS3.3 C.7.6.16), or from the top level."""
+    found: dict[str, Any] = {}
     shared = data_set.get("SharedFunctionalGroupsSequence") or [Dataset()]
     per_frame = data_set.get("PerFrameFunctionalGroupsSequence")
     own = per_frame[frame] if per_frame else Dataset()

@@ -1,7 +1,7 @@
 """When is a series whole?
 
-DICOM has no message that says so. Here a series is complete when the associations that carried it have ended and nothing
-has arrived for a quiet time; an association that stays open without a word does not hold it up for ever.
+DICOM has no message that says so. Here a series is complete when the associations that carried it have ended and
+nothing has arrived for a quiet time; an association that stays open without a word does not hold it up for ever.
 """
 
 import threading

@@ -49,7 +49,9 @@ def plane(position: list[float], orientation: list[float], spacing: list[float])
     if not np.all(np.isfinite(numbers)) or min(spacing) <= 0:
         raise Quarantined(f"PixelSpacing {spacing} or the position is not usable; repair the header and send it again")
     if abs(np.linalg.norm(row) - 1) > 1e-3 or abs(np.linalg.norm(column) - 1) > 1e-3 or abs(row @ column) > 1e-3:
-        raise Quarantined("ImageOrientationPatient is not two perpendicular unit vectors; repair the header and send it again")
+        raise Quarantined(
+            "ImageOrientationPatient is not two perpendicular unit vectors; repair the header and send it again"
+        )
     return Plane(np.asarray(position, float), row, column, (float(spacing[0]), float(spacing[1])))
 
 
@@ -75,14 +77,20 @@ def affine_of(planes: list[Plane]) -> Affine:
     typical = float(np.median(gaps))
     if gaps.min() < SAME_POSITION_MM:
         count = int((gaps < SAME_POSITION_MM).sum())
-        raise Quarantined(f"{count} slices lie at the position of another one (phases, energies or time points); send one stack a series")
+        raise Quarantined(
+            f"{count} slices lie at the position of another one (phases, time points); send one stack a series"
+        )
     if wide := [index for index, gap in enumerate(gaps) if gap > typical * (1 + UNEVEN)]:
         missing = sum(round(gaps[index] / typical) - 1 for index in wide)
         where = ", ".join(f"after slice {index + 1} ({gaps[index]:.2f} mm)" for index in wide[:3])
         if missing:
-            raise Quarantined(f"{missing} slices are missing, {where}, spacing {typical:.2f} mm; send the series again, whole")
+            raise Quarantined(
+                f"{missing} slices are missing, {where}, spacing {typical:.2f} mm; send the series again, whole"
+            )
     if np.abs(gaps - typical).max() > typical * UNEVEN:
-        raise Quarantined(f"uneven slice spacing, {gaps.min():.2f} to {gaps.max():.2f} mm; send a reconstruction with one spacing")
+        raise Quarantined(
+            f"uneven slice spacing, {gaps.min():.2f} to {gaps.max():.2f} mm; send a reconstruction with one spacing"
+        )
     step = (positions[-1] - positions[0]) / (len(planes) - 1)
     beside = step * (len(planes) - 1) - (along[-1] - along[0]) * planes[0].normal
     if np.linalg.norm(beside) > TILT_MM * (len(planes) - 1):

@@ -1,7 +1,7 @@
 """From the stored bytes of one frame to an array, for every transfer syntax that the node accepts.
 
-imagecodecs decodes; it was exact on all files of the public test sets and releases the interpreter's lock, so that several
-slices decode at once.
+imagecodecs decodes; it was exact on all files of the public test sets and releases the interpreter's lock, so that
+several slices decode at once.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,7 @@ from pydicom.encaps import generate_frames
 
 from service.errors import Quarantined
 
-LOSSY = frozenset(
-    {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K}
-)
+LOSSY = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K})
 """Transfer syntaxes whose values may differ from the scanner's."""
 
 _DECODERS: dict[str, Callable[[bytes], NDArray[np.generic]]] = {
@@ -54,18 +52,18 @@ def stored_values(data_set: Dataset) -> list[NDArray[np.int32]]:
         signed = bool(data_set.get("PixelRepresentation", 0))
         frames = int(data_set.get("NumberOfFrames") or 1)
     except (AttributeError, TypeError, ValueError) as error:
-        raise Quarantined(f"the description of the pixels is incomplete ({error}); repair the header and send it again") from error
+        raise Quarantined(
+            f"the description of the pixels is incomplete ({error}); repair the header and send it again"
+        ) from error
     if allocated not in (8, 16, 32) or not 0 < stored <= allocated or shift < 0 or rows < 1 or columns < 1:
         raise Quarantined(
-            f"{rows} rows, {columns} columns, {stored} of {allocated} bits: no such image; repair the header and send it again"
+            f"{rows} rows, {columns} columns, {stored} of {allocated} bits: no such image; repair the header"
         )
     raw = _raw_frames(data_set, frames, rows, columns, allocated)
     return [_meaningful_bits(frame, stored, shift, signed) for frame in raw]
 
 
-def _raw_frames(
-    data_set: Dataset, frames: int, rows: int, columns: int, allocated: int
-) -> list[NDArray[np.generic]]:
+def _raw_frames(data_set: Dataset, frames: int, rows: int, columns: int, allocated: int) -> list[NDArray[np.generic]]:
     syntax = data_set.file_meta.TransferSyntaxUID
     if not syntax.is_encapsulated:
         kind = np.dtype(f"u{allocated // 8}").newbyteorder("<" if syntax.is_little_endian else ">")
@@ -82,11 +80,13 @@ def _raw_frames(
     # each codec has exceptions of its own, most of them RuntimeErrors; whatever it is, this image cannot be decoded
     except (ValueError, RuntimeError, TypeError, EOFError, IndexError) as error:
         raise Quarantined(
-            f"the pixel data cannot be decoded ({syntax.name}: {type(error).__name__}); send the image again from its source"
+            f"the pixel data cannot be decoded ({syntax.name}, {type(error).__name__}); send the image again"
         ) from error
     if len(decoded) != frames or any(frame.shape != (rows, columns) for frame in decoded):
         shapes = sorted({frame.shape for frame in decoded})
-        raise Quarantined(f"{len(decoded)} frames of {shapes} decoded where {frames} of {(rows, columns)} are announced")
+        raise Quarantined(
+            f"{len(decoded)} frames of {shapes} decoded where {frames} of {(rows, columns)} are announced"
+        )
     return decoded
 
 

@@ -1,0 +1,199 @@
+"""The ``wetread`` command: reads its arguments, calls a room, shows what came back."""
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from build_engines.cli import app as engines_app
+from service import __version__
+from service.errors import ConfigurationError, WetreadError
+from service.ledger.ledger import STATES, Ledger
+from service.operate import inspection
+from service.settings import TEMPLATE, load
+
+app = typer.Typer(
+    name="wetread",
+    help="A DICOM node that runs AI models on CT series and X-rays and sends SEG and SR back. For research use only.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+jobs_app = typer.Typer(help="Look at the ledger: what was done, what waits, what failed and why.", no_args_is_help=True)
+app.add_typer(jobs_app, name="jobs")
+app.add_typer(engines_app, name="engines")
+
+console = Console()
+
+Config = Annotated[
+    Path, typer.Option("--config", "-c", envvar="WETREAD_CONFIG", help="The configuration, see `wetread init`.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+DEFAULT_CONFIG = Path("wetread.toml")
+
+
+@app.command()
+def version() -> None:
+    """Show the version."""
+    console.print(f"wetread {__version__}, for research use only")
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = DEFAULT_CONFIG,
+    spool: Annotated[Path, typer.Option(help="The spool folder to put into it.")] = Path("/var/lib/wetread"),
+) -> None:
+    """Write a commented configuration with safe defaults. An existing file is left alone."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(TEMPLATE.replace("{spool}", spool.as_posix()))
+    except FileExistsError:
+        raise ConfigurationError(f"{path} exists and is left alone; remove it or name another file") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be written ({error.strerror})") from None
+    console.print(f"Wrote {path}. Next: name your archive in it, then `wetread check --config {path}`.", soft_wrap=True)
+
+
+@app.command()
+def check(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Say in one screen what is right and what is wrong: configuration, spool, archives, models, ports."""
+    lines = list(inspection.inspect(config))
+    if as_json:
+        print(json.dumps({"ok": all(line.ok for line in lines), "lines": [vars(line) for line in lines]}))
+    else:
+        table = Table("", "what", "how it is", box=None, pad_edge=False)
+        for line in lines:
+            table.add_row("[green]✓[/]" if line.ok else "[red]✗[/]", line.what, line.finding)
+        console.print(table)
+    raise typer.Exit(0 if all(line.ok for line in lines) else 1)
+
+
+@app.command()
+def serve(config: Config = DEFAULT_CONFIG) -> None:
+    """Run the node until SIGTERM or SIGINT, then drain it."""
+    from service.logs import configure
+    from service.node import Node, notify_systemd
+
+    settings = load(config)
+    configure(settings.log)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    node = Node(settings)
+    try:
+        node.start()
+        notify_systemd("READY=1")
+        stop.wait()
+        notify_systemd("STOPPING=1")
+    finally:
+        node.stop()
+
+
+@app.command()
+def send(
+    path: Annotated[Path, typer.Argument(help="A DICOM file, or a folder of them.", exists=True)],
+    host: str,
+    port: int,
+    ae_title: Annotated[str, typer.Argument(help="The called AE title.")],
+    calling: Annotated[str, typer.Option(help="The calling AE title.")] = "WETREAD",
+) -> None:
+    """Send a folder of DICOM files to a node by C-STORE, each in its own transfer syntax."""
+    from service.deliver.folder import send_folder
+    from service.types import Destination
+
+    report = send_folder(path, Destination(ae_title, ae_title, host, port), calling, console)
+    console.print(f"{report.sent} sent, {len(report.skipped)} skipped")
+    for file, reason in report.skipped:
+        console.print(f"  skipped {file}: {reason}", soft_wrap=True)
+    raise typer.Exit(0 if report.sent else 1)
+
+
+def _ledger(config: Path) -> Ledger:
+    path = load(config).spool.path / "ledger.sqlite"
+    if not path.exists():
+        raise ConfigurationError(f"{path}: no ledger yet; `wetread serve --config {config}` makes one")
+    return Ledger(f"sqlite:///{path}")
+
+
+@jobs_app.command("list")
+def jobs_list(
+    config: Config = DEFAULT_CONFIG,
+    state: Annotated[str | None, typer.Option(help=f"Only jobs in this state: {', '.join(STATES)}.")] = None,
+    series: Annotated[str | None, typer.Option(help="Only jobs of this series (its key, or the beginning).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the jobs, in the order in which they came."""
+    found = _ledger(config).list_jobs(state, series)
+    if as_json:
+        print(json.dumps([inspection.as_json(job) for job in found]))
+    else:
+        console.print(inspection.jobs_table(found))
+
+
+@jobs_app.command("show")
+def jobs_show(
+    series: Annotated[str, typer.Argument(help="A series' key, or the beginning of one.")],
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Show all that is known of one series: its jobs and its results, with their UIDs."""
+    ledger = _ledger(config)
+    found, results = ledger.list_jobs(series_key=series), ledger.results(series)
+    if not found:
+        raise ConfigurationError(f"no series {series!r} in the ledger; `wetread jobs list` shows all")
+    if as_json:
+        print(json.dumps({"jobs": [inspection.as_json(job) for job in found],
+                          "results": [inspection.result_as_json(result) for result in results]}))  # fmt: skip
+    else:
+        for line in inspection.series_view(found, results):
+            console.print(line)
+
+
+@jobs_app.command("retry")
+def jobs_retry(job: Annotated[int, typer.Argument(help="The job's number.")], config: Config = DEFAULT_CONFIG) -> None:
+    """Run a dead or cancelled job again."""
+    _operate(_ledger(config).operator_retry(job), job, "is ready again", "neither dead nor cancelled")
+
+
+@jobs_app.command("cancel")
+def jobs_cancel(job: Annotated[int, typer.Argument(help="The job's number.")], config: Config = DEFAULT_CONFIG) -> None:
+    """Cancel a job that has not ended."""
+    _operate(_ledger(config).operator_cancel(job), job, "is cancelled", "ended already")
+
+
+def _operate(done: bool, job: int, success: str, failure: str) -> None:
+    if not done:
+        raise ConfigurationError(f"job {job}: there is none, or it is {failure}; `wetread jobs list` shows all")
+    console.print(f"job {job} {success}")
+
+
+@app.command()
+def demo(
+    study: Annotated[
+        Path | None, typer.Option(help="A folder of DICOM instead of the phantoms.", exists=True, file_okay=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo-out"),
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the results.")] = 600.0,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON, for programs.")] = False,
+) -> None:
+    """Show the whole job on this machine: an archive forwards a study, the node sends results back."""
+    from service.demo.run import run_demo
+
+    raise typer.Exit(0 if run_demo(study, out, timeout, as_json) else 1)
+
+
+def main() -> None:
+    """Run the command; an expected error ends it with a message instead of a traceback."""
+    try:
+        app()
+    except WetreadError as error:
+        Console(stderr=True).print(f"[red]error:[/] {error}", soft_wrap=True, highlight=False)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Send a folder of DICOM files, with a progress bar and a report."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from service.deliver.scu import Sendable, send, sendable
+from service.errors import ArchiveUnavailable, Rejected
+from service.types import Destination
+
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Report:
+    """How many files the peer has taken, and which were not DICOM, with the reason."""
+
+    sent: int
+    skipped: tuple[tuple[Path, str], ...]
+
+
+def send_folder(path: Path, destination: Destination, calling_ae_title: str, console: Console) -> Report:
+    """Send all DICOM files of a folder and below; what was sent before a broken association is not sent again.
+
+    Raises
+    ------
+    ArchiveUnavailable
+        The peer cannot be reached, or the association broke several times.
+    Rejected
+        The peer rejects the association, or refuses objects for good (after all others were sent).
+    """
+    waiting: dict[str, Sendable] = {}
+    skipped: list[tuple[Path, str]] = []
+    for file in _files(path):
+        try:
+            found = sendable(file)
+            waiting[str(found.path)] = found
+        except Rejected as error:
+            skipped.append((file, str(error)))
+    total = len(waiting)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(f"to {destination.ae_title}", total=total)
+
+        def sent(file: Sendable, _status: int) -> None:
+            del waiting[str(file.path)]
+            progress.advance(task)
+
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                send(destination, calling_ae_title, list(waiting.values()), sent)
+                break
+            except ArchiveUnavailable:
+                if attempt == ATTEMPTS:
+                    raise
+                time.sleep(attempt)
+    return Report(total - len(waiting), tuple(skipped))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    else:
+        yield from sorted(file for file in path.rglob("*") if file.is_file())

@@ -1,0 +1,166 @@
+"""What an operator asks for: is this configuration right, what is in the ledger."""
+
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from engines.engine_set import open_engines
+from service.deliver.scu import echo
+from service.errors import ConfigurationError, WetreadError
+from service.ledger.ledger import Job, ResultRecord
+from service.node import runtime_settings, served_packages
+from service.settings import Settings, load
+from service.spool import Spool
+from service.types import Destination
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing that was looked at, and how it is."""
+
+    ok: bool
+    what: str
+    finding: str
+
+
+def inspect(config: Path) -> Iterator[Line]:
+    """Look at everything that `wetread serve` will need; each wrong line names the key, the value and the fix."""
+    try:
+        settings = load(config)
+    except ConfigurationError as error:
+        for message in str(error).splitlines():
+            yield Line(False, "configuration", message)
+        return
+    yield Line(True, "configuration", f"{config} is valid")
+    yield from _senders(settings)
+    yield _spool(settings)
+    yield _port("node.port", settings.node.host, settings.node.port)
+    yield _port("http.port", settings.http.host, settings.http.port)
+    for name, archive in settings.archives.items():
+        try:
+            echo(Destination(name, archive.ae_title, archive.host, archive.port), settings.node.ae_title)
+        except WetreadError as error:
+            yield Line(False, f"archive {name}", f"archives.{name}: {error}")
+        else:
+            yield Line(True, f"archive {name}", f"{archive.ae_title} at {archive.host}:{archive.port} answers C-ECHO")
+    yield from _models(settings)
+
+
+def _senders(settings: Settings) -> Iterator[Line]:
+    if settings.senders:
+        routes = ", ".join(f"{title} → {sender.archive}" for title, sender in settings.senders.items())
+        yield Line(True, "senders", routes)
+    elif settings.node.accept_unknown_senders:
+        yield Line(False, "senders", "none: results have nowhere to go; add [senders.AETITLE] with an archive")
+    else:
+        yield Line(False, "senders", "none: every association will be rejected; add [senders.AETITLE] with an archive")
+    if settings.node.accept_unknown_senders:
+        yield Line(True, "senders", "node.accept_unknown_senders = true: anybody who reaches the port may send")
+    if settings.node.host in ("127.0.0.1", "localhost", "::1"):
+        yield Line(True, "node.host", f"{settings.node.host}: only this machine can send; '0.0.0.0' opens it to others")
+
+
+def _spool(settings: Settings) -> Line:
+    try:
+        free = Spool(settings.spool.path).free_bytes() / 1e9
+    except ConfigurationError as error:
+        return Line(False, "spool", str(error))
+    return Line(
+        free > 1,
+        "spool",
+        f"spool.path = {settings.spool.path}: {free:.1f} GB free" + ("" if free > 1 else "; make room"),
+    )
+
+
+def _port(key: str, host: str, port: int) -> Line:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            fix = "end what listens there (a running node?), or choose another port"
+            return Line(False, key, f"{key} = {port} on {host}: {error.strerror}; {fix}")
+    return Line(True, key, f"{host}:{port} is free")
+
+
+def _models(settings: Settings) -> Iterator[Line]:
+    try:
+        packages = served_packages(settings.engines)
+    except WetreadError as error:
+        yield Line(False, "models", str(error))
+        return
+    for name, package in packages.items():
+        # one that is cropped to another needs that one beside it
+        wanted = {name: package} | {
+            other: packages[other] for other in (getattr(package.input, "crop_to", None),) if other
+        }
+        try:
+            with open_engines(wanted, runtime_settings(settings)) as engines:
+                engine = engines.models[name].engine.identity
+                note = (
+                    ""
+                    if engine.runtime.startswith(settings.engines.runtime)
+                    else f" (not on {settings.engines.runtime})"
+                )
+                yield Line(
+                    True, f"model {name}", f"verified on {engine.runtime}, {engine.precision}, {engine.device}{note}"
+                )
+        except WetreadError as error:
+            yield Line(False, f"model {name}", str(error))
+
+
+def jobs_table(jobs: Sequence[Job]) -> Table:
+    """The jobs, one a row."""
+    table = Table("job", "series", "modality", "item", "model", "stage", "state", "tries", "seconds", "since", "note")
+    colours = {"done": "green", "dead": "red", "running": "yellow", "cancelled": "dim"}
+    for job in jobs:
+        state = f"[{colours[job.state]}]{job.state}[/]" if job.state in colours else job.state
+        seconds = "" if job.seconds is None else f"{job.seconds:.2f}"
+        since = datetime.fromtimestamp(job.created_at, UTC).strftime("%m-%d %H:%M:%S")
+        table.add_row(
+            str(job.id), job.series.key, job.series.modality, job.item, job.model, job.stage, state,
+            str(job.attempts), seconds, since, escape(job.note),
+        )  # fmt: skip
+    return table
+
+
+def series_view(jobs: Sequence[Job], results: Sequence[ResultRecord]) -> Iterator[RenderableType]:
+    """All that is known of one series."""
+    for series in dict.fromkeys(job.series for job in jobs):
+        yield f"series {series.key}: {series.modality} from {series.sender}"
+        yield f"  study  {series.study_uid}"
+        yield f"  series {series.series_uid}"
+    yield jobs_table(jobs)
+    table = Table("result", "model", "SOP Instance UID", "status", "archive", "file")
+    for record in results:
+        result = record.result
+        table.add_row(
+            result.kind, record.model, result.sop_instance_uid, record.status, record.archive, str(result.path)
+        )
+    yield table
+
+
+def as_json(job: Job) -> dict[str, Any]:
+    """A job, for programs."""
+    return {**vars(job), "series": job.series.key, "modality": job.series.modality, "sender": job.series.sender}
+
+
+def result_as_json(record: ResultRecord) -> dict[str, Any]:
+    """A result, for programs."""
+    return {
+        "series": record.series,
+        "model": record.model,
+        "kind": record.result.kind,
+        "sop_class": record.result.sop_class_uid,
+        "sop_instance_uid": record.result.sop_instance_uid,
+        "status": record.status,
+        "archive": record.archive,
+        "path": str(record.result.path),
+    }

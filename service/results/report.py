@@ -1,0 +1,142 @@
+"""Findings become a Measurement Report, TID 1500, in a Comprehensive 3D SR (PS3.16 A, PS3.3 A.35.13)."""
+
+from collections.abc import Sequence
+
+from highdicom import sr
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code as PydicomCode
+from pydicom.uid import ExplicitVRLittleEndian
+
+from engines.types import Findings, Image
+from service import __version__
+from service.results.groups import Group, measurement_groups
+from service.results.source import Source
+from service.results.stamp import (
+    MANUFACTURER,
+    RESEARCH,
+    contributing_equipment,
+    series_description,
+    series_number,
+    software_versions,
+    stamp,
+)
+from service.results.uids import ResultUIDs
+
+SOURCE = PydicomCode("260753009", "SCT", "Source")
+QUALITATIVE_EVALUATIONS = PydicomCode("C0034375", "UMLS", "Qualitative Evaluations")
+
+
+def report(
+    findings: Findings, image: Image, source: Source, uids: ResultUIDs, segmentation: Dataset | None
+) -> sr.Comprehensive3DSR:
+    """Encode measurements, segments and class probabilities.
+
+    Parameters
+    ----------
+    segmentation
+        The SEG that was made of the same findings, None where no segment has a voxel.
+    """
+    evidence = [*source.headers, *([segmentation] if segmentation else [])]
+    result = sr.Comprehensive3DSR(
+        evidence=evidence,
+        content=_root(measurement_groups(findings, image, source, uids), findings, source, uids),
+        series_instance_uid=uids.series("SR"),
+        series_number=series_number(findings, "SR"),
+        sop_instance_uid=uids.instance("SR"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=findings.model.name,
+        software_versions=software_versions(findings),
+        device_serial_number=findings.model.digest[:64],
+        series_description=series_description(findings, "report"),
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        contributing_equipment=[contributing_equipment(findings)],
+        specific_character_set=None,
+    )
+    stamp(result, findings, source.first)
+    return result
+
+
+def remarks(findings: Findings, source: Source) -> tuple[str, ...]:
+    """What a reader must know besides the numbers; the first is that the report is for research only."""
+    statements = [f"{RESEARCH}. {findings.model.intended_use}", *findings.notes]
+    if findings.label_map and not findings.label_map.present:
+        statements.append(f"{findings.model.name} found nothing to segment.")
+    if source.dropped:
+        statements.append(f"Not copied from the source, because unreadable or invalid: {', '.join(source.dropped)}.")
+    return tuple(statements)
+
+
+def _root(groups: Sequence[Group], findings: Findings, source: Source, uids: ResultUIDs) -> sr.ContainerContentItem:
+    is_ct = source.first.Modality == "CT"
+    procedure = codes.cid100.CTUnspecifiedBodyRegion if is_ct else codes.cid100.XRUnspecifiedBodyRegion
+    root = sr.ContainerContentItem(name=codes.DCM.ImagingMeasurementReport, template_id="1500")
+    root.ContentSequence = sr.ContentSequence()
+    root.ContentSequence.extend(
+        sr.LanguageOfContentItemAndDescendants(sr.CodedConcept("en-US", "RFC5646", "English (United States)"))
+    )
+    root.ContentSequence.extend(_observation_context(findings, uids))
+    root.ContentSequence.append(
+        sr.CodeContentItem(codes.DCM.ProcedureReported, procedure, sr.RelationshipTypeValues.HAS_CONCEPT_MOD)
+    )
+    root.ContentSequence.append(_image_library(source))
+    measurements = _container(codes.DCM.ImagingMeasurements)
+    for group in groups:
+        measurements.ContentSequence.extend(group)
+    evaluations = _container(QUALITATIVE_EVALUATIONS)
+    for statement in remarks(findings, source):
+        evaluations.ContentSequence.append(
+            sr.TextContentItem(codes.DCM.Comment, statement, sr.RelationshipTypeValues.CONTAINS)
+        )
+    root.ContentSequence.extend([measurements, evaluations])
+    return root
+
+
+def _container(name: PydicomCode) -> sr.ContainerContentItem:
+    container = sr.ContainerContentItem(name=name, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+    container.ContentSequence = sr.ContentSequence()
+    return container
+
+
+def _observation_context(findings: Findings, uids: ResultUIDs) -> sr.ObservationContext:
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=uids.device(),
+        name=f"{MANUFACTURER} {__version__}",
+        manufacturer_name=MANUFACTURER,
+        model_name=f"{findings.model.name} {findings.model.version}",
+        serial_number=findings.model.digest,
+    )
+    return sr.ObservationContext(
+        observer_device_context=sr.ObserverContext(
+            observer_type=codes.DCM.Device, observer_identifying_attributes=device
+        )
+    )
+
+
+def _image_library(source: Source) -> sr.ContainerContentItem:
+    """Which images were read, TID 1600; what they have in common is said once for all of them."""
+    modality = {
+        "CT": codes.cid29.ComputedTomography,
+        "CR": codes.cid29.ComputedRadiography,
+        "DX": codes.cid29.DigitalRadiography,
+    }.get(source.first.Modality, codes.cid29.RadiographicImaging)
+    group = _container(codes.DCM.ImageLibraryGroup)
+    group.ContentSequence.append(
+        sr.CodeContentItem(codes.DCM.Modality, modality, sr.RelationshipTypeValues.HAS_ACQ_CONTEXT)
+    )
+    for header in source.headers:
+        group.ContentSequence.append(
+            sr.ImageContentItem(
+                name=SOURCE,
+                referenced_sop_class_uid=header.SOPClassUID,
+                referenced_sop_instance_uid=header.SOPInstanceUID,
+                relationship_type=sr.RelationshipTypeValues.CONTAINS,
+            )
+        )
+    library = _container(codes.DCM.ImageLibrary)
+    library.ContentSequence.append(group)
+    return library

@@ -1,0 +1,309 @@
+"""The source images as a result needs them: attributes that can be copied, geometry that can be trusted.
+
+Headers come from anywhere. One unreadable attribute must not cost a result: what is valid is copied unchanged, what is
+not is left out and named.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pydicom.config
+from pydicom import Dataset
+from pydicom.dataelem import DataElement
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.valuerep import DSfloat, format_number_as_ds, validate_value
+
+from engines.types import Image, Radiograph, Volume
+from service.errors import Quarantined
+from service.results.uids import frame_of_reference_uid
+
+REQUIRED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+
+IDENTIFYING = ("PatientName", "PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyID")
+"""What an archive files by. Copied even where too long or otherwise against its value representation."""
+
+TYPE_2 = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID"),
+)
+"""Always present in a result, empty where the source has nothing to copy."""
+
+OPTIONAL = (
+    *("IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "PatientBirthTime"),
+    *("OtherPatientIDs", "OtherPatientIDsSequence", "OtherPatientNames", "EthnicGroup", "PatientComments"),
+    *("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
+    *("StudyDescription", "IssuerOfAccessionNumberSequence", "ProcedureCodeSequence"),
+    *("PatientAge", "PatientSize", "PatientWeight", "AdditionalPatientHistory", "PatientSexNeutered"),
+    *("ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID"),
+    *("ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialTimePointID", "TimezoneOffsetFromUTC"),
+)
+
+COPIED = TYPE_2 + OPTIONAL
+"""Attributes of the patient and study entities that a result takes from its source (PS3.3 C.7.1, C.7.2)."""
+
+SAME_PLACE_MM = 0.01
+SAME_DIRECTION = 1e-3
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One source image, or one frame of it, in the patient coordinate system (PS3.3 C.7.6.2).
+
+    ``position`` is the centre of the first pixel in LPS millimetres, ``orientation`` the direction of rows and of
+    columns, ``spacing`` the distance between rows and between columns in mm. ``frame`` counts from 1; it is None for a
+    single-frame image.
+    """
+
+    sop_instance_uid: str
+    frame: int | None
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    spacing: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The images that a result was made from.
+
+    Attributes
+    ----------
+    headers
+        One data set per SOP instance: UIDs, geometry and, of patient and study, what could be copied.
+    planes
+        In the order of the volume's slices; one for an X-ray.
+    frame_of_reference_uid
+        Of the source, or derived where it has none.
+    dropped
+        Keywords of attributes that could not be copied.
+    """
+
+    headers: tuple[Dataset, ...]
+    planes: tuple[Plane, ...]
+    frame_of_reference_uid: str
+    dropped: tuple[str, ...]
+
+    @property
+    def first(self) -> Dataset:
+        """The header that patient and study attributes come from."""
+        return self.headers[0]
+
+
+def read_source(headers: Sequence[Dataset], image: Image) -> Source:
+    """Take from the source headers what a result needs.
+
+    Parameters
+    ----------
+    headers
+        Data sets of the source without pixel data, in the order of the volume's slices; one for an X-ray and for a
+        multi-frame image.
+    image
+        What was analysed.
+
+    Raises
+    ------
+    Quarantined
+        A UID that a result must refer to is missing, the headers do not belong to the image, or their geometry is not
+        that of the image.
+    """
+    _require_identity(headers, image)
+    stored = _stored_planes(headers, image)
+    planes = _planes_of_slices(stored, image) if isinstance(image, Volume) else stored
+    frame_of_reference = _frame_of_reference(headers, image)
+    attributes, dropped = _copied_attributes(headers[0])
+    cleaned = []
+    for index, header in enumerate(headers):
+        reduced = Dataset()
+        if index == 0:
+            reduced.update(attributes)
+        for keyword in (*REQUIRED, "Modality", "LossyImageCompression"):
+            setattr(reduced, keyword, str(header.get(keyword) or ""))
+        if reduced.LossyImageCompression != "01":
+            del reduced.LossyImageCompression
+        reduced.Rows, reduced.Columns = image.array.shape[-2:]
+        reduced.FrameOfReferenceUID = frame_of_reference
+        reduced.PositionReferenceIndicator = ""
+        own_planes = [plane for plane in stored if plane.sop_instance_uid == reduced.SOPInstanceUID]
+        _set_geometry(reduced, own_planes, _thickness(header, image))
+        cleaned.append(reduced)
+    return Source(tuple(cleaned), planes, frame_of_reference, dropped)
+
+
+def _require_identity(headers: Sequence[Dataset], image: Image) -> None:
+    expected = list(image.sources) if isinstance(image, Volume) else [image.source]
+    if len(headers) == 1 and set(expected) == {headers[0].get("SOPInstanceUID")}:
+        expected = expected[:1]
+    if len(headers) != len(expected):
+        raise Quarantined(f"{len(headers)} source headers for {len(expected)} images: no result can be filed")
+    for keyword in REQUIRED:
+        if any(not header.get(keyword) for header in headers):
+            raise Quarantined(f"{keyword} is missing or empty in the source: no result can be filed; repair the header")
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID"):
+        if len({header[keyword].value for header in headers}) > 1:
+            raise Quarantined(f"the source images differ in {keyword}; send them as one series")
+    if [header.SOPInstanceUID for header in headers] != expected:
+        raise Quarantined("the source headers are not in the order of the volume's slices")
+
+
+def _stored_planes(headers: Sequence[Dataset], image: Image) -> tuple[Plane, ...]:
+    if isinstance(image, Radiograph):
+        # An X-ray has no place in the patient. Viewers still need one to lay a segmentation on it: its own plane, with
+        # a nominal millimetre per pixel where the true spacing is unknown.
+        spacing = image.spacing or (1.0, 1.0)
+        return (Plane(image.source, None, (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), spacing),)
+    planes = tuple(plane for header in headers for plane in _planes_of_instance(header))
+    first = planes[0]
+    for plane in planes:
+        if not np.allclose(plane.orientation, first.orientation, atol=SAME_DIRECTION):
+            raise Quarantined("the source images differ in ImageOrientationPatient; send one orientation per series")
+        if not np.allclose(plane.spacing, first.spacing, atol=SAME_DIRECTION):
+            raise Quarantined("the source images differ in PixelSpacing; send one spacing per series")
+    _require_same_grid(image, first)
+    return planes
+
+
+def _planes_of_instance(header: Dataset) -> Iterator[Plane]:
+    uid = str(header.SOPInstanceUID)
+    if "PerFrameFunctionalGroupsSequence" not in header:
+        yield _plane(uid, None, header, header, header)
+        return
+    shared = header.SharedFunctionalGroupsSequence[0] if header.get("SharedFunctionalGroupsSequence") else Dataset()
+    for number, frame in enumerate(header.PerFrameFunctionalGroupsSequence, start=1):
+        macros = [
+            (frame.get(keyword) or shared.get(keyword) or [Dataset()])[0]
+            for keyword in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+        ]
+        yield _plane(uid, number, *macros)
+
+
+def _plane(uid: str, frame: int | None, position: Dataset, orientation: Dataset, measures: Dataset) -> Plane:
+    return Plane(
+        uid,
+        frame,
+        _numbers(position, "ImagePositionPatient", 3),
+        _numbers(orientation, "ImageOrientationPatient", 6),
+        _numbers(measures, "PixelSpacing", 2),
+    )
+
+
+def _numbers(item: Dataset, keyword: str, count: int) -> tuple[float, ...]:
+    try:
+        values = tuple(float(value) for value in item[keyword].value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Quarantined(f"{keyword} is missing or unreadable in the source: nothing can be placed on it") from error
+    if len(values) != count:
+        raise Quarantined(f"{keyword} has {len(values)} values in the source instead of {count}")
+    return values
+
+
+def _planes_of_slices(stored: Sequence[Plane], image: Volume) -> tuple[Plane, ...]:
+    """For each slice the plane that lies there; frames of a multi-frame image may be stored in another order."""
+    positions = np.array([plane.position for plane in stored])
+    planes = []
+    for index, uid in enumerate(image.sources):
+        expected = image.affine[:3, 3] + index * image.affine[:3, 0]
+        own = [number for number, plane in enumerate(stored) if plane.sop_instance_uid == uid]
+        nearest = min(own, key=lambda number: float(np.linalg.norm(positions[number] - expected)))
+        distance = float(np.linalg.norm(positions[nearest] - expected))
+        if distance > image.spacing[0] / 2:
+            raise Quarantined(f"slice {index + 1} of the volume lies {distance:.1f} mm away from its source image")
+        planes.append(stored[nearest])
+    return tuple(planes)
+
+
+def _require_same_grid(image: Volume, plane: Plane) -> None:
+    rows_apart, columns_apart = plane.spacing
+    along_columns = np.array(plane.orientation[:3]) * columns_apart
+    along_rows = np.array(plane.orientation[3:]) * rows_apart
+    grid = np.stack([along_rows, along_columns], axis=1)
+    if not np.allclose(image.affine[:3, 1:3], grid, atol=SAME_DIRECTION):
+        raise Quarantined("the volume's rows and columns do not run along those of its source images")
+
+
+def _frame_of_reference(headers: Sequence[Dataset], image: Image) -> str:
+    uids = {str(header.get("FrameOfReferenceUID") or "") for header in headers}
+    if isinstance(image, Radiograph):
+        return frame_of_reference_uid(image.source)
+    if len(uids) > 1:
+        raise Quarantined("the source images differ in FrameOfReferenceUID; send them as one series")
+    return uids.pop() or frame_of_reference_uid(str(headers[0].SeriesInstanceUID))
+
+
+def _copied_attributes(header: Dataset) -> tuple[Dataset, tuple[str, ...]]:
+    copied, dropped = Dataset(), []
+    if character_set := header.get("SpecificCharacterSet"):
+        copied.SpecificCharacterSet = character_set
+    for keyword in COPIED:
+        if keyword in header:
+            element = _valid_element(header, keyword)
+            if element is None:
+                dropped.append(keyword)
+            else:
+                copied.add(element)
+    for keyword in TYPE_2:
+        if keyword not in copied:
+            setattr(copied, keyword, "")
+    return copied, tuple(dropped)
+
+
+def _valid_element(header: Dataset, keyword: str) -> DataElement | None:
+    try:
+        element = header[keyword]
+        values = element.value if element.VM > 1 else [element.value]
+        if element.VR != "SQ" and keyword not in IDENTIFYING:
+            for value in values:
+                original = value.original_string if isinstance(value, DSfloat) else value
+                validate_value(element.VR, str(original), pydicom.config.RAISE)
+        if keyword == "PatientSex" and element.value not in ("M", "F", "O", ""):
+            return None
+        alone = Dataset()
+        alone.add(element)
+        target = DicomBytesIO()
+        target.is_little_endian, target.is_implicit_VR = True, False
+        write_dataset(target, alone, header.get("SpecificCharacterSet") or "iso8859")
+    # the header is foreign input: whatever its decoding or encoding raises, the attribute is unusable, and is named
+    except (ValueError, TypeError, KeyError, OverflowError, NotImplementedError, struct.error):
+        return None
+    return element
+
+
+def _thickness(header: Dataset, image: Image) -> float:
+    """Slice thickness in mm; where the header gives none, slices are as thick as they are apart."""
+    apart = image.spacing[0] if isinstance(image, Volume) else 1.0
+    shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    measures = (shared.get("PixelMeasuresSequence") or [header])[0]
+    try:
+        thickness = float(measures["SliceThickness"].value)
+    except (KeyError, TypeError, ValueError):
+        return apart
+    return thickness if thickness > 0 else apart
+
+
+def _set_geometry(header: Dataset, planes: Sequence[Plane], thickness: float) -> None:
+    first = planes[0]
+    if first.frame is None:
+        header.ImagePositionPatient = _decimal(first.position)
+        header.ImageOrientationPatient = _decimal(first.orientation)
+        header.PixelSpacing = _decimal(first.spacing)
+        header.SliceThickness = format_number_as_ds(thickness)
+        return
+    shared, orientation, measures = Dataset(), Dataset(), Dataset()
+    orientation.ImageOrientationPatient = _decimal(first.orientation)
+    measures.PixelSpacing = _decimal(first.spacing)
+    measures.SliceThickness = format_number_as_ds(thickness)
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [orientation], [measures]
+    header.SharedFunctionalGroupsSequence = [shared]
+    frames = []
+    for plane in planes:
+        frame, position = Dataset(), Dataset()
+        position.ImagePositionPatient = _decimal(plane.position)
+        frame.PlanePositionSequence = [position]
+        frames.append(frame)
+    header.PerFrameFunctionalGroupsSequence = frames
+    header.NumberOfFrames = len(frames)
+
+
+def _decimal(values: Sequence[float]) -> list[str]:
+    return [format_number_as_ds(value) for value in values]

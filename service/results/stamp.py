@@ -1,0 +1,73 @@
+"""What every result object says about its maker, and when it was made."""
+
+from datetime import datetime, timedelta, timezone
+
+import highdicom as hd
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import UID
+from pydicom.valuerep import DA, DT, TM
+
+from engines.types import Findings
+from service import __version__
+from service.results.uids import derived_uid
+
+MANUFACTURER = "Wetread"
+RESEARCH = "Research use only"
+IMPLEMENTATION_CLASS_UID = UID(derived_uid("implementation class"))
+
+
+def software_versions(findings: Findings) -> list[str]:
+    """Value of Software Versions: the node, the model, the engine (each LO, at most 64 characters)."""
+    engine = findings.engine
+    return [
+        f"wetread {__version__}",
+        f"{findings.model.name} {findings.model.version}",
+        f"{engine.runtime} {engine.precision} {engine.device}"[:64],
+    ]
+
+
+def contributing_equipment(findings: Findings) -> hd.ContributingEquipment:
+    """The item of Contributing Equipment Sequence for node and model (PS3.3 C.12.1)."""
+    return hd.ContributingEquipment(
+        manufacturer=MANUFACTURER,
+        purpose_of_reference=codes.DCM.ProcessingEquipment,
+        manufacturer_model_name=findings.model.name,
+        software_versions=software_versions(findings),
+        contribution_description=f"{RESEARCH}. {findings.model.intended_use}"[:1024],
+    )
+
+
+def series_number(findings: Findings, kind: str) -> int:
+    """Two series numbers for each model, above what a scanner gives."""
+    return 9000 + 2 * int(findings.model.uid_root) + (kind == "SR")
+
+
+def series_description(findings: Findings, what: str) -> str:
+    """Series Description (LO, at most 64 characters) that says RESEARCH first."""
+    return f"RESEARCH {findings.model.name} {findings.model.version} {what}"[:64]
+
+
+def stamp(dataset: Dataset, findings: Findings, source: Dataset) -> None:
+    """Replace in place all that depends on the moment of encoding, so that a repeat gives the same bytes.
+
+    Every date and time becomes ``findings.analysed_at``, in the time zone that the source names, if it names one.
+    """
+    moment = _moment(findings.analysed_at, source)
+    for prefix in ("Content", "InstanceCreation", "Series"):
+        setattr(dataset, f"{prefix}Date", DA(moment.date()))
+        setattr(dataset, f"{prefix}Time", TM(moment.time()))
+    for equipment in dataset.ContributingEquipmentSequence:
+        equipment.ContributionDateTime = DT(moment.replace(tzinfo=None))
+    if character_set := source.get("SpecificCharacterSet"):
+        dataset.SpecificCharacterSet = character_set
+    dataset.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    dataset.file_meta.ImplementationVersionName = f"WETREAD_{__version__}"[:16]
+
+
+def _moment(analysed_at: datetime, source: Dataset) -> datetime:
+    offset = str(source.get("TimezoneOffsetFromUTC") or "")
+    if not offset or analysed_at.tzinfo is None:
+        return analysed_at
+    minutes = int(offset[1:3]) * 60 + int(offset[3:5])
+    return analysed_at.astimezone(timezone(timedelta(minutes=minutes if offset[0] == "+" else -minutes)))

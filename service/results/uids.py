@@ -1,0 +1,82 @@
+"""UIDs that follow from what a result is made of, so that a repeat makes the same object (PS3.5 B.2)."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID, uuid5
+
+from engines.types import ModelIdentity
+
+NAMESPACE = UUID("ed26c229-5479-4d1a-bedb-8823b802ca3c")
+"""Wetread's own name space for UUIDv5 (RFC 9562 5.5)."""
+
+
+def derived_uid(*parts: str) -> str:
+    """A UID under the UUID root ``2.25`` that is the same for the same parts, on every machine.
+
+    Parameters
+    ----------
+    *parts
+        What the UID stands for; their order counts.
+
+    Returns
+    -------
+    str
+        At most 44 characters.
+    """
+    return f"2.25.{uuid5(NAMESPACE, json.dumps(parts)).int}"
+
+
+def frame_of_reference_uid(*source_uids: str) -> str:
+    """The frame of reference of an image that has none: the same for every model that looks at that image."""
+    return derived_uid("frame of reference", *source_uids)
+
+
+@dataclass(frozen=True)
+class ResultUIDs:
+    """The UIDs of all that one model says about one series.
+
+    Attributes
+    ----------
+    series_uid
+        Series Instance UID of the source.
+    instance_uids
+        SOP Instance UIDs of the source, sorted. A late slice gives other results, with other UIDs.
+    model
+        Name, version, digest and ``uid_root`` count.
+    """
+
+    series_uid: str
+    instance_uids: tuple[str, ...]
+    model: ModelIdentity
+
+    @classmethod
+    def of(cls, series_uid: str, instance_uids: Sequence[str], model: ModelIdentity) -> "ResultUIDs":
+        """For source instances in any order, repeated or not."""
+        return cls(series_uid, tuple(sorted(set(instance_uids))), model)
+
+    def series(self, kind: str) -> str:
+        """Series Instance UID of the result object of this kind (``SEG``, ``SR``)."""
+        return self._uid("series", kind)
+
+    def instance(self, kind: str) -> str:
+        """SOP Instance UID of the result object of this kind."""
+        return self._uid("instance", kind)
+
+    def dimension_organization(self) -> str:
+        """Dimension Organization UID of the SEG."""
+        return self._uid("dimension organization")
+
+    def tracking(self, finding: str) -> str:
+        """Tracking Unique Identifier of one finding: a segment or a class, named by its label."""
+        return self._uid("tracking", finding)
+
+    def device(self) -> str:
+        """Device Observer UID: the model itself, whatever it looks at."""
+        model = self.model
+        return derived_uid("device", model.name, model.version, model.digest, model.uid_root)
+
+    def _uid(self, *what: str) -> str:
+        model = self.model
+        identity = (model.name, model.version, model.digest, model.uid_root)
+        return derived_uid(*what, *identity, self.series_uid, *self.instance_uids)
