@@ -127,7 +127,7 @@ def _common(modality: str, sop_class: str, study_uid: str | None) -> Dataset:
         setattr(dataset, f"{level}Date", now.strftime("%Y%m%d"))
         setattr(dataset, f"{level}Time", now.strftime("%H%M%S"))
     dataset.StudyDescription = "Synthetic chest phantom"
-    dataset.Manufacturer = "Wetread"
+    dataset.Manufacturer = "Wetread phantom"
     dataset.ManufacturerModelName = "Chest phantom"
     dataset.BodyPartExamined = "CHEST"
     dataset.AcquisitionNumber = 1

@@ -241,6 +241,6 @@ def _pictures(ledger: Ledger, spool: Spool, folder: Path) -> Iterator[Path]:
         if job.stage == INFER and job.state == DONE:
             item = load_item(spool.work(job.series.key, job.item), spool.instance_folder(job.series.key))
             findings = load_findings(spool.work(job.series.key, job.item, job.model))
-            path = folder / f"{job.series.key[:8]}-{job.model}.png"
+            path = folder / f"{job.series.key[:6]}-{job.model}.png"
             overlay_png(path, item.image, findings)
             yield path

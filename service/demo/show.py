@@ -38,10 +38,8 @@ class Shown:
 def show(console: Console, shown: Shown) -> None:
     """Print it for a person."""
     jobs, arrived, folder, ok = shown.jobs, shown.arrived, shown.folder, shown.ok
-    table = Table("study", "series", "modality", "model", "results in the archive", *(f"{stage} s" for stage in STAGES))
-    studies = {
-        uid: f"study {number}" for number, uid in enumerate(dict.fromkeys(job.series.study_uid for job in jobs), 1)
-    }
+    table = Table("study", "series", "model", "in archive", *STAGES, box=None, padding=(0, 1, 0, 0))
+    studies = {uid: str(number) for number, uid in enumerate(dict.fromkeys(job.series.study_uid for job in jobs), 1)}
     for job in jobs:
         if job.stage != INFER:
             continue
@@ -55,19 +53,18 @@ def show(console: Console, shown: Shown) -> None:
             for one in arrived
             if (one.record.series, one.record.item, one.record.model) == (job.series.key, job.item, job.model)
         ]
-        found = ", ".join(f"{one.record.result.kind} {'✓' if not one.problem else '✗ ' + one.problem}" for one in mine)
-        cells = ["–" if seconds.get(stage) is None else f"{seconds[stage]:.2f}" for stage in STAGES]
-        table.add_row(
-            studies[job.series.study_uid], job.series.key[:8], job.series.modality, job.model, found or job.note, *cells
-        )
+        found = " ".join(f"{one.record.result.kind} {'✗ ' + one.problem if one.problem else '✓'}" for one in mine)
+        cells = ["–" if seconds.get(stage) is None else f"{seconds[stage]:.2f} s" for stage in STAGES]
+        series = f"{job.series.modality} {job.series.key[:6]}"
+        table.add_row(studies[job.series.study_uid], series, job.model, found or job.note, *cells)
     console.print(table)
     for job in jobs:
         if job.stage == "assemble" and job.note:
-            console.print(f"series {job.series.key[:8]} ({job.series.modality}): {job.note}", soft_wrap=True)
+            console.print(f"series {job.series.key[:6]} ({job.series.modality}): {job.note}", soft_wrap=True)
     for file, reason in shown.skipped:
         console.print(f"not sent: {file.name}: {reason}", soft_wrap=True)
     for entry in shown.quarantined:
-        console.print(f"[yellow]quarantined[/] series {entry.series[:8]}: {entry.reason}", soft_wrap=True)
+        console.print(f"[yellow]quarantined[/] series {entry.series[:6]}: {entry.reason}", soft_wrap=True)
     console.print(
         "[green]Every expected result arrived and passed the self-check.[/]"
         if ok
@@ -79,9 +76,9 @@ def show(console: Console, shown: Shown) -> None:
     for picture in shown.pictures:
         console.print(f"picture   {picture}", soft_wrap=True)
     console.print(
-        "\nTo point a real PACS at a node: `wetread init wetread.toml`, name your archive in it, `wetread check`, "
-        "`wetread serve`; then let the PACS forward studies to host, port and AE title of [node]. README.md has the steps for Orthanc.",
-        soft_wrap=True,
+        "\nTo point a real PACS at a node: `wetread init`, name your archive in wetread.toml, `wetread check`, "
+        "`wetread serve`;\nthen let the PACS forward to the AE title, host and port of its table \\[node]. "
+        "README.md shows it for Orthanc.",
     )
 
 
