@@ -4,11 +4,14 @@ Nothing here knows a particular model. Arrays are ``[slice, row, column]`` or ``
 millimetres. Where an image is made smaller, it is averaged over whole blocks first, so that noise does not alias.
 """
 
+# SimpleITK has no types.
+# mypy: disable-error-code="no-untyped-call"
+
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from engines.types import Affine, Volume
@@ -86,7 +89,7 @@ def resample_to_grid(volume: Volume, spacing_mm: tuple[float, float, float]) -> 
     return grid, affine
 
 
-def resample(image: Any, shape: tuple[int, ...], to_image: NDArray[np.float64], fill: float) -> Array:
+def resample(image: Any, shape: tuple[int, ...], to_image: NDArray[np.floating[Any]], fill: float) -> Array:
     """Sample a SimpleITK image linearly at every index of an array of another shape.
 
     Parameters
@@ -118,7 +121,8 @@ def resample(image: Any, shape: tuple[int, ...], to_image: NDArray[np.float64], 
 
 def window(array: NDArray[Any], low: float, high: float) -> Array:
     """Clip values to ``low``–``high`` and map them to 0–1, as float32."""
-    return ((np.clip(array, low, high) - low) / (high - low)).astype(np.float32)
+    mapped: Array = ((np.clip(array, low, high) - low) / (high - low)).astype(np.float32)
+    return mapped
 
 
 def percentile_window(array: NDArray[Any], low: float, high: float) -> Array:
@@ -146,9 +150,9 @@ def fit(array: Array, size: tuple[int, int]) -> tuple[Array, Placement]:
     scale = min(size[0] / rows, size[1] / columns)
     offset = ((size[0] - rows * scale) / 2, (size[1] - columns * scale) / 2)
     placement = Placement(scale=scale, offset=offset, shape=(rows, columns))
-    to_tensor = tensor_from_image(placement)
+    to_image = np.linalg.inv(tensor_from_image(placement))
     source = _average(sitk.GetImageFromArray(np.ascontiguousarray(array)), np.full(2, (1 + 1e-6) / scale))
-    return resample(source, size, np.linalg.inv(to_tensor), 0.0), placement
+    return resample(source, size, to_image, 0.0), placement
 
 
 def tensor_from_image(placement: Placement) -> NDArray[np.float64]:
@@ -195,9 +199,12 @@ def _bounds(volume: Volume) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return positions.min(axis=0), positions.max(axis=0)
 
 
-def _average(image: Any, step: NDArray[np.float64]) -> Any:
+def _average(image: Any, step: NDArray[np.floating[Any]]) -> Any:
     """Average an image over blocks as large as ``step`` (its voxels per voxel of the result, array order) allows."""
-    factors = [
-        max(1, min(int(length), int(factor))) for length, factor in zip(image.GetSize(), step[::-1], strict=True)
-    ]
-    return image if set(factors) == {1} else sitk.BinShrink(image, factors)
+    lengths = image.GetSize()
+    factors = [max(1, min(length, int(factor))) for length, factor in zip(lengths, step[::-1], strict=True)]
+    if set(factors) == {1}:
+        return image
+    # BinShrink leaves out what does not fill a block; the edge repeated makes the last block whole.
+    missing = [-length % factor for length, factor in zip(lengths, factors, strict=True)]
+    return sitk.BinShrink(sitk.ZeroFluxNeumannPad(image, [0] * len(missing), missing), factors)

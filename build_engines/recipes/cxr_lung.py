@@ -1,0 +1,225 @@
+"""``cxr-lung``: the lung fields on a frontal chest X-ray: U-Net decoder on MobileNetV2 with shuffle attention.
+
+Data: the Montgomery County X-ray set (U.S. National Library of Medicine) with the masks that came with it. The Shenzhen
+masks of the same folder are under a licence that does not allow training what is shipped; they only test.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from build_engines.recipes import augmentation, phantom, radiographs, training
+from build_engines.recipes.augmentation import Random, chance
+from build_engines.recipes.networks import Network, UNet
+from engines.engine_set import EngineSet
+from engines.postprocessing import keep_largest_component, labels_on_radiograph
+from engines.preprocessing import Array, fit, percentile_window
+from engines.types import Radiograph
+
+NAME = "cxr-lung"
+WIDTH = 0.5
+"""Width multiplier of the encoder, shared with ``cxr-pneumonia`` so that its weights can start from here."""
+
+TOML = """\
+[identity]
+name = "cxr-lung"
+version = "0.1.0"
+uid_root = "2"
+licence = "Apache-2.0"
+intended_use = "Research use only: outlines the lung fields on frontal chest X-rays. Not for diagnosis."
+task = "segmentation"
+
+[input]
+tensor = "image"
+modality = ["CR", "DX"]
+body_part = ["CHEST", "THORAX"]
+view = ["PA", "AP"]
+size = [256, 256]
+percentiles = [1.0, 99.0]
+
+[output]
+tensor = "probabilities"
+keep_largest = false
+
+[[output.segments]]
+label = "Lung"
+category = { value = "123037004", scheme = "SCT", meaning = "Anatomical Structure" }
+type = { value = "39607008", scheme = "SCT", meaning = "Lung" }
+colour = [90, 160, 230]
+measurements = []
+
+[verify]
+max_probability_error = 0.02
+min_dice = 0.995
+"""
+
+CARD = """\
+# cxr-lung
+
+**Research use only.** Not a medical device; not for diagnosis.
+
+- **What it does**: outlines the lung fields (one segment, both lungs) on a frontal chest X-ray.
+- **Network**: U-Net decoder on a MobileNetV2 encoder (width 0.5) with shuffle attention (SA-Net), 256 × 256.
+- **Training data**: 93 X-rays with masks of the Montgomery County X-ray set, U.S. National Library of Medicine (Jaeger
+  et al., Two public chest X-ray datasets for computer-aided screening of pulmonary diseases, 2014). Trained from
+  scratch with strong augmentation (geometry, tone, noise, opacities, markers, cables, collimation).
+- **Split**: by the manifest of the data set: 93 train, 24 validation, 21 test.
+- **Shenzhen** X-rays (NLM) with the masks of Stirenko et al. (CC BY-NC-SA 4.0) were only used to test, never to train.
+
+## Figures
+
+Measured on the source images through the whole serving path (OpenVINO, FP32).
+
+{figures}
+
+## Limits
+
+- PA images of adults from one programme, many of them with tuberculosis, were the training data. Bedside AP images,
+  children, lateral views, large effusions and pneumonectomies are outside of what it was trained on.
+- The masks follow the visible lung field: lung behind heart and diaphragm is not part of it.
+- It does not know whether an image is a chest at all.
+
+## Licence
+
+Weights: Apache-2.0. Data: Montgomery County X-ray set, NLM; see <https://openi.nlm.nih.gov/faq>.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One X-ray ``[row, column]``, 0–255, with its mask."""
+
+    image: Array
+    mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class CxrLung:
+    """The recipe; see the module."""
+
+    cases: tuple[Case, ...]
+    validation: Mapping[str, tuple[Case, ...]]
+    name: str = NAME
+    toml: str = TOML
+    card: str = CARD
+    steps: int = 900
+    learning_rate: float = 3e-3
+    images: int = 8
+
+    def network(self) -> Network:
+        """Build the untrained network."""
+        return UNet(classes=2, width=WIDTH)
+
+    def batch(self, random: Random) -> training.Batch:
+        """Draw random X-rays, changed in geometry, tone and surroundings."""
+        settings = tomllib.loads(self.toml)["input"]
+        drawn = [
+            augment(
+                self.cases[random.integers(len(self.cases))], tuple(settings["size"]), settings["percentiles"], random
+            )
+            for _ in range(self.images)
+        ]
+        return torch.stack([image for image, _ in drawn]), torch.stack([mask for _, mask in drawn])
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy and Dice loss."""
+        return training.segmentation_loss(logits, target)
+
+    def validate(self, network: Network) -> Mapping[str, float]:
+        """Give the mean Dice of each set on the pixels of the source images."""
+        return {
+            f"Dice, {name}": float(np.mean([training.dice(case.mask, segment(network, case.image)) for case in cases]))
+            for name, cases in self.validation.items()
+        }
+
+    def measure(self, engines: EngineSet) -> Mapping[str, float]:
+        """Give the same figures from the package as a node runs it."""
+        figures = {}
+        for name, cases in self.validation.items():
+            overlaps = []
+            for case in cases:
+                found = engines.run(NAME, Radiograph(case.image, None, "")).label_map
+                overlaps.append(training.dice(case.mask, found.array > 0) if found else 0.0)
+            figures[f"Dice, mean of {len(cases)}, {name}"] = float(np.mean(overlaps))
+            figures[f"Dice, worst of {len(cases)}, {name}"] = min(overlaps)
+        return figures
+
+    def golden(self) -> NDArray[np.float32]:
+        """The synthetic chest, projected."""
+        settings = tomllib.loads(self.toml)["input"]
+        image = percentile_window(phantom.radiograph(tuple(settings["size"])), *settings["percentiles"])
+        return image[None, None]
+
+
+def load(data: Path) -> CxrLung:
+    """Read the X-rays and masks.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``data`` has no ``cxr_lung/manifest.csv``.
+    """
+    folder = data / "cxr_lung"
+    rows = radiographs.rows_of(folder / "manifest.csv")
+
+    def chosen(source: str, *splits: str) -> tuple[Case, ...]:
+        return tuple(
+            Case(
+                image=radiographs.read(folder / "img" / f"{row['id']}.jpg"),
+                mask=radiographs.read(folder / "mask" / f"{row['id']}.png") > 0,
+            )
+            for row in rows
+            if row["source"] == source and row["split"] in splits
+        )
+
+    return CxrLung(
+        cases=chosen("montgomery", "train"),
+        validation={
+            "Montgomery validation": chosen("montgomery", "val"),
+            "Montgomery test": chosen("montgomery", "test"),
+            "Shenzhen (never trained on)": chosen("shenzhen", "train", "val", "test"),
+        },
+    )
+
+
+def augment(case: Case, size: tuple[int, int], percentiles: tuple[float, float], random: Random) -> training.Batch:
+    """Make one training image and its mask."""
+    image = torch.from_numpy(case.image / 255)[None]
+    mask = torch.from_numpy(case.mask.astype(np.float32))[None]
+    matrix = radiographs.placement(case.image.shape, size, random)
+    layers = torch.cat([image, mask, torch.ones_like(image)])
+    image, mask, inside = augmentation.sample(layers, size, matrix, "bilinear").chunk(3)
+    if chance(random, 0.5):
+        image = opacify(image, mask, random)
+    image = radiographs.develop(image, random, noise=0.05)
+    image = radiographs.surround(image, random)
+    if chance(random, 0.4):
+        image, opening = radiographs.collimate(image, random)
+        mask = mask * opening
+    image = radiographs.window_again(image, inside > 0.5, percentiles)
+    return image, (mask[0] > 0.5).long()
+
+
+def opacify(image: Tensor, mask: Tensor, random: Random) -> Tensor:
+    """Whiten parts of the lungs as disease does: an opaque lung field is still a lung field."""
+    cloud = augmentation.smooth_noise(random, tuple(image.shape[1:]), int(random.integers(4, 12)))
+    strength = (
+        random.uniform(0.1, 0.7) * torch.sigmoid(3 * (cloud - random.uniform(0, 1))) * augmentation.blur(mask, 2.0)
+    )
+    return image + strength * (random.uniform(0.6, 0.95) - image).clamp(min=0)
+
+
+def segment(network: Network, image: Array) -> NDArray[np.bool_]:
+    """Find the lungs as serving does."""
+    settings = tomllib.loads(TOML)
+    tensor, placed = fit(percentile_window(image, *settings["input"]["percentiles"]), tuple(settings["input"]["size"]))
+    with torch.no_grad():
+        probabilities = network(torch.from_numpy(tensor)[None, None])[0].numpy()
+    labels = labels_on_radiograph(probabilities, placed)
+    return (keep_largest_component(labels) if settings["output"]["keep_largest"] else labels) > 0

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from numpy.typing import NDArray
+
+from engines.postprocessing import keep_largest_component, labels_on_radiograph, labels_on_source
+from engines.preprocessing import fit, resample_to_grid, window
+from engines.types import Affine, Volume
+from tests.unit.engines.test_preprocessing import affines, ball
+
+
+def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    return 2 * int((one & other).sum()) / int(one.sum() + other.sum())
+
+
+@given(affine=affines())
+@settings(deadline=None, max_examples=40)
+def test_a_ball_comes_back_to_its_voxels_in_any_orientation(affine: Affine) -> None:
+    volume, inside, _ = ball(affine)
+    array, grid = resample_to_grid(volume, (2.0, 2.0, 2.0))
+    foreground = window(array, -1000, 400)
+    labels = labels_on_source(np.stack([1 - foreground, foreground]), grid, volume)
+    assert labels.dtype == np.uint8
+    assert labels.shape == volume.array.shape
+    assert dice(labels == 1, inside) > 0.85
+
+
+@given(affine=affines())
+@settings(deadline=None, max_examples=15)
+def test_the_shortcut_around_the_segments_changes_no_voxel(affine: Affine) -> None:
+    volume, _, _ = ball(affine)
+    array, grid = resample_to_grid(volume, (4.0, 4.0, 4.0))
+    random = np.random.default_rng(3)
+    logits = random.normal(0, 2, (3, *array.shape))
+    logits[0] += 3
+    probabilities = (np.exp(logits) / np.exp(logits).sum(axis=0)).astype(np.float32)
+    whole = probabilities.copy()
+    # One likely voxel in two opposite corners makes the region the whole grid.
+    for corner in ((0, 0, 0), (-1, -1, -1)):
+        whole[(slice(None), *corner)] = (0.0, 1.0, 0.0)
+        probabilities[(slice(None), *corner)] = (1.0, 0.0, 0.0)
+    first, second = labels_on_source(probabilities, grid, volume), labels_on_source(whole, grid, volume)
+    centre = tuple(slice(length // 3, 2 * length // 3) for length in volume.array.shape)
+    assert np.array_equal(first[centre], second[centre])
+
+
+def test_two_segments_meet_where_their_probabilities_are_equal() -> None:
+    affine = np.array([[0, 0, 1.0, 0], [0, 1.0, 0, 0], [1.0, 0, 0, 0], [0, 0, 0, 1]])
+    probabilities = np.zeros((3, 4, 4, 8), np.float32)
+    probabilities[1, ..., :4] = 1
+    probabilities[2, ..., 4:] = 1
+    fine = affine.copy()
+    fine[0, 2] = 0.5
+    fine[0, 3] = -0.25
+    source = Volume(np.zeros((4, 4, 16), np.int16), fine, tuple("abcd"))
+    labels = labels_on_source(probabilities, affine, source)
+    assert labels[1, 1].tolist() == [1] * 8 + [2] * 8
+
+
+def test_voxels_outside_of_the_grid_are_background() -> None:
+    affine = np.array([[0, 0, 1.0, 0], [0, 1.0, 0, 0], [1.0, 0, 0, 0], [0, 0, 0, 1]])
+    shifted = affine.copy()
+    shifted[0, 3] = 3
+    probabilities = np.stack([np.zeros((4, 4, 4), np.float32), np.ones((4, 4, 4), np.float32)])
+    labels = labels_on_source(probabilities, affine, Volume(np.zeros((4, 4, 4), np.int16), shifted, tuple("abcd")))
+    assert labels[0, 0].tolist() == [1, 0, 0, 0]
+
+
+def test_nothing_found_gives_only_background() -> None:
+    affine = np.eye(4)
+    probabilities = np.stack([np.ones((4, 4, 4), np.float32), np.zeros((4, 4, 4), np.float32)])
+    assert not labels_on_source(
+        probabilities, affine, Volume(np.zeros((4, 4, 4), np.int16), affine, tuple("abcd"))
+    ).any()
+
+
+@pytest.mark.parametrize("shape", [(400, 300), (90, 250), (64, 64), (2000, 1500)])
+def test_a_disc_comes_back_to_its_pixels(shape: tuple[int, int]) -> None:
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    inside = np.hypot(rows - shape[0] * 0.4, columns - shape[1] * 0.6) < min(shape) * 0.25
+    tensor, placement = fit(inside.astype(np.float32), (128, 128))
+    labels = labels_on_radiograph(np.stack([1 - tensor, tensor]), placement)
+    assert labels.shape == shape
+    assert dice(labels == 1, inside) > 0.95
+
+
+def test_only_the_largest_component_of_each_label_is_kept() -> None:
+    labels = np.zeros((6, 20, 20), np.uint8)
+    labels[1:5, 2:8, 2:8] = 1
+    labels[0, 15:17, 15:17] = 1
+    labels[1:5, 2:8, 10:16] = 3
+    labels[5, 18, 0] = 3
+    kept = keep_largest_component(labels)
+    expected = labels.copy()
+    expected[0, 15:17, 15:17] = 0
+    expected[5, 18, 0] = 0
+    assert np.array_equal(kept, expected)
+
+
+def test_the_largest_component_works_on_an_x_ray_too() -> None:
+    labels = np.zeros((20, 20), np.uint8)
+    labels[2:8, 2:8] = 1
+    labels[15, 15] = 1
+    kept = keep_largest_component(labels)
+    assert kept[4, 4] == 1
+    assert kept[15, 15] == 0
+
+
+def test_no_labels_stay_no_labels() -> None:
+    assert not keep_largest_component(np.zeros((3, 4, 5), np.uint8)).any()
