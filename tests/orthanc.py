@@ -1,0 +1,123 @@
+"""A real Orthanc as the archive, on free ports of the loopback interface."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import REPO_ROOT
+from tests.validators import require_tool
+
+FORWARD_LUA = REPO_ROOT / "deploy" / "forward.lua"
+
+
+@dataclass(frozen=True)
+class Orthanc:
+    """A running Orthanc: its AE title and DICOM port, and its REST interface."""
+
+    ae_title: str
+    dicom_port: int
+    rest: httpx.Client
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        """The JSON answer to a REST request."""
+        answer = self.rest.get(path, params=parameters)
+        answer.raise_for_status()
+        return answer.json()
+
+    def upload(self, *files: Path) -> None:
+        """Store files over REST."""
+        for file in files:
+            self.rest.post("/instances", content=file.read_bytes()).raise_for_status()
+
+    def sop_instances(self, modality: str) -> list[str]:
+        """SOP Instance UIDs of what it holds of one modality."""
+        query = {"Level": "Instance", "Expand": True, "Query": {"Modality": modality}}
+        found = self.rest.post("/tools/find", json=query).raise_for_status().json()
+        return [instance["MainDicomTags"]["SOPInstanceUID"] for instance in found]
+
+    def changes(self, kind: str) -> int:
+        """How often something happened, for example ``StableStudy``."""
+        return sum(change["ChangeType"] == kind for change in self.get("/changes", limit=100_000)["Changes"])
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Its jobs, each with ``Type`` and ``State``."""
+        return list(self.get("/jobs", expand=True))
+
+
+@contextmanager
+def running_orthanc(
+    folder: Path, node_port: int, *, node_ae_title: str = "WETREAD", ae_title: str = "ORTHANC", stable_seconds: int = 2
+) -> Iterator[Orthanc]:
+    """Run Orthanc with our forwarding script, the node at ``node_port``; the test is skipped where there is none."""
+    # Debian puts it where a user's PATH does not lead
+    program = require_tool(shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin") or "Orthanc")
+    folder.mkdir(parents=True, exist_ok=True)
+    dicom_port, http_port = _free_port(), _free_port()
+    configuration = folder / "orthanc.json"
+    configuration.write_text(
+        json.dumps(
+            {
+                "Name": "test",
+                "StorageDirectory": str(folder / "db"),
+                "IndexDirectory": str(folder / "db"),
+                "LuaScripts": [str(FORWARD_LUA)],
+                "Plugins": [],
+                "HttpPort": http_port,
+                "HttpBindAddresses": ["127.0.0.1"],
+                "AuthenticationEnabled": False,
+                "DicomAet": ae_title,
+                "DicomPort": dicom_port,
+                "DicomModalities": {"wetread": {"AET": node_ae_title, "Host": "127.0.0.1", "Port": node_port}},
+                "StableAge": stable_seconds,
+                "OverwriteInstances": True,
+            }
+        )
+    )
+    log = folder / "orthanc.log"
+    with log.open("wb") as output:
+        # without TCP_NODELAY each instance would wait 40 ms for Nagle's algorithm
+        process = subprocess.Popen(
+            [program, configuration], stdout=output, stderr=output, env=os.environ | {"TCP_NODELAY": "1"}
+        )
+    with httpx.Client(base_url=f"http://127.0.0.1:{http_port}", trust_env=False, timeout=60) as rest:
+        orthanc = Orthanc(ae_title, dicom_port, rest)
+        try:
+            wait_until(lambda: _answers(orthanc, process, log), 60)
+            yield orthanc
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait for something to become true; the test fails if it does not."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"still not true after {seconds} s")
+        time.sleep(0.1)
+
+
+def _answers(orthanc: Orthanc, process: subprocess.Popen[bytes], log: Path) -> bool:
+    if process.poll() is not None:
+        pytest.fail(f"Orthanc ended with {process.returncode}:\n{log.read_text()[-2000:]}")
+    try:
+        return bool(orthanc.get("/system"))
+    except httpx.TransportError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
