@@ -1,0 +1,166 @@
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.ledger.ledger import (
+    ASSEMBLE,
+    DELIVER,
+    ENCODE,
+    INFER,
+    Ledger,
+    NextJob,
+    ResultRecord,
+    SeriesRecord,
+    StaleJob,
+)
+from service.types import ResultObject
+
+SERIES = SeriesRecord("00aa", "1.2", "1.2.3", "CT", "PACS")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    yield ledger
+    ledger.close()
+
+
+def received(ledger: Ledger, instances: int = 3) -> None:
+    assert ledger.open_series(SERIES, instances)
+    ledger.complete_series(SERIES.key, instances, "", [NextJob(ASSEMBLE)])
+
+
+def test_a_series_goes_from_stage_to_stage(ledger: Ledger) -> None:
+    assert ledger.open_series(SERIES, 1)
+    assert ledger.receiving() == [SERIES]
+    ledger.complete_series(SERIES.key, 3, "3 instances", [NextJob(ASSEMBLE)])
+    assert ledger.receiving() == []
+    for stage, following in [
+        (ASSEMBLE, [NextJob(INFER, "volume", "ct-lung")]),
+        (INFER, [NextJob(ENCODE, "volume", "ct-lung")]),
+        (ENCODE, [NextJob(DELIVER, "volume", "ct-lung")]),
+        (DELIVER, []),
+    ]:
+        job = ledger.claim([stage])
+        assert job is not None
+        assert job.series == SERIES
+        ledger.finish(job, following)
+    assert ledger.counts() == {(stage, "done"): 1 for stage in ("receive", ASSEMBLE, INFER, ENCODE, DELIVER)}
+
+
+def test_one_job_is_claimed_once(ledger: Ledger) -> None:
+    received(ledger)
+    assert ledger.claim([ASSEMBLE]) is not None
+    assert ledger.claim([ASSEMBLE]) is None
+
+
+def test_a_series_forwarded_again_opens_nothing_and_a_late_slice_opens_it_again(ledger: Ledger) -> None:
+    received(ledger, instances=3)
+    job = ledger.claim([ASSEMBLE])
+    assert job is not None
+    assert not ledger.open_series(SERIES, 3)
+    ledger.finish(job, [])
+    assert not ledger.open_series(SERIES, 3)
+    assert ledger.open_series(SERIES, 4)
+    ledger.complete_series(SERIES.key, 4, "", [NextJob(ASSEMBLE)])
+    again = ledger.claim([ASSEMBLE])
+    assert again is not None
+    assert again.id == job.id
+
+
+def test_a_stale_worker_cannot_finish_what_another_has_claimed(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}", lease_seconds=0.0)
+    received(ledger)
+    first = ledger.claim([ASSEMBLE])
+    time.sleep(0.01)
+    second = ledger.claim([ASSEMBLE])
+    assert first is not None
+    assert second is not None
+    for act in (
+        lambda: ledger.finish(first, [NextJob(INFER)]),
+        lambda: ledger.bury(first, ""),
+        lambda: ledger.heartbeat(first),
+    ):
+        with pytest.raises(StaleJob):
+            act()
+    assert ledger.counts() == {("receive", "done"): 1, (ASSEMBLE, "running"): 1}
+    ledger.finish(second, [])
+
+
+def test_a_late_slice_makes_the_running_work_stale(ledger: Ledger) -> None:
+    received(ledger)
+    job = ledger.claim([ASSEMBLE])
+    assert job is not None
+    ledger.open_series(SERIES, 4)
+    ledger.complete_series(SERIES.key, 4, "", [NextJob(ASSEMBLE)])
+    with pytest.raises(StaleJob):
+        ledger.finish(job, [])
+
+
+def test_what_waits_for_a_retry_is_not_claimed_before_its_time(ledger: Ledger) -> None:
+    received(ledger)
+    job = ledger.claim([ASSEMBLE])
+    assert job is not None
+    ledger.retry_later(job, time.time() + 60, "archive away")
+    assert ledger.claim([ASSEMBLE]) is None
+    waiting = ledger.job(job.id)
+    assert waiting is not None
+    assert (waiting.state, waiting.attempts, waiting.note) == ("ready", 1, "archive away")
+
+
+def test_after_a_crash_running_jobs_are_ready_again_and_receiving_series_stay(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    before = Ledger(url)
+    received(before)
+    before.open_series(SeriesRecord("00bb", "1.2", "1.2.4", "CT", "PACS"), 1)
+    assert before.claim([ASSEMBLE]) is not None
+    before.close()
+    after = Ledger(url)
+    assert after.reclaim() == 1
+    assert [series.key for series in after.receiving()] == ["00bb"]
+    assert after.claim([ASSEMBLE]) is not None
+
+
+def test_finishing_keeps_results_and_creates_the_next_job_or_does_neither(ledger: Ledger) -> None:
+    received(ledger)
+    job = ledger.claim([ASSEMBLE])
+    assert job is not None
+    record = ResultRecord(SERIES.key, "", "m", ResultObject("SR", "1.1", "2.25.1", Path("x.dcm")), "encoded", "")
+    wrong = ResultRecord("no such series", "", "m", record.result, "encoded", "")
+    with pytest.raises(Exception, match="FOREIGN KEY"):
+        ledger.finish(job, [NextJob(INFER)], results=[wrong])
+    assert ledger.counts()[ASSEMBLE, "running"] == 1
+    ledger.finish(job, [NextJob(INFER)], results=[record])
+    assert ledger.results("00a") == [record]
+    assert ledger.counts()[INFER, "ready"] == 1
+
+
+def test_an_operator_retries_and_cancels(ledger: Ledger) -> None:
+    received(ledger)
+    job = ledger.claim([ASSEMBLE])
+    assert job is not None
+    assert not ledger.operator_retry(job.id)
+    ledger.bury(job, "broken")
+    assert [dead.note for dead in ledger.list_jobs("dead")] == ["broken"]
+    assert ledger.operator_retry(job.id)
+    assert ledger.operator_cancel(job.id)
+    assert not ledger.operator_cancel(job.id)
+    assert ledger.claim([ASSEMBLE]) is None
+
+
+def test_only_series_whose_work_has_all_ended_are_forgotten(ledger: Ledger) -> None:
+    received(ledger)
+    assert ledger.ended_before(time.time() + 1) == []
+    job = ledger.claim([ASSEMBLE])
+    assert job is not None
+    ledger.finish(job, [])
+    assert ledger.ended_before(time.time() + 1) == [SERIES.key]
+    assert ledger.ended_before(time.time() - 60) == []
+
+
+def test_the_database_syncs_every_commit(ledger: Ledger) -> None:
+    with ledger._engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+
+from service.errors import ConfigurationError
+from service.settings import TEMPLATE, Settings, load, parse
+
+
+def test_what_init_writes_is_valid_and_shows_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "wetread.toml"
+    path.write_text(TEMPLATE.replace("{spool}", "/var/lib/wetread"))
+    assert load(path).model_copy(update={"senders": {}, "archives": {}}) == Settings()
+
+    uncommented = "\n".join(
+        line.removeprefix("# ") if line.startswith("# ") and " = " in line.split("#")[1] else line
+        for line in path.read_text().splitlines()
+    )
+    path.write_text(uncommented)
+    assert load(path).model_copy(update={"senders": {}, "archives": {}}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"node": {"prot": 1}}, r"node\.prot = 1: no such key.*port"),
+        ({"nodes": {}}, r"nodes = \{\}: no such key.*node"),
+        (
+            {"archives": {"a": {"ae_title": "A", "host": "h", "prt": 1, "port": 2}}},
+            r"archives\.a\.prt.*no such key.*port",
+        ),
+        ({"node": {"port": 70000}}, r"node\.port = 70000"),
+        ({"node": {"ae_title": "A" * 17}}, r"node\.ae_title = 'AAAAA"),
+        ({"node": {"ae_title": "A\\B"}}, r"node\.ae_title"),
+        ({"senders": {"PACS": {"archive": "nowhere"}}}, r"senders\.PACS\.archive = 'nowhere': no such archive.*none"),
+        ({"engines": {"runtime": "torch"}}, r"engines\.runtime = 'torch'.*openvino"),
+        ({"series": {"quiet_seconds": "soon"}}, r"series\.quiet_seconds = 'soon'"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_the_fix(content: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        parse(content, "wetread.toml")
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse({"node": {"port": -1, "x": 1}, "log": {"format": "xml"}}, "wetread.toml")
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_an_environment_variable_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WETREAD_NODE__PORT", "11113")
+    settings = parse({"node": {"port": 104, "ae_title": "CT_NODE"}}, "wetread.toml")
+    assert (settings.node.port, settings.node.ae_title) == (11113, "CT_NODE")
+
+
+@pytest.mark.parametrize(("text", "message"), [("[node", "not valid TOML"), (None, "no such file.*wetread init")])
+def test_a_file_that_is_no_configuration_says_so(text: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "wetread.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        load(path)
+
+
+def test_each_sender_has_its_archive() -> None:
+    archive = {"ae_title": "A", "host": "h", "port": 104}
+    settings = parse({"senders": {"PACS": {"archive": "main"}}, "archives": {"main": archive}}, "wetread.toml")
+    destination = settings.destination_for("PACS")
+    assert destination is not None
+    assert (destination.name, destination.ae_title, destination.port) == ("main", "A", 104)
+    assert settings.destination_for("OTHER") is None
