@@ -102,9 +102,9 @@ def _segment_volume(
         probabilities = sliding_window(engine.infer, tensor, wanted.patch, wanted.overlap, classes)
         _require_finite(probabilities, f"the answer of {package.name} on {engine.identity.runtime}")
     with _timed(seconds, "postprocess"):
-        labels = labels_on_source(probabilities, affine, volume)
         if package.description.output.keep_largest:
-            labels = keep_largest_component(labels)
+            _drop_small_components(probabilities)
+        labels = labels_on_source(probabilities, affine, volume)
         measurements = measure(package, volume, labels)
     return LabelMap(labels, package.segments), measurements
 
@@ -128,11 +128,23 @@ def _read_radiograph(
     with _timed(seconds, "postprocess"):
         if not package.segments:
             return Classification(package.classes(probabilities))
+        if package.description.output.keep_largest:
+            _drop_small_components(probabilities)
         labels = np.zeros(radiograph.array.shape, np.uint8)
         labels[box.top : box.bottom, box.left : box.right] = labels_on_radiograph(probabilities, placement)
-        if package.description.output.keep_largest:
-            labels = keep_largest_component(labels)
         return LabelMap(labels, package.segments)
+
+
+def _drop_small_components(probabilities: Array) -> None:
+    """Make background of all but the largest component of each segment, on the network's grid and in place.
+
+    The grid is coarser than the image, so this costs a hundredth of the same on the image. Linear interpolation keeps
+    the result in one piece: along an edge between two points of a segment, the segment stays the most probable.
+    """
+    labels = probabilities.argmax(axis=0).astype(np.uint8)
+    dropped = keep_largest_component(labels) != labels
+    probabilities[:, dropped] = 0.0
+    probabilities[0, dropped] = 1.0
 
 
 def _box(package: ModelPackage, wanted: RadiographInput, radiograph: Radiograph, region: LabelMap | None) -> Box:

@@ -182,7 +182,7 @@ def load_packages(*folders: Path) -> dict[str, ModelPackage]:
     packages: dict[str, ModelPackage] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise ModelPackageError(f"the model folder {folder} does not exist; create it or correct engines.models")
+            raise ModelPackageError(f"the model folder {folder} does not exist; create it or correct engines.folders")
         for path in sorted(folder.glob("*/model.toml")):
             package = load_package(path.parent)
             if package.name in packages:

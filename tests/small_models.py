@@ -63,7 +63,7 @@ overlap = 0.25
 
 [output]
 tensor = "probabilities"
-keep_largest = false
+keep_largest = true
 
 """
         + "".join(

@@ -134,7 +134,7 @@ def find_engine_file(package: ModelPackage, settings: RuntimeSettings, runtime: 
     name = runtime.split("-")[0]
     build = f"wetread engines build {package.name} --target {name} --precision {settings.precision}"
     if settings.engines is None:
-        raise RuntimeUnavailable(f"no engine folder is set; build with '{build} --out DIR' and set engines.folder")
+        raise RuntimeUnavailable(f"no engine folder is set; build with '{build} --out DIR' and set engines.compiled")
     names = [engine_file_name(package, runtime, device, settings.precision) for device in (capability, PORTABLE)]
     for path in (settings.engines / name for name in names):
         if path.is_file():

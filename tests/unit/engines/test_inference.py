@@ -1,0 +1,204 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engines.errors import PermanentError
+from engines.inference import analyse
+from engines.package import ModelPackage, load_package
+from engines.runtimes.base import RuntimeSettings, create_engine
+from engines.types import Findings, Image, LabelMap, Radiograph, Volume
+from tests.small_models import classifier_package, volume_package, xray_package
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def ct_model(models: Path) -> ModelPackage:
+    return load_package(volume_package(models))
+
+
+@pytest.fixture(scope="module")
+def xray_model(models: Path) -> ModelPackage:
+    return load_package(xray_package(models))
+
+
+@pytest.fixture(scope="module")
+def classifier(models: Path) -> ModelPackage:
+    return load_package(classifier_package(models))
+
+
+def run(package: ModelPackage, image: Image, region: LabelMap | None = None) -> Findings:
+    with create_engine(package, RuntimeSettings(threads=1)) as engine:
+        return analyse(package, engine, image, clock=lambda: NOON, region=region)
+
+
+def ct(array: np.ndarray, affine: np.ndarray, unit: str = "[hnsf'U]") -> Volume:
+    return Volume(array, affine, tuple(f"1.2.{number}" for number in range(len(array))), unit)
+
+
+def xray(array: np.ndarray) -> Radiograph:
+    return Radiograph(array.astype(np.float32), None, "1.2.3")
+
+
+def positions(volume: Volume) -> np.ndarray:
+    """LPS position of every voxel, shape [slice, row, column, 3]."""
+    index = np.stack(np.meshgrid(*map(np.arange, volume.array.shape), indexing="ij"), axis=-1)
+    return index @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+
+
+def lopsided(shape: tuple[int, int, int], affine: np.ndarray) -> tuple[Volume, np.ndarray]:
+    """A dark ball on the patient's left and a smaller, bright one on the right, and the labels it should get."""
+    volume = ct(np.full(shape, -1000, np.int16), affine)
+    place = positions(volume)
+    centre = place.reshape(-1, 3).mean(axis=0)
+    labels = np.zeros(shape, np.uint8)
+    labels[np.linalg.norm(place - centre - (12, 3, 5), axis=-1) < 9] = 1
+    labels[np.linalg.norm(place - centre - (-14, -4, -6), axis=-1) < 7] = 2
+    volume.array[labels == 1] = -500
+    volume.array[labels == 2] = 0
+    return volume, labels
+
+
+def orientation(slice_: tuple[int, int, int], row: tuple[int, int, int], column: tuple[int, int, int]) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([slice_, row, column], float).T
+    affine[:3, 3] = [31.0, -17.0, 211.0]
+    return affine
+
+
+ORIENTATIONS = {
+    "axial, feet first": orientation((0, 0, 1), (0, 1, 0), (1, 0, 0)),
+    "axial, head first": orientation((0, 0, -1), (0, 1, 0), (1, 0, 0)),
+    "axial, prone": orientation((0, 0, 1), (0, -1, 0), (-1, 0, 0)),
+    "coronal": orientation((0, 1, 0), (0, 0, -1), (1, 0, 0)),
+    "sagittal": orientation((1, 0, 0), (0, 0, -1), (0, 1, 0)),
+}
+
+
+@pytest.mark.parametrize("affine", ORIENTATIONS.values(), ids=ORIENTATIONS.keys())
+def test_left_stays_left_in_every_orientation(ct_model: ModelPackage, affine: np.ndarray) -> None:
+    volume, expected = lopsided((56, 52, 60), affine)
+    findings = run(ct_model, volume)
+    labels = findings.label_map.array
+    assert labels.shape == volume.array.shape
+    left = {number: positions(volume)[labels == number][:, 0].mean() for number in (1, 2)}
+    assert left[1] > left[2] + 20
+    for number in (1, 2):
+        both = int(((labels == number) & (expected == number)).sum())
+        assert 2 * both / ((labels == number).sum() + (expected == number).sum()) > 0.85
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(angle=st.floats(-30, 30), spacing=st.floats(0.8, 4.0), origin=st.floats(-300, 300))
+def test_centres_of_mass_survive_any_tilt_spacing_and_origin(
+    ct_model: ModelPackage, angle: float, spacing: float, origin: float
+) -> None:
+    cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[0, 0, 1], [sin, cos, 0], [cos, -sin, 0]]).T * [spacing, 1, 1]
+    affine[:3, 3] = origin
+    volume, expected = lopsided((round(60 / spacing), 60, 60), affine)
+    labels = run(ct_model, volume).label_map.array
+    for number in (1, 2):
+        found = positions(volume)[labels == number].mean(axis=0)
+        np.testing.assert_allclose(found, positions(volume)[expected == number].mean(axis=0), atol=1.0)
+
+
+def test_findings_say_who_when_on_what_and_how_long(ct_model: ModelPackage) -> None:
+    volume, _ = lopsided((56, 52, 60), ORIENTATIONS["axial, feet first"])
+    findings = run(ct_model, volume)
+    assert findings.model == ct_model.identity
+    assert findings.engine.runtime.startswith("openvino ")
+    assert findings.analysed_at == NOON
+    assert set(findings.seconds) == {"preprocess", "infer", "postprocess"}
+    assert [segment.label for segment in findings.label_map.present] == ["Dark", "Bright"]
+    assert {measurement.segment for measurement in findings.measurements} == {1, 2}
+
+
+def test_a_repeated_run_gives_the_same_labels(ct_model: ModelPackage) -> None:
+    volume, _ = lopsided((40, 44, 60), ORIENTATIONS["coronal"])
+    first, second = (run(ct_model, volume).label_map.array for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_float_volumes_are_analysed_as_integers_are(ct_model: ModelPackage) -> None:
+    volume, _ = lopsided((40, 44, 60), ORIENTATIONS["coronal"])
+    real = ct(volume.array.astype(np.float32), volume.affine)
+    np.testing.assert_array_equal(run(ct_model, volume).label_map.array, run(ct_model, real).label_map.array)
+
+
+def test_an_xrays_fields_lie_on_its_own_pixels_and_only_the_largest_is_kept(xray_model: ModelPackage) -> None:
+    array = np.zeros((130, 90))
+    array[20:80, 10:40] = 100
+    array[100:110, 60:70] = 100
+    labels = run(xray_model, xray(array)).label_map.array
+    expected = np.zeros(array.shape, np.uint8)
+    expected[20:80, 10:40] = 1
+    assert labels.shape == array.shape
+    assert not labels[95:, 55:].any()
+    assert 2 * (labels & expected).sum() / (labels.sum() + expected.sum()) > 0.9
+
+
+def test_a_classifier_sees_only_the_region_it_is_cropped_to(classifier: ModelPackage) -> None:
+    array = np.zeros((64, 64))
+    array[:32] = 1.0
+    array[40, 5] = array[8, 8] = 2.0  # keeps both windows alike
+    bright, dark = np.zeros((2, 64, 64), np.uint8)
+    bright[2:30, 2:30] = 1
+    array[8, 8], array[20, 20] = 1.0, 0.0
+    dark[36:60, 2:30] = 1
+    for mask, label in ((bright, "Bright"), (dark, "Dark")):
+        findings = run(classifier, xray(array), LabelMap(mask, ()))
+        assert findings.label_map is None
+        assert findings.classification.best.label == label
+        assert sum(entry.probability for entry in findings.classification.classes) == pytest.approx(1)
+
+
+def test_an_image_of_the_wrong_kind_is_refused(ct_model: ModelPackage, xray_model: ModelPackage) -> None:
+    with pytest.raises(PermanentError, match="tiny-ct takes a Volume, not a Radiograph"):
+        run(ct_model, xray(np.zeros((4, 4))))
+    with pytest.raises(PermanentError, match="tiny-cxr takes a Radiograph, not a Volume"):
+        run(xray_model, ct(np.zeros((4, 4, 4), np.int16), np.eye(4)))
+
+
+def test_too_few_slices_are_refused_with_both_numbers(ct_model: ModelPackage) -> None:
+    with pytest.raises(PermanentError, match="at least 4 slices, the series has 3"):
+        run(ct_model, ct(np.zeros((3, 4, 4), np.int16), np.eye(4)))
+
+
+def test_a_volume_that_is_not_in_hounsfield_units_is_refused(ct_model: ModelPackage) -> None:
+    with pytest.raises(PermanentError, match="the series is in '1'"):
+        run(ct_model, ct(np.zeros((4, 4, 4), np.int16), np.eye(4), unit="1"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_image_with_nan_or_infinity_is_refused(
+    ct_model: ModelPackage, xray_model: ModelPackage, value: float
+) -> None:
+    array = np.zeros((4, 8, 8), np.float32)
+    array[2, 3, 4] = value
+    with pytest.raises(PermanentError, match="the series holds NaN or infinity"):
+        run(ct_model, ct(array, np.eye(4)))
+    with pytest.raises(PermanentError, match="the image holds NaN or infinity"):
+        run(xray_model, xray(array[2]))
+
+
+def test_a_crop_without_a_label_map_of_the_same_image_is_refused(classifier: ModelPackage) -> None:
+    with pytest.raises(PermanentError, match="needs the label map of tiny-cxr"):
+        run(classifier, xray(np.zeros((8, 8))))
+    with pytest.raises(PermanentError, match="needs the label map of tiny-cxr"):
+        run(classifier, xray(np.zeros((8, 8))), LabelMap(np.zeros((9, 9), np.uint8), ()))
+
+
+def test_a_crop_to_an_empty_label_map_is_refused(classifier: ModelPackage) -> None:
+    with pytest.raises(PermanentError, match="tiny-cxr found nothing"):
+        run(classifier, xray(np.zeros((8, 8))), LabelMap(np.zeros((8, 8), np.uint8), ()))

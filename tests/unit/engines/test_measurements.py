@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.measurements import ATTENUATION, MEAN, VOLUME, measure
+from engines.package import ModelPackage, load_package
+from engines.types import Volume
+from tests.small_models import volume_package
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> ModelPackage:
+    return load_package(volume_package(tmp_path))
+
+
+def ct(array: np.ndarray, affine: np.ndarray) -> Volume:
+    return Volume(array, affine, tuple(f"1.2.{number}" for number in range(len(array))))
+
+
+def test_volume_and_mean_attenuation_of_a_known_block(package: ModelPackage) -> None:
+    array = np.full((4, 10, 10), -1000, np.int16)
+    labels = np.zeros(array.shape, np.uint8)
+    labels[1:3, 2:7, 2:7] = 1
+    array[1, 2:7, 2:7], array[2, 2:7, 2:7] = -900, -700
+    volume, mean = measure(package, ct(array, np.diag([5.0, 2.0, 2.0, 1.0])), labels)
+    assert (volume.segment, volume.concept, volume.unit.value) == (1, VOLUME, "mL")
+    assert volume.value == pytest.approx(50 * 20 / 1000)
+    assert (mean.concept, mean.derivation, mean.unit.value) == (ATTENUATION, MEAN, "[hnsf'U]")
+    assert mean.value == pytest.approx(-800)
+
+
+def test_a_tilted_gantry_does_not_change_the_volume(package: ModelPackage) -> None:
+    labels = np.ones((4, 10, 10), np.uint8)
+    array = np.zeros(labels.shape, np.int16)
+    sheared = np.diag([5.0, 2.0, 2.0, 1.0])
+    sheared[1, 0] = 1.7
+    values = [measure(package, ct(array, affine), labels)[0].value for affine in (np.diag([5.0, 2, 2, 1]), sheared)]
+    assert values[0] == pytest.approx(values[1])
+
+
+def test_a_segment_without_a_voxel_is_not_measured(package: ModelPackage) -> None:
+    labels = np.full((4, 4, 4), 2, np.uint8)
+    found = measure(package, ct(np.zeros((4, 4, 4), np.int16), np.eye(4)), labels)
+    assert {measurement.segment for measurement in found} == {2}
+
+
+def test_int16_values_do_not_overflow_in_the_mean(package: ModelPackage) -> None:
+    labels = np.ones((4, 300, 300), np.uint8)
+    _, mean = measure(package, ct(np.full(labels.shape, 3000, np.int16), np.eye(4)), labels)
+    assert mean.value == pytest.approx(3000)

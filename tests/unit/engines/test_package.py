@@ -1,0 +1,180 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.errors import ModelPackageError
+from engines.package import SHIPPED_MODELS, load_package, load_packages
+from engines.types import Code
+from tests.small_models import classifier_package, volume_package, xray_package
+
+Edit = Callable[[str, str], None]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return volume_package(tmp_path)
+
+
+@pytest.fixture
+def edit(folder: Path) -> Edit:
+    """A function that replaces a piece of model.toml which is known to be there."""
+    path = folder / "model.toml"
+
+    def replace(old: str, new: str) -> None:
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return replace
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ModelPackageError) as caught:
+        load_package(folder)
+    return str(caught.value)
+
+
+def test_a_whole_package_gives_identity_segments_and_shapes(folder: Path) -> None:
+    package = load_package(folder)
+    assert package.name == "tiny-ct"
+    assert len(package.identity.digest) == 64
+    assert [(segment.number, segment.label) for segment in package.segments] == [(1, "Dark"), (2, "Bright")]
+    assert package.segments[0].type == Code("39607008", "SCT", "Lung")
+    assert package.input_shape == (1, 1, 8, 12, 16)
+    assert package.output_shape == (1, 3, 8, 12, 16)
+    assert package.golden().output.dtype == np.float32
+
+
+def test_another_network_has_another_digest(tmp_path: Path) -> None:
+    one = load_package(volume_package(tmp_path / "a"))
+    other = load_package(volume_package(tmp_path / "b", patch=(8, 8, 8)))
+    assert one.identity.digest != other.identity.digest
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "golden.npz", "CARD.md", "model.toml"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    assert f"has no {name}" in refusal(folder)
+
+
+def test_broken_toml_is_refused_with_the_line(folder: Path) -> None:
+    (folder / "model.toml").write_text("[identity\nname = 1\n")
+    assert "line 1" in refusal(folder)
+
+
+def test_a_misspelt_key_is_refused_with_the_right_spelling(folder: Path, edit: Edit) -> None:
+    edit("minimum_slices", "minimum_slides")
+    message = refusal(folder)
+    assert "model.toml: input.minimum_slides is not a known key" in message
+    assert "'minimum_slices'" in message
+
+
+def test_a_missing_key_is_named(folder: Path, edit: Edit) -> None:
+    edit('version = "0.1.0"\n', "")
+    assert "identity.version is missing; add it" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("spacing_mm = [2.0, 2.0, 2.0]", "spacing_mm = [2.0, 0.0, 2.0]", "input.spacing_mm.2 = 0.0 is wrong"),
+        ("overlap = 0.25", "overlap = 1.0", "input.overlap = 1.0 is wrong"),
+        ("window = [-1000.0, 0.0]", "window = [400.0, -1000.0]", "lower < upper"),
+        ('task = "segmentation"', 'task = "detection"', "identity.task = 'detection' is wrong"),
+        ('task = "segmentation"', 'task = "classification"', "needs [[output.classes]] and no [[output.segments]]"),
+        ("colour = [230, 120, 90]", "colour = [230, 120, 900]", "output.segments.1.colour.3 = 900 is wrong"),
+        ('uid_root = "91"', 'uid_root = "0.1"', "identity.uid_root = '0.1' is wrong"),
+        ("min_dice = 0.995\n", "", "needs verify.min_dice"),
+        ('"mean_intensity"', '"mean_density"', "output.segments.1.measurements.2 = 'mean_density' is wrong"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_key_and_value(
+    folder: Path, edit: Edit, old: str, new: str, expected: str
+) -> None:
+    edit(old, new)
+    assert expected in refusal(folder)
+
+
+def test_a_name_that_is_not_the_folders_is_refused(folder: Path) -> None:
+    renamed = folder.rename(folder.with_name("other"))
+    message = refusal(renamed)
+    assert "'tiny-ct'" in message
+    assert "'other'" in message
+
+
+def test_a_patch_that_is_not_the_golden_inputs_shape_is_refused(folder: Path, edit: Edit) -> None:
+    edit("patch = [8, 12, 16]", "patch = [8, 12, 24]")
+    message = refusal(folder)
+    assert "golden.npz: input has shape [1, 1, 8, 12, 16]" in message
+    assert "[1, 1, 8, 12, 24]" in message
+
+
+def test_a_segment_without_a_channel_is_refused(folder: Path, edit: Edit) -> None:
+    text = (folder / "model.toml").read_text()
+    segment = text[text.index("[[output.segments]]") : text.index("[verify]")]
+    edit("[verify]", f"{segment}[verify]")
+    assert "golden.npz: output has shape [1, 3, 8, 12, 16], but model.toml describes [1, 5" in refusal(folder)
+
+
+def test_golden_arrays_that_are_no_archive_are_refused(folder: Path) -> None:
+    (folder / "golden.npz").write_bytes(b"not an archive")
+    assert "golden.npz cannot be read" in refusal(folder)
+
+
+def test_golden_arrays_without_an_output_are_refused(folder: Path) -> None:
+    np.savez(folder / "golden.npz", input=np.zeros((1, 1, 8, 12, 16), np.float32))
+    assert "output" in refusal(folder)
+
+
+def test_golden_arrays_with_nan_are_refused(folder: Path) -> None:
+    golden = load_package(folder).golden()
+    golden.output[0, 0, 0, 0, 0] = np.nan
+    np.savez(folder / "golden.npz", **golden._asdict())
+    assert "NaN" in refusal(folder)
+
+
+def test_packages_of_several_folders_are_found_by_name(tmp_path: Path) -> None:
+    volume_package(tmp_path / "one")
+    xray_package(tmp_path / "two")
+    classifier_package(tmp_path / "two")
+    packages = load_packages(tmp_path / "one", tmp_path / "two")
+    assert sorted(packages) == ["tiny-class", "tiny-ct", "tiny-cxr"]
+
+
+def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
+    volume_package(tmp_path / "one")
+    volume_package(tmp_path / "two")
+    with pytest.raises(ModelPackageError, match="'tiny-ct' is also in"):
+        load_packages(tmp_path / "one", tmp_path / "two")
+
+
+def test_two_models_of_one_uid_root_are_refused(tmp_path: Path) -> None:
+    volume_package(tmp_path, uid_root="7")
+    xray_package(tmp_path, uid_root="7")
+    with pytest.raises(ModelPackageError, match=r"identity\.uid_root '7' is also that of tiny-ct"):
+        load_packages(tmp_path)
+
+
+def test_a_crop_to_an_unknown_model_is_refused_with_the_choice(tmp_path: Path) -> None:
+    xray_package(tmp_path)
+    classifier_package(tmp_path, crop_to="no-such")
+    with pytest.raises(ModelPackageError, match=r"input\.crop_to 'no-such' is not a model here.*tiny-cxr"):
+        load_packages(tmp_path)
+
+
+def test_a_crop_to_a_model_without_an_xray_label_map_is_refused(tmp_path: Path) -> None:
+    volume_package(tmp_path)
+    classifier_package(tmp_path, crop_to="tiny-ct")
+    with pytest.raises(ModelPackageError, match="must be an X-ray segmentation model"):
+        load_packages(tmp_path)
+
+
+def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelPackageError, match="does not exist"):
+        load_packages(tmp_path / "nowhere")
+
+
+def test_the_shipped_models_load() -> None:
+    assert {"ct-lung", "cxr-lung", "cxr-pneumonia"} <= load_packages(SHIPPED_MODELS).keys()
