@@ -118,6 +118,11 @@ def assemble(files: Sequence[Path], threads: int = 2) -> Assembly:
             return LeftOut(file, str(error), faulty=False)
         except Quarantined as error:
             return LeftOut(file, str(error), faulty=True)
+        except (OSError, MemoryError):  # of this machine, not of the file
+            raise
+        except Exception as error:  # a header can be wrong in more ways than its parser foresees
+            reason = f"the header cannot be understood ({type(error).__name__}); repair it and send the instance again"
+            return LeftOut(file, reason, faulty=True)
 
     with ThreadPoolExecutor(threads) as pool:
         for outcome in pool.map(read, files):

@@ -77,8 +77,9 @@ def _raw_frames(data_set: Dataset, frames: int, rows: int, columns: int, allocat
     try:
         coded = list(generate_frames(data_set.PixelData, number_of_frames=frames))
         decoded = [_decode(frame, str(syntax), rows, columns, allocated) for frame in coded]
-    # each codec has exceptions of its own, most of them RuntimeErrors; whatever it is, this image cannot be decoded
-    except (ValueError, RuntimeError, TypeError, EOFError, IndexError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # each codec has exceptions of its own; whatever it is, this image cannot be decoded
         raise Quarantined(
             f"the pixel data cannot be decoded ({syntax.name}, {type(error).__name__}); send the image again"
         ) from error
