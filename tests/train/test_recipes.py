@@ -1,0 +1,131 @@
+"""Every recipe learns on a tiny synthetic data set, and what it exports is a model package."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the extra 'train' (torch)")
+onnxruntime = pytest.importorskip("onnxruntime", reason="exporting needs the extra 'train' (onnxruntime)")
+
+from build_engines.recipes import ct_lung, cxr_lung, cxr_pneumonia, phantom, training  # noqa: E402
+from build_engines.recipes.__main__ import RECIPES  # noqa: E402
+from build_engines.recipes.export import export  # noqa: E402
+from build_engines.recipes.networks import Network, ShuffleAttention  # noqa: E402
+from engines.package import load_package  # noqa: E402
+from engines.preprocessing import Box  # noqa: E402
+
+STEPS = 12
+
+
+def tiny_ct() -> training.Recipe:
+    hounsfield = phantom.chest((32, 48, 48), (9.0, 8.0, 8.0))
+    lungs = hounsfield < -700
+    lungs[:, :4], lungs[:, -4:], lungs[..., :4], lungs[..., -4:] = False, False, False, False
+    labels = np.where(lungs, np.where(np.arange(48) > 24, ct_lung.LEFT, ct_lung.RIGHT), 0)
+    case = ct_lung.Case(torch.from_numpy((hounsfield + 1000) / 1400)[None], torch.from_numpy(labels)[None])
+    return ct_lung.CtLung((case,), (case,), {}, patch=(32, 32, 32), steps=STEPS, learning_rate=1e-2)
+
+
+def tiny_radiographs() -> training.Recipe:
+    image = 255 * phantom.radiograph((96, 96))
+    mask = np.zeros((96, 96), bool)
+    mask[16:60, 12:40] = mask[16:60, 56:84] = True
+    case = cxr_lung.Case(image, mask)
+    small = cxr_lung.TOML.replace("[256, 256]", "[64, 64]")
+    return cxr_lung.CxrLung((case,), {"itself": (case,)}, toml=small, images=4, steps=STEPS, learning_rate=1e-2)
+
+
+def tiny_classes() -> training.Recipe:
+    random = np.random.default_rng(1)
+    cases = tuple(
+        cxr_pneumonia.Case(
+            image=np.kron(random.uniform(0, 255, (cells, cells)), np.ones((96 // cells, 96 // cells))).astype(
+                np.float32
+            ),
+            box=Box(0, 0, 96, 96),
+            target=target,
+            source=source,
+        )
+        for target, (cells, source) in enumerate(((2, "nih"), (8, "nih"), (32, "cxnet")))
+    )
+    return cxr_pneumonia.CxrPneumonia(cases, cases, cases, images=12, steps=STEPS, learning_rate=5e-3)
+
+
+@pytest.mark.parametrize("make", [tiny_ct, tiny_radiographs, tiny_classes])
+def test_a_few_steps_lower_the_loss_and_export_a_package(make: Callable[[], training.Recipe], tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    recipe = make()
+    losses: list[float] = []
+    kept: list[Network] = []
+    training.train(recipe, STEPS, 1, None, lambda progress: losses.append(progress.loss), kept.append)
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert len(kept) == 1
+
+    export(recipe, kept[0], tmp_path / recipe.name, recipe.validate(kept[0]))
+    package = load_package(tmp_path / recipe.name)
+    session = onnxruntime.InferenceSession(package.onnx, providers=["CPUExecutionProvider"])
+    golden = package.golden()
+    (answer,) = session.run(None, {package.input.tensor: golden.input})
+    assert np.abs(answer - golden.output).max() < 1e-3
+    assert np.allclose(answer.sum(axis=1), 1, atol=1e-4)
+    assert "Research use only" in (package.folder / "CARD.md").read_text(encoding="utf-8")
+
+
+def test_the_exported_network_answers_as_the_trained_one(tmp_path: Path) -> None:
+    recipe = tiny_radiographs()
+    torch.manual_seed(1)
+    network = recipe.network().eval()
+    export(recipe, network, tmp_path / recipe.name, {})
+    golden = load_package(tmp_path / recipe.name).golden()
+    with torch.no_grad():
+        expected = network(torch.from_numpy(golden.input)).numpy()
+    # The difference is the rounding of weights to FP16.
+    assert np.abs(expected - golden.output).max() < 0.01
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    recipe = tiny_radiographs()
+    first, second = (training.train(recipe, 2, 7, None, lambda _: None, lambda _: None) for _ in range(2))
+    for one, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_classifier_starts_with_the_encoder_of_the_lung_model(tmp_path: Path) -> None:
+    lungs = tiny_radiographs().network()
+    torch.save(lungs.state_dict(), tmp_path / "lungs.pt")
+    classifier = tiny_classes().network()
+    training.take_over(classifier, tmp_path / "lungs.pt")
+    ours, theirs = classifier.state_dict(), lungs.state_dict()
+    shared = [name for name in ours if name.startswith("encoder.")]
+    assert shared
+    assert all(torch.equal(ours[name], theirs[name]) for name in shared)
+
+
+def test_shuffle_attention_is_the_one_of_the_paper() -> None:
+    torch.manual_seed(1)
+    groups, width = 2, 16
+    attention = ShuffleAttention(width, groups)
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter)
+    features = torch.randn(3, width, 5, 7)
+    parts = []
+    normalise = torch.nn.GroupNorm(width // (2 * groups), width // (2 * groups))
+    for group in features.chunk(groups, dim=1):
+        channel, spatial = group.chunk(2, dim=1)
+        average = torch.nn.functional.adaptive_avg_pool2d(channel, 1)
+        parts.append(channel * torch.sigmoid(attention.channel_scale * average + attention.channel_shift))
+        parts.append(spatial * torch.sigmoid(attention.spatial_scale * normalise(spatial) + attention.spatial_shift))
+    expected = torch.nn.functional.channel_shuffle(torch.cat(parts, dim=1), 2)
+    assert torch.allclose(attention(features), expected, atol=1e-5)
+
+
+def test_a_missing_data_folder_is_named_with_what_to_do(tmp_path: Path) -> None:
+    for load in RECIPES.values():
+        with pytest.raises(FileNotFoundError, match="--data"):
+            load(tmp_path)
+
+
+def test_the_area_under_the_curve_counts_ties_half() -> None:
+    assert training.area_under_curve(np.array([0.9, 0.5]), np.array([0.5, 0.1])) == pytest.approx(0.875)
