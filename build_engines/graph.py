@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from engines.errors import ModelPackageError
@@ -48,7 +49,7 @@ def load_graph(package: ModelPackage) -> onnx.ModelProto:
         _fix_input(model.graph, package)
         onnx.checker.check_model(model)
         return shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
-    except (onnx.checker.ValidationError, shape_inference.InferenceError, ValueError, RuntimeError) as error:
+    except (DecodeError, onnx.checker.ValidationError, shape_inference.InferenceError, ValueError) as error:
         raise ModelPackageError(f"{package.onnx}: {error}; export the model again") from error
 
 
@@ -130,7 +131,7 @@ class _HalfGraph:
             return self._weights[name]
         array = numpy_helper.to_array(self._weights[name])
         largest = float(np.abs(array).max(initial=0.0))
-        if largest > np.finfo(np.float16).max:
+        if largest > float(np.finfo(np.float16).max):
             raise ModelPackageError(f"weight {name} holds {largest:g}, too large for fp16; build with precision fp32")
         half: TensorProto = numpy_helper.from_array(array.astype(np.float16), typed)
         return half

@@ -9,7 +9,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
-SHARPNESS = 4000.0
+SHARPNESS = 20.0
 
 IDENTITY = """\
 [identity]

@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from build_engines.graph import KEPT_IN_FP32, load_graph, to_half
+from engines.errors import ModelPackageError
+from engines.package import ModelPackage, load_package
+from tests.small_models import classifier_package, convolutional_package, reference, volume_package, xray_package
+
+SMALL = (volume_package, xray_package, classifier_package, convolutional_package)
+
+
+@pytest.fixture(params=SMALL, ids=lambda write: write.__name__)
+def package(request: pytest.FixtureRequest, tmp_path: Path) -> ModelPackage:
+    return load_package(request.param(tmp_path))
+
+
+def types(model: onnx.ModelProto) -> dict[str, int]:
+    values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
+    found = {value.name: value.type.tensor_type.elem_type for value in values}
+    return found | {weight.name: weight.data_type for weight in model.graph.initializer}
+
+
+def test_weights_kept_as_fp16_become_fp32_weights_without_casts(package: ModelPackage) -> None:
+    model = load_graph(package)
+    assert "Cast" not in {node.op_type for node in model.graph.node}
+    assert {weight.data_type for weight in model.graph.initializer} == {TensorProto.FLOAT}
+    np.testing.assert_array_equal(reference(model.SerializeToString(), package.golden().input), package.golden().output)
+
+
+def test_a_half_network_is_close_to_the_reference_when_it_really_computes_in_fp16(package: ModelPackage) -> None:
+    golden = package.golden()
+    half = ReferenceEvaluator(to_half(load_graph(package)))
+    (answer,) = half.run(None, {package.description.input.tensor: golden.input})
+    assert answer.dtype == np.float32
+    assert np.abs(answer - golden.output).max() < package.description.verify.max_probability_error
+
+
+def test_a_half_network_keeps_fp32_at_its_ends_and_where_range_matters(package: ModelPackage) -> None:
+    model = to_half(load_graph(package))
+    kinds = types(model)
+    assert kinds[package.description.input.tensor] == kinds[package.description.output.tensor] == TensorProto.FLOAT
+    for node in model.graph.node:
+        if node.op_type in KEPT_IN_FP32:
+            assert {kinds[name] for name in (*node.input, *node.output)} == {TensorProto.FLOAT}
+        if node.op_type in ("Conv", "Relu", "Gemm"):
+            assert {kinds[name] for name in (*node.input, *node.output)} == {TensorProto.FLOAT16}
+
+
+def test_a_tensor_that_two_nodes_need_is_cast_once(tmp_path: Path) -> None:
+    model = to_half(load_graph(load_package(convolutional_package(tmp_path))))
+    casts = [(node.input[0], node.attribute[0].i) for node in model.graph.node if node.op_type == "Cast"]
+    assert len(casts) == len(set(casts))
+
+
+def test_a_weight_that_fp16_cannot_hold_is_refused_by_name(tmp_path: Path) -> None:
+    package = load_package(xray_package(tmp_path))
+    model = load_graph(package)
+    for weight in model.graph.initializer:
+        if weight.name == "bias":
+            weight.CopyFrom(numpy_helper.from_array(np.array([1e6, 0], np.float32), "bias"))
+    with pytest.raises(ModelPackageError, match="weight bias holds 1e\\+06"):
+        to_half(model)
+
+
+def test_constants_are_weights_like_all_others(tmp_path: Path) -> None:
+    package = load_package(xray_package(tmp_path))
+    model = onnx.load(package.onnx)
+    value = numpy_helper.from_array(np.array(0.5, np.float32))
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["half"], value=value))
+    model.graph.node.insert(1, helper.make_node("Mul", ["image", "half"], ["scaled"]))
+    next(node for node in model.graph.node if node.op_type == "Conv").input[0] = "scaled"
+    onnx.save_model(model, package.onnx)
+    kinds = types(to_half(load_graph(package)))
+    assert kinds["half/half"] == kinds["scaled/half"] == TensorProto.FLOAT16
+
+
+def test_a_file_that_is_no_onnx_model_is_refused(tmp_path: Path) -> None:
+    package = load_package(xray_package(tmp_path))
+    package.onnx.write_bytes(b"no model")
+    with pytest.raises(ModelPackageError, match=r"model\.onnx.*export the model again"):
+        load_graph(package)
+
+
+def test_a_network_of_another_shape_than_described_is_refused(tmp_path: Path) -> None:
+    package = load_package(volume_package(tmp_path / "one"))
+    other = load_package(xray_package(tmp_path / "two"))
+    package.onnx.write_bytes(other.onnx.read_bytes())
+    with pytest.raises(ModelPackageError, match=r"model\.onnx"):
+        load_graph(package)
+
+
+def test_a_network_with_two_inputs_is_refused(tmp_path: Path) -> None:
+    package = load_package(xray_package(tmp_path))
+    model = onnx.load(package.onnx)
+    model.graph.input.append(helper.make_tensor_value_info("second", TensorProto.FLOAT, [1]))
+    onnx.save_model(model, package.onnx)
+    with pytest.raises(ModelPackageError, match="needs one input"):
+        load_graph(package)
