@@ -1,8 +1,7 @@
 """``wetread engines``: list the models, build engine files, verify engines against the golden outputs."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from engines.errors import ModelPackageError, RuntimeUnavailable, WetreadError
+from engines.errors import ModelPackageError, RuntimeUnavailable
 from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
 from engines.runtimes.base import RUNTIMES, Precision, RuntimeSettings, create_engine
 from engines.verify import Verification, verify
@@ -30,8 +29,7 @@ DIGEST_LENGTH = 12
 @app.command("list")
 def list_models(models: Models = None, engines: Engines = None, as_json: Json = False) -> None:
     """Show every model, and on which runtimes it runs on this machine."""
-    with _operator_errors():
-        entries = [_entry(package, engines) for package in _select(None, models).values()]
+    entries = [_entry(package, engines) for package in _select(None, models).values()]
     if as_json:
         print(json.dumps(entries))
         return
@@ -60,19 +58,20 @@ def build_engines(
     models: Models = None,
 ) -> None:
     """Compile models into engine files. TensorRT for RTX needs no GPU for it."""
-    with _operator_errors():
-        try:
-            from build_engines.compile import build
-        except ImportError as error:
-            raise RuntimeUnavailable(f"{error.name} is not installed; pip install 'wetread[rtx]'") from error
-        columns = TextColumn("{task.fields[model]}"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-        with Progress(*columns, console=Console(stderr=True)) as display:
-            for name, package in _select(names, models).items():
-                task = display.add_task("reading", total=1.0, model=name)
-                path = build(package, target, precision, out, capability=capability, progress=_show(display, task))
-                display.update(task, description=f"{path.stat().st_size / 1e6:.1f} MB", completed=1.0)
-                display.stop_task(task)
-                print(path)
+    try:
+        from build_engines.compile import build
+    except ImportError as error:
+        raise RuntimeUnavailable(f"{error.name} is not installed; pip install 'wetread[rtx]'") from error
+    columns = TextColumn("{task.fields[model]}"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    paths: list[Path] = []
+    with Progress(*columns, console=Console(stderr=True)) as display:
+        for name, package in _select(names, models).items():
+            task = display.add_task("reading", total=1.0, model=name)
+            path = build(package, target, precision, out, capability=capability, progress=_show(display, task))
+            display.update(task, description=f"{path.stat().st_size / 1e6:.1f} MB", completed=1.0)
+            display.stop_task(task)
+            paths.append(path)
+    print(*paths, sep="\n")
 
 
 @app.command("verify")
@@ -86,24 +85,13 @@ def verify_engines(
 ) -> None:
     """Compare engines with the golden outputs; exit code 1 if one of them is beyond its limits."""
     settings = RuntimeSettings(runtime=runtime, precision=precision, engines=engines)
-    with _operator_errors():
-        results = [_verify(package, settings) for package in _select(names, models).values()]
+    results = [_verify(package, settings) for package in _select(names, models).values()]
     if as_json:
         print(json.dumps([{**asdict(result), "ok": result.ok} for result in results]))
     else:
         Console().print(_verification_table(results))
     if not all(result.ok for result in results):
         raise typer.Exit(1)
-
-
-@contextmanager
-def _operator_errors() -> Iterator[None]:
-    """Print what went wrong for an operator, without a traceback, and exit with 2."""
-    try:
-        yield
-    except WetreadError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
 
 
 def _select(names: list[str] | None, models: list[Path] | None) -> dict[str, ModelPackage]:
