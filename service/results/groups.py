@@ -28,8 +28,8 @@ def measurement_groups(findings: Findings, image: Image, source: Source, uids: R
     """One group for each segment and each class.
 
     A segment that has a voxel refers to the segmentation (TID 1411 in a volume, TID 1410 in an X-ray); one without says
-    that it is absent (TID 1501). Of the classes, the most probable has a region, so that a viewer has something to draw
-    (TID 1410); the others have none (TID 1501).
+    that it is absent (TID 1501). Each class of an X-ray refers to the region that was classified (TID 1410), so that a
+    viewer has something to draw.
     """
     groups: list[Group] = []
     if findings.label_map:
@@ -38,10 +38,7 @@ def measurement_groups(findings: Findings, image: Image, source: Source, uids: R
             number = present.index(segment) + 1 if segment in present else None
             groups.append(_segment_group(segment, number, findings, image, source, uids))
     if findings.classification:
-        best = findings.classification.best
-        others = [entry for entry in findings.classification.classes if entry is not best]
-        groups.append(_class_group(best, findings, uids, _region(findings, source)))
-        groups += [_class_group(entry, findings, uids, None) for entry in others]
+        groups += [_class_group(entry, findings, source, uids) for entry in findings.classification.classes]
     return groups
 
 
@@ -106,7 +103,7 @@ def _measurement(entry: Measurement) -> sr.Measurement:
     )
 
 
-def _class_group(entry: ClassProbability, findings: Findings, uids: ResultUIDs, region: sr.ImageRegion | None) -> Group:
+def _class_group(entry: ClassProbability, findings: Findings, source: Source, uids: ResultUIDs) -> Group:
     shared: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(
             uids.tracking(entry.label), tracking_identifier(findings, entry.label)
@@ -115,15 +112,13 @@ def _class_group(entry: ClassProbability, findings: Findings, uids: ResultUIDs, 
         "algorithm_id": _algorithm(findings),
         "measurements": [sr.Measurement(coded(CERTAINTY_OF_FINDING), percent(entry), coded(PERCENT))],
     }
-    if region is None:
-        return sr.MeasurementsAndQualitativeEvaluations(**shared)
-    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=region, **shared)
-
-
-def _region(findings: Findings, source: Source) -> sr.ImageRegion | None:
-    """A box around what was classified: the segments of the same findings where there are any, else the whole image."""
     if len(source.planes) > 1:
-        return None
+        return sr.MeasurementsAndQualitativeEvaluations(**shared)
+    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=_region(findings, source), **shared)
+
+
+def _region(findings: Findings, source: Source) -> sr.ImageRegion:
+    """A box around what was classified: the segments of the same findings where there are any, else the whole image."""
     rows, columns = source.first.Rows, source.first.Columns
     top, left, bottom, right = 0, 0, rows, columns
     if findings.label_map and findings.label_map.present:

@@ -57,7 +57,7 @@ def report(
         contributing_equipment=[contributing_equipment(findings)],
         specific_character_set=None,
     )
-    stamp(result, findings, source.first)
+    stamp(result, findings, source.attributes)
     return result
 
 
@@ -72,8 +72,9 @@ def remarks(findings: Findings, source: Source) -> tuple[str, ...]:
 
 
 def _root(groups: Sequence[Group], findings: Findings, source: Source, uids: ResultUIDs) -> sr.ContainerContentItem:
+    # CID 100 has a code for X-ray only since 2022; the general one is known to every validator
     is_ct = source.first.Modality == "CT"
-    procedure = codes.cid100.CTUnspecifiedBodyRegion if is_ct else codes.cid100.XRUnspecifiedBodyRegion
+    procedure = codes.cid100.CTUnspecifiedBodyRegion if is_ct else codes.cid100.ImagingProcedure
     root = sr.ContainerContentItem(name=codes.DCM.ImagingMeasurementReport, template_id="1500")
     root.ContentSequence = sr.ContentSequence()
     root.ContentSequence.extend(

@@ -80,7 +80,7 @@ def segmentation(
         )
     result.ImageComments = ". ".join(note.rstrip(".") for note in notes) + "."
     _set_dimension_organization(result, uids.dimension_organization())
-    stamp(result, findings, source.first)
+    stamp(result, findings, source.attributes)
     return result
 
 

@@ -13,10 +13,11 @@ from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
 from engines.types import Findings, Image
 from service.errors import Quarantined
+from service.results.attributes import COPIED
 from service.results.check_report import check_report
 from service.results.check_segmentation import check_segmentation
 from service.results.mismatch import require
-from service.results.source import COPIED, Source, read_source
+from service.results.source import Source, read_source
 from service.results.uids import ResultUIDs
 from service.types import ResultObject
 
@@ -79,12 +80,12 @@ def _check_identity(dataset: Dataset, entry: ResultObject, source: Source, uids:
         "SeriesInstanceUID": uids.series(kind),
         "StudyInstanceUID": source.first.StudyInstanceUID,
         "Modality": kind,
-        "SpecificCharacterSet": source.first.get("SpecificCharacterSet"),
+        "SpecificCharacterSet": source.attributes.get("SpecificCharacterSet"),
     }
     for keyword, value in expected.items():
         require(dataset.get(keyword) == value, kind, f"{keyword} is not the expected one")
     for keyword in COPIED:
-        same = (dataset.get(keyword) or None) == (source.first.get(keyword) or None)
+        same = (dataset.get(keyword) or None) == (source.attributes.get(keyword) or None)
         require(same, kind, f"{keyword} is not that of the source")
     meta = dataset.file_meta
     require(

@@ -4,45 +4,19 @@ Headers come from anywhere. One unreadable attribute must not cost a result: wha
 not is left out and named.
 """
 
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pydicom.config
 from pydicom import Dataset
-from pydicom.dataelem import DataElement
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
-from pydicom.valuerep import DSfloat, format_number_as_ds, validate_value
+from pydicom.valuerep import format_number_as_ds
 
 from engines.types import Image, Radiograph, Volume
 from service.errors import Quarantined
+from service.results.attributes import TYPE_2, copied_attributes
 from service.results.uids import frame_of_reference_uid
 
 REQUIRED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
-
-IDENTIFYING = ("PatientName", "PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyID")
-"""What an archive files by. Copied even where too long or otherwise against its value representation."""
-
-TYPE_2 = (
-    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
-    *("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID"),
-)
-"""Always present in a result, empty where the source has nothing to copy."""
-
-OPTIONAL = (
-    *("IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "PatientBirthTime"),
-    *("OtherPatientIDs", "OtherPatientIDsSequence", "OtherPatientNames", "EthnicGroup", "PatientComments"),
-    *("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
-    *("StudyDescription", "IssuerOfAccessionNumberSequence", "ProcedureCodeSequence"),
-    *("PatientAge", "PatientSize", "PatientWeight", "AdditionalPatientHistory", "PatientSexNeutered"),
-    *("ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID"),
-    *("ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialTimePointID", "TimezoneOffsetFromUTC"),
-)
-
-COPIED = TYPE_2 + OPTIONAL
-"""Attributes of the patient and study entities that a result takes from its source (PS3.3 C.7.1, C.7.2)."""
 
 SAME_PLACE_MM = 0.01
 SAME_DIRECTION = 1e-3
@@ -71,7 +45,9 @@ class Source:
     Attributes
     ----------
     headers
-        One data set per SOP instance: UIDs, geometry and, of patient and study, what could be copied.
+        One data set per SOP instance: UIDs and geometry, nothing of the patient.
+    attributes
+        Of patient and study, with the character set, what could be copied.
     planes
         In the order of the volume's slices; one for an X-ray.
     frame_of_reference_uid
@@ -81,13 +57,14 @@ class Source:
     """
 
     headers: tuple[Dataset, ...]
+    attributes: Dataset
     planes: tuple[Plane, ...]
     frame_of_reference_uid: str
     dropped: tuple[str, ...]
 
     @property
     def first(self) -> Dataset:
-        """The header that patient and study attributes come from."""
+        """The header of the first slice, in the volume's order."""
         return self.headers[0]
 
 
@@ -112,23 +89,9 @@ def read_source(headers: Sequence[Dataset], image: Image) -> Source:
     stored = _stored_planes(headers, image)
     planes = _planes_of_slices(stored, image) if isinstance(image, Volume) else stored
     frame_of_reference = _frame_of_reference(headers, image)
-    attributes, dropped = _copied_attributes(headers[0])
-    cleaned = []
-    for index, header in enumerate(headers):
-        reduced = Dataset()
-        if index == 0:
-            reduced.update(attributes)
-        for keyword in (*REQUIRED, "Modality", "LossyImageCompression"):
-            setattr(reduced, keyword, str(header.get(keyword) or ""))
-        if reduced.LossyImageCompression != "01":
-            del reduced.LossyImageCompression
-        reduced.Rows, reduced.Columns = image.array.shape[-2:]
-        reduced.FrameOfReferenceUID = frame_of_reference
-        reduced.PositionReferenceIndicator = ""
-        own_planes = [plane for plane in stored if plane.sop_instance_uid == reduced.SOPInstanceUID]
-        _set_geometry(reduced, own_planes, _thickness(header, image))
-        cleaned.append(reduced)
-    return Source(tuple(cleaned), planes, frame_of_reference, dropped)
+    attributes, dropped = copied_attributes(headers[0])
+    cleaned = tuple(_cleaned(header, image, stored, frame_of_reference) for header in headers)
+    return Source(cleaned, attributes, planes, frame_of_reference, dropped)
 
 
 def _require_identity(headers: Sequence[Dataset], image: Image) -> None:
@@ -198,6 +161,23 @@ def _numbers(item: Dataset, keyword: str, count: int) -> tuple[float, ...]:
     return values
 
 
+def _cleaned(header: Dataset, image: Image, stored: Sequence[Plane], frame_of_reference: str) -> Dataset:
+    """What highdicom asks of a source image, and no more: it warns of odd values by quoting them."""
+    cleaned = Dataset()
+    for keyword in (*REQUIRED, "Modality"):
+        setattr(cleaned, keyword, str(header.get(keyword) or ""))
+    for keyword in TYPE_2:
+        setattr(cleaned, keyword, "")
+    if header.get("LossyImageCompression") == "01":
+        cleaned.LossyImageCompression = "01"
+    cleaned.Rows, cleaned.Columns = image.array.shape[-2:]
+    cleaned.FrameOfReferenceUID = frame_of_reference
+    cleaned.PositionReferenceIndicator = ""
+    own = [plane for plane in stored if plane.sop_instance_uid == header.SOPInstanceUID]
+    _set_geometry(cleaned, own, _thickness(header, image))
+    return cleaned
+
+
 def _planes_of_slices(stored: Sequence[Plane], image: Volume) -> tuple[Plane, ...]:
     """For each slice the plane that lies there; frames of a multi-frame image may be stored in another order."""
     positions = np.array([plane.position for plane in stored])
@@ -229,44 +209,6 @@ def _frame_of_reference(headers: Sequence[Dataset], image: Image) -> str:
     if len(uids) > 1:
         raise Quarantined("the source images differ in FrameOfReferenceUID; send them as one series")
     return uids.pop() or frame_of_reference_uid(str(headers[0].SeriesInstanceUID))
-
-
-def _copied_attributes(header: Dataset) -> tuple[Dataset, tuple[str, ...]]:
-    copied, dropped = Dataset(), []
-    if character_set := header.get("SpecificCharacterSet"):
-        copied.SpecificCharacterSet = character_set
-    for keyword in COPIED:
-        if keyword in header:
-            element = _valid_element(header, keyword)
-            if element is None:
-                dropped.append(keyword)
-            else:
-                copied.add(element)
-    for keyword in TYPE_2:
-        if keyword not in copied:
-            setattr(copied, keyword, "")
-    return copied, tuple(dropped)
-
-
-def _valid_element(header: Dataset, keyword: str) -> DataElement | None:
-    try:
-        element = header[keyword]
-        values = element.value if element.VM > 1 else [element.value]
-        if element.VR != "SQ" and keyword not in IDENTIFYING:
-            for value in values:
-                original = value.original_string if isinstance(value, DSfloat) else value
-                validate_value(element.VR, str(original), pydicom.config.RAISE)
-        if keyword == "PatientSex" and element.value not in ("M", "F", "O", ""):
-            return None
-        alone = Dataset()
-        alone.add(element)
-        target = DicomBytesIO()
-        target.is_little_endian, target.is_implicit_VR = True, False
-        write_dataset(target, alone, header.get("SpecificCharacterSet") or "iso8859")
-    # the header is foreign input: whatever its decoding or encoding raises, the attribute is unusable, and is named
-    except (ValueError, TypeError, KeyError, OverflowError, NotImplementedError, struct.error):
-        return None
-    return element
 
 
 def _thickness(header: Dataset, image: Image) -> float:

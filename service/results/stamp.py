@@ -1,5 +1,6 @@
 """What every result object says about its maker, and when it was made."""
 
+import re
 from datetime import datetime, timedelta, timezone
 
 import highdicom as hd
@@ -48,26 +49,31 @@ def series_description(findings: Findings, what: str) -> str:
     return f"RESEARCH {findings.model.name} {findings.model.version} {what}"[:64]
 
 
-def stamp(dataset: Dataset, findings: Findings, source: Dataset) -> None:
-    """Replace in place all that depends on the moment of encoding, so that a repeat gives the same bytes.
+def stamp(dataset: Dataset, findings: Findings, attributes: Dataset) -> None:
+    """Give an object its patient and study, and the moment of its making, in place.
 
-    Every date and time becomes ``findings.analysed_at``, in the time zone that the source names, if it names one.
+    Every date and time becomes ``findings.analysed_at``, in the time zone that the source names, if it names one, so
+    that a repeat gives the same bytes.
+
+    Parameters
+    ----------
+    attributes
+        Of patient and study, as from `service.results.attributes.copied_attributes`.
     """
-    moment = _moment(findings.analysed_at, source)
+    moment = _moment(findings.analysed_at, attributes)
     for prefix in ("Content", "InstanceCreation", "Series"):
         setattr(dataset, f"{prefix}Date", DA(moment.date()))
         setattr(dataset, f"{prefix}Time", TM(moment.time()))
     for equipment in dataset.ContributingEquipmentSequence:
         equipment.ContributionDateTime = DT(moment.replace(tzinfo=None))
-    if character_set := source.get("SpecificCharacterSet"):
-        dataset.SpecificCharacterSet = character_set
+    dataset.update(attributes)
     dataset.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
     dataset.file_meta.ImplementationVersionName = f"WETREAD_{__version__}"[:16]
 
 
-def _moment(analysed_at: datetime, source: Dataset) -> datetime:
-    offset = str(source.get("TimezoneOffsetFromUTC") or "")
-    if not offset or analysed_at.tzinfo is None:
+def _moment(analysed_at: datetime, attributes: Dataset) -> datetime:
+    offset = re.fullmatch(r"([+-])(\d\d)(\d\d)", str(attributes.get("TimezoneOffsetFromUTC") or "").strip())
+    if offset is None or analysed_at.tzinfo is None:
         return analysed_at
-    minutes = int(offset[1:3]) * 60 + int(offset[3:5])
-    return analysed_at.astimezone(timezone(timedelta(minutes=minutes if offset[0] == "+" else -minutes)))
+    ahead = timedelta(hours=int(offset[2]), minutes=int(offset[3]))
+    return analysed_at.astimezone(timezone(ahead if offset[1] == "+" else -ahead))

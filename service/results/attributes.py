@@ -1,0 +1,78 @@
+"""Attributes of patient and study: what a result takes over from its source, unchanged or not at all."""
+
+import struct
+
+import pydicom.config
+from pydicom import Dataset
+from pydicom.dataelem import DataElement
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.valuerep import DSfloat, validate_value
+
+IDENTIFYING = ("PatientName", "PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyID")
+"""What an archive files by. Copied even where too long or otherwise against its value representation."""
+
+TYPE_2 = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID"),
+)
+"""Always present in a result, empty where the source has nothing to copy."""
+
+OPTIONAL = (
+    *("IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "PatientBirthTime"),
+    *("OtherPatientIDs", "OtherPatientIDsSequence", "OtherPatientNames", "EthnicGroup", "PatientComments"),
+    *("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
+    *("StudyDescription", "IssuerOfAccessionNumberSequence", "ProcedureCodeSequence"),
+    *("PatientAge", "PatientSize", "PatientWeight", "AdditionalPatientHistory", "PatientSexNeutered"),
+    *("ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID"),
+    *("ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialTimePointID", "TimezoneOffsetFromUTC"),
+)
+
+COPIED = TYPE_2 + OPTIONAL
+"""Attributes of the patient and study entities that a result takes from its source (PS3.3 C.7.1, C.7.2)."""
+
+
+def copied_attributes(header: Dataset) -> tuple[Dataset, tuple[str, ...]]:
+    """Take what can be copied of patient and study.
+
+    Returns
+    -------
+    tuple[Dataset, tuple[str, ...]]
+        The attributes, with the character set that they are encoded in, and the keywords of those that were left out
+        because they are unreadable, cannot be encoded, or are against their value representation.
+    """
+    copied, dropped = Dataset(), []
+    if character_set := header.get("SpecificCharacterSet"):
+        copied.SpecificCharacterSet = character_set
+    for keyword in COPIED:
+        if keyword in header:
+            element = _valid_element(header, keyword)
+            if element is None:
+                dropped.append(keyword)
+            else:
+                copied.add(element)
+    for keyword in TYPE_2:
+        if keyword not in copied:
+            setattr(copied, keyword, "")
+    return copied, tuple(dropped)
+
+
+def _valid_element(header: Dataset, keyword: str) -> DataElement | None:
+    try:
+        element = header[keyword]
+        values = element.value if element.VM > 1 else [element.value]
+        if element.VR != "SQ" and keyword not in IDENTIFYING:
+            for value in values:
+                original = value.original_string if isinstance(value, DSfloat) else value
+                validate_value(element.VR, str(original), pydicom.config.RAISE)
+        if keyword == "PatientSex" and element.value not in ("M", "F", "O", ""):
+            return None
+        alone = Dataset()
+        alone.add(element)
+        target = DicomBytesIO()
+        target.is_little_endian, target.is_implicit_VR = True, False
+        write_dataset(target, alone, header.get("SpecificCharacterSet") or "iso8859")
+    # the header is foreign input: whatever its decoding or encoding raises, the attribute is unusable, and is named
+    except (ValueError, TypeError, KeyError, OverflowError, NotImplementedError, struct.error):
+        return None
+    return element
