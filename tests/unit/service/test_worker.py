@@ -1,0 +1,97 @@
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from service.errors import ArchiveUnavailable, Quarantined
+from service.ledger.ledger import ASSEMBLE, INFER, Job, Ledger, NextJob, SeriesRecord
+from service.operate.metrics import Metrics
+from service.pipeline import Outcome
+from service.settings import RetrySettings
+from service.worker import UNEXPECTED_ATTEMPTS, Worker
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    ledger.open_series(SeriesRecord("00aa", "1.2", "1.2.3", "CT", "PACS"), 1)
+    ledger.complete_series("00aa", 1, "", [NextJob(ASSEMBLE)])
+    yield ledger
+    ledger.close()
+
+
+def work(ledger: Ledger, stage: Callable[[Job], Outcome], until: str, retry: RetrySettings | None = None) -> Job:
+    worker = Worker(ledger, {ASSEMBLE: stage}, retry or RetrySettings(first_seconds=0.01), Metrics.on_new_registry())
+    worker.start()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and (ASSEMBLE, until) not in ledger.counts():
+        time.sleep(0.01)
+    worker.stop()
+    worker.join()
+    (job,) = [job for job in ledger.list_jobs() if job.stage == ASSEMBLE]
+    assert job.state == until
+    return job
+
+
+def test_a_finished_stage_leaves_its_note_and_the_next_job(ledger: Ledger) -> None:
+    job = work(ledger, lambda _: Outcome("well", (NextJob(INFER, "volume", "m"),)), until="done")
+    assert job.note == "well"
+    assert ledger.counts()[INFER, "ready"] == 1
+
+
+def test_a_permanent_error_is_a_dead_letter_at_once(ledger: Ledger) -> None:
+    def stage(_: Job) -> Outcome:
+        raise Quarantined("two slices at one position")
+
+    job = work(ledger, stage, until="dead")
+    assert (job.attempts, job.note) == (1, "two slices at one position")
+
+
+def test_a_transient_error_is_tried_again_until_it_works(ledger: Ledger) -> None:
+    def stage(job: Job) -> Outcome:
+        if job.attempts < 4:
+            raise ArchiveUnavailable("away")
+        return Outcome("sent")
+
+    assert work(ledger, stage, until="done").attempts == 4
+
+
+def test_a_transient_error_is_given_up_in_the_end(ledger: Ledger) -> None:
+    def stage(_: Job) -> Outcome:
+        raise ArchiveUnavailable("away")
+
+    job = work(ledger, stage, until="dead", retry=RetrySettings(first_seconds=0.01, give_up_hours=0.2 / 3600))
+    assert job.note == "given up after 5.55556e-05 h: away"
+    assert job.attempts > 1
+
+
+def test_an_unforeseen_error_is_tried_a_few_times_and_tells_its_place_but_not_its_words(ledger: Ledger) -> None:
+    def stage(_: Job) -> Outcome:
+        raise ZeroDivisionError("Doe^Jane")
+
+    job = work(ledger, stage, until="dead")
+    assert job.attempts == UNEXPECTED_ATTEMPTS
+    assert "unexpected ZeroDivisionError in test_worker.py" in job.note
+    assert "Doe" not in job.note
+
+
+def test_a_running_job_is_handed_back_when_the_node_stops(ledger: Ledger) -> None:
+    running, release = [], []
+
+    def stage(job: Job) -> Outcome:
+        running.append(job)
+        while not release:
+            time.sleep(0.01)
+        return Outcome("too late")
+
+    worker = Worker(ledger, {ASSEMBLE: stage}, RetrySettings(), Metrics.on_new_registry())
+    worker.start()
+    while not running:
+        time.sleep(0.01)
+    worker.stop()
+    worker.hand_back()
+    release.append(True)
+    worker.join()
+    (job,) = [job for job in ledger.list_jobs() if job.stage == ASSEMBLE]
+    assert (job.state, job.attempts, job.note) == ("ready", 0, "")
