@@ -32,13 +32,13 @@ format: $(VENV)/.installed-test  ## let ruff format and repair what it can
 	$(BIN)/ruff check --fix $(CODE)
 
 test: $(VENV)/.installed-test counterparts  ## all tests, against a real Orthanc, DCMTK and validators
-	$(BIN)/python -m pytest tests $(CHECKED_ALREADY)
+	$(BIN)/python -m pytest tests --ignore=tests/train $(CHECKED_ALREADY)
 
 counterparts:  ## the Debian packages that the tests need (with sudo when not root)
 	scripts/counterparts
 
 test-train: $(VENV)/.installed-train  ## the tests that train; installs PyTorch
-	$(BIN)/python -m pytest tests/unit/build_engines
+	$(BIN)/python -m pytest tests/train
 
 lock: $(VENV)/.installed-test  ## write constraints.txt anew: the newest versions that pyproject.toml allows
 	$(PIP) install uv

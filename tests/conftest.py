@@ -1,7 +1,5 @@
 """Fixtures that every test may use."""
 
-import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,17 +14,6 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the real images of ../shared/data, which are not part of the repository")
     return folder
-
-
-@pytest.fixture
-def free_port() -> Callable[[], int]:
-    """A function that gives a TCP port of the loopback interface on which nothing listens now."""
-
-    def take() -> int:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            return int(listener.getsockname()[1])
-
-    return take
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,8 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,9 @@ import httpx
 import pytest
 
 from tests.conftest import REPO_ROOT
+from tests.running_node import free_ports
 from tests.validators import require_tool
+from tests.waiting import eventually
 
 FORWARD_LUA = REPO_ROOT / "deploy" / "forward.lua"
 
@@ -63,7 +63,7 @@ def running_orthanc(
     # Debian puts it where a user's PATH does not lead
     program = require_tool(shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin") or "Orthanc")
     folder.mkdir(parents=True, exist_ok=True)
-    dicom_port, http_port = _free_port(), _free_port()
+    dicom_port, http_port = free_ports(2)
     configuration = folder / "orthanc.json"
     configuration.write_text(
         json.dumps(
@@ -93,20 +93,11 @@ def running_orthanc(
     with httpx.Client(base_url=f"http://127.0.0.1:{http_port}", trust_env=False, timeout=60) as rest:
         orthanc = Orthanc(ae_title, dicom_port, rest)
         try:
-            wait_until(lambda: _answers(orthanc, process, log), 60)
+            eventually(lambda: _answers(orthanc, process, log), "Orthanc answers")
             yield orthanc
         finally:
             process.terminate()
             process.wait(30)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    """Wait for something to become true; the test fails if it does not."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"still not true after {seconds} s")
-        time.sleep(0.1)
 
 
 def _answers(orthanc: Orthanc, process: subprocess.Popen[bytes], log: Path) -> bool:
@@ -116,8 +107,3 @@ def _answers(orthanc: Orthanc, process: subprocess.Popen[bytes], log: Path) -> b
         return bool(orthanc.get("/system"))
     except httpx.TransportError:
         return False
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -9,7 +9,8 @@ import pytest
 from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForPresentation, SegmentationStorage, generate_uid
 from pynetdicom import AE, evt
 
-from tests.orthanc import Orthanc, running_orthanc, wait_until
+from tests.orthanc import Orthanc, running_orthanc
+from tests.waiting import eventually
 
 
 @dataclass
@@ -52,8 +53,8 @@ def as_result(image: Path, target: Path) -> Path:
 
 
 def study_is_stable_again(orthanc: Orthanc, times: int) -> None:
-    wait_until(lambda: orthanc.changes("StableStudy") >= times, 30)
-    wait_until(lambda: all(job["State"] == "Success" for job in orthanc.jobs()), 30)
+    eventually(lambda: orthanc.changes("StableStudy") >= times, f"the study is stable {times} times")
+    eventually(lambda: all(job["State"] == "Success" for job in orthanc.jobs()), "all forwarding has ended")
 
 
 def test_a_stable_study_is_forwarded_once_although_results_make_it_stable_again(
