@@ -1,0 +1,128 @@
+"""SIGKILL at any moment loses nothing that was acknowledged, and makes no result twice."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.deliver.scu import sendable
+from service.deliver.scu import send as send_to
+from service.errors import ArchiveUnavailable
+from tests.archive import Archive
+from tests.copies import Series, copy_series, data_set_of
+from tests.running_node import SENDER, RunningNode
+from tests.waiting import eventually
+
+QUIET_SECONDS = 3.0
+"""Longer than a sender takes to come back after a restart."""
+
+
+@pytest.fixture
+def archive() -> Iterator[Archive]:
+    with Archive() as archive:
+        yield archive
+
+
+@pytest.fixture
+def node(tmp_path: Path, archive: Archive) -> Iterator[RunningNode]:
+    with RunningNode(tmp_path, archive.destination, sections={"series": {"quiet_seconds": QUIET_SECONDS}}) as node:
+        yield node
+
+
+@pytest.fixture
+def series(tmp_path: Path, phantom_ct: Path) -> Series:
+    return copy_series(phantom_ct, tmp_path / "sent")
+
+
+def the_state_of(node: RunningNode, stage: str) -> str:
+    """The state of the only job of a stage, as the dead node has left it."""
+    assert not node.alive
+    [job] = node.jobs(stage=stage)
+    return str(job["state"])
+
+
+def assert_nothing_is_lost_or_doubled(node: RunningNode, archive: Archive, series: Series) -> None:
+    """Every slice is in the spool as it was sent; SEG and SR are in the archive, once."""
+    jobs = node.ended(series.uid)
+    assert [(job["stage"], job["state"]) for job in jobs] == [
+        (stage, "done") for stage in ("receive", "assemble", "infer", "encode", "deliver")
+    ]
+    assert sorted(map(data_set_of, node.stored())) == sorted(map(data_set_of, series.files))
+    assert not node.quarantined()
+    results = node.results(series.uid)
+    assert [(result["kind"], result["status"]) for result in results] == [("SEG", "sent"), ("SR", "sent")]
+    assert set(archive.objects) == {result["sop_instance_uid"] for result in results}
+
+
+@pytest.mark.parametrize("stage", ["assemble", "infer", "encode"])
+def test_a_node_killed_in_a_stage_finishes_the_work_after_a_restart(
+    stage: str, node: RunningNode, archive: Archive, series: Series
+) -> None:
+    node.kill_at(f"{stage}.started")
+    assert len(node.send(series.files)) == len(series.files)
+    node.wait()
+    assert the_state_of(node, stage) == "running", "the kill came too late to prove anything"
+    assert not archive.arrivals
+
+    node.start()
+    assert_nothing_is_lost_or_doubled(node, archive, series)
+
+
+def test_a_node_killed_while_delivering_sends_the_same_objects_again(
+    node: RunningNode, archive: Archive, series: Series
+) -> None:
+    archive.gate.clear()
+    node.send(series.files)
+    eventually(lambda: archive.arrivals, "the first result reaches the archive")
+    node.kill()
+    assert the_state_of(node, "deliver") == "running"
+    [first] = archive.arrivals
+    archive.gate.set()
+
+    node.start()
+    assert_nothing_is_lost_or_doubled(node, archive, series)
+    came = [arrival.sop_instance_uid for arrival in archive.arrivals]
+    assert came.count(first.sop_instance_uid) == 2, "what was not acknowledged is sent again"
+    assert len(came) == 3
+
+
+def test_a_node_killed_while_receiving_keeps_every_instance_that_it_acknowledged(
+    node: RunningNode, archive: Archive, series: Series
+) -> None:
+    acknowledged: list[Path] = []
+
+    def answered(file: object, _status: int) -> None:
+        acknowledged.append(file.path)  # type: ignore[attr-defined]
+        if len(acknowledged) == 40:
+            node.process.kill()
+
+    with pytest.raises(ArchiveUnavailable):
+        send_to(node.destination, SENDER, [sendable(file) for file in series.files], answered)
+    node.wait()
+    assert 40 <= len(acknowledged) < len(series.files), "the kill came too late to prove anything"
+    assert the_state_of(node, "receive") == "running"
+    assert set(map(data_set_of, acknowledged)) <= set(map(data_set_of, node.stored()))
+
+    node.start()
+    node.send([file for file in series.files if file not in acknowledged])
+    assert_nothing_is_lost_or_doubled(node, archive, series)
+    assert not list((node.spool / "incoming").iterdir())
+
+
+def test_slices_that_come_long_after_a_kill_run_the_series_again(
+    node: RunningNode, archive: Archive, series: Series
+) -> None:
+    node.send(series.files[:60])
+    node.kill()
+    assert the_state_of(node, "receive") == "running"
+    node.start()
+    node.ended(series.uid)
+    partial = {result["sop_instance_uid"] for result in node.results(series.uid)}
+    assert set(archive.objects) == partial
+
+    node.send(series.files[60:])
+    eventually(lambda: len(archive.objects) > len(partial), "the whole series' results reach the archive")
+    [receive, *_] = node.ended(series.uid)
+    assert receive["note"].startswith("120 instances")
+    assert sorted(map(data_set_of, node.stored())) == sorted(map(data_set_of, series.files))
+    assert len(archive.objects) == 2 * len(partial) == 4
