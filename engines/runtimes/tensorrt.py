@@ -206,7 +206,7 @@ class Gpu:
             self.driver: Any = import_module("pycuda.driver")
         except (ImportError, OSError) as error:
             raise RuntimeUnavailable(
-                f"pycuda cannot be imported ({error}); install the NVIDIA driver and pip install 'wetread[tensorrt]'"
+                f"pycuda cannot be imported ({error}); install the NVIDIA driver and the CUDA toolkit, then pip install pycuda"
             ) from error
         try:
             self.driver.init()
@@ -265,11 +265,10 @@ class _Session:
         return answer
 
     def close(self) -> None:
-        # TensorRT wants its objects destroyed in this order.
         self._stream.synchronize()
-        del self._execution
-        del self._engine
-        del self._runtime
+        # In this order: TensorRT wants the context gone before its engine, and pycuda frees only in a live context.
+        del self._execution, self._engine, self._runtime
+        del self._memory, self._host, self._stream
 
 
 def _check_tensor(trt: Any, engine: Any, tensor: str, expected: tuple[int, ...], path: Path) -> None:
