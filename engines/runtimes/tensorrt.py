@@ -206,7 +206,8 @@ class Gpu:
             self.driver: Any = import_module("pycuda.driver")
         except (ImportError, OSError) as error:
             raise RuntimeUnavailable(
-                f"pycuda cannot be imported ({error}); install the NVIDIA driver and the CUDA toolkit, then pip install pycuda"
+                f"pycuda cannot be imported ({error}); install the NVIDIA driver and the CUDA toolkit, then "
+                "pip install pycuda"
             ) from error
         try:
             self.driver.init()
