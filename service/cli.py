@@ -15,7 +15,7 @@ from service import __version__
 from service.errors import ConfigurationError, WetreadError
 from service.ledger.ledger import STATES, Ledger
 from service.operate import inspection
-from service.settings import TEMPLATE, load
+from service.settings import TEMPLATE, LogSettings, load
 
 app = typer.Typer(
     name="wetread",
@@ -61,6 +61,9 @@ def init(
 @app.command()
 def check(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Say in one screen what is right and what is wrong: configuration, spool, archives, models, ports."""
+    from service.logs import configure
+
+    configure(LogSettings(format="console", level="error"))
     lines = list(inspection.inspect(config))
     if as_json:
         print(json.dumps({"ok": all(line.ok for line in lines), "lines": [vars(line) for line in lines]}))

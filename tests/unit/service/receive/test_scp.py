@@ -1,0 +1,198 @@
+"""The receiver over real sockets; the sender is pynetdicom's."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pydicom
+import pytest
+from pynetdicom import AE
+from pynetdicom.association import Association
+
+from service.errors import OutOfResources
+from service.receive.contexts import TRANSFER_SYNTAXES
+from service.receive.header import HeaderFacts
+from service.receive.scp import Receiver
+from service.settings import NodeSettings, parse
+from service.spool import Spool, key_of
+from service.wire import VERIFICATION
+
+
+@dataclass
+class Noted:
+    """Writes down what arrives."""
+
+    instances: list[tuple[HeaderFacts, str]] = field(default_factory=list)
+    ended: set[int] = field(default_factory=set)
+    full: bool = False
+
+    def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
+        if self.full:
+            raise OutOfResources("the ledger is full")
+        self.instances.append((facts, sender))
+
+    def released(self, association: int) -> None:
+        self.ended.add(association)
+
+
+@dataclass
+class Running:
+    receiver: Receiver
+    spool: Spool
+    noted: Noted
+    outcomes: Counter[str]
+
+    def associate(self, *contexts: tuple[str, str], calling: str = "SCANNER", called: str = "NODE") -> Association:
+        ae = AE(calling)
+        ae.add_requested_context(VERIFICATION)
+        for sop_class, syntax in contexts:
+            ae.add_requested_context(sop_class, syntax)
+        return ae.associate("127.0.0.1", self.receiver.port, ae_title=called)
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    settings = parse(
+        {
+            "node": {"ae_title": "NODE", "port": 0},
+            "senders": {"SCANNER": {"archive": "a"}},
+            "archives": {"a": {"ae_title": "A", "host": "127.0.0.1", "port": 104}},
+        },
+        "test",
+    )
+    spool, noted, outcomes = Spool(tmp_path), Noted(), Counter[str]()
+    receiver = Receiver(settings, spool, noted, lambda outcome: outcomes.update([outcome]))
+    receiver.start()
+    yield Running(receiver, spool, noted, outcomes)
+    receiver.stop()
+
+
+def send(running: Running, file: Path) -> int:
+    header = pydicom.dcmread(file, stop_before_pixels=True)
+    association = running.associate((header.SOPClassUID, header.file_meta.TransferSyntaxUID))
+    assert association.is_established
+    status = int(association.send_c_store(file).Status)
+    association.release()
+    return status
+
+
+def test_an_acknowledged_instance_is_in_the_spool_with_its_data_set_unchanged(
+    running: Running, phantom_xray: Path
+) -> None:
+    (file,) = phantom_xray.iterdir()
+    assert send(running, file) == 0x0000
+    source = pydicom.dcmread(file)
+    path = running.spool.instance_path(
+        key_of(source.StudyInstanceUID, source.SeriesInstanceUID), key_of(source.SOPInstanceUID)
+    )
+    assert data_set_of(path) == data_set_of(file)
+    assert [(facts.sop_instance_uid, sender) for facts, sender in running.noted.instances] == [
+        (source.SOPInstanceUID, "SCANNER")
+    ]
+
+
+def data_set_of(path: Path) -> bytes:
+    """The bytes after the file meta information."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[140:144], "little")  # value of (0002,0000) after preamble, prefix, tag, VR, length
+    return content[144 + length :]
+
+
+def test_an_unknown_calling_ae_title_is_rejected(running: Running) -> None:
+    association = running.associate(calling="STRANGER")
+    assert association.is_rejected
+    assert association.acceptor.primitive is not None
+    assert association.acceptor.primitive.diagnostic == 0x03
+    assert running.associate(called="OTHER").is_rejected
+
+
+def test_without_any_sender_nobody_gets_in(tmp_path: Path) -> None:
+    settings = parse({"node": {"ae_title": "NODE", "port": 0}}, "test")
+    receiver = Receiver(settings, Spool(tmp_path), Noted(), lambda _: None)
+    receiver.start()
+    try:
+        association = AE("ANYBODY")
+        association.add_requested_context(VERIFICATION)
+        assert association.associate("127.0.0.1", receiver.port, ae_title="NODE").is_rejected
+    finally:
+        receiver.stop()
+
+
+def test_an_echo_is_answered(running: Running) -> None:
+    association = running.associate()
+    assert association.send_c_echo().Status == 0
+    association.release()
+
+
+def test_an_unsupported_sop_class_is_refused_and_the_others_go_on(running: Running, phantom_ct: Path) -> None:
+    file = sorted(phantom_ct.iterdir())[0]
+    ct, mr = pydicom.dcmread(file), "1.2.840.10008.5.1.4.1.1.4"
+    association = running.associate((mr, TRANSFER_SYNTAXES[0]), (ct.SOPClassUID, TRANSFER_SYNTAXES[0]))
+    assert [context.abstract_syntax for context in association.rejected_contexts] == [mr]
+    assert association.send_c_store(ct).Status == 0
+    association.release()
+
+
+def test_an_instance_whose_header_says_otherwise_than_the_command_is_refused(
+    running: Running, phantom_xray: Path, tmp_path: Path
+) -> None:
+    (file,) = phantom_xray.iterdir()
+    uid = pydicom.dcmread(file).SOPInstanceUID.encode()
+    other = uid[:-1] + (b"1" if uid[-1:] != b"1" else b"2")
+    (tmp_path / "lying.dcm").write_bytes(file.read_bytes().replace(uid, other, 1))  # in the file meta information only
+    assert send(running, tmp_path / "lying.dcm") == 0xA900
+    assert running.outcomes == {"refused": 1}
+    assert running.noted.instances == []
+
+
+@pytest.mark.parametrize("name", ["StudyInstanceUID", "SeriesInstanceUID"])
+def test_an_instance_without_its_uids_is_kept_in_quarantine(
+    name: str, running: Running, phantom_xray: Path, tmp_path: Path
+) -> None:
+    (file,) = phantom_xray.iterdir()
+    data_set = pydicom.dcmread(file)
+    setattr(data_set, name, "")
+    data_set.save_as(tmp_path / "nameless.dcm")
+    assert send(running, tmp_path / "nameless.dcm") == 0x0000
+    (entry,) = running.spool.quarantined()
+    assert entry.reason.startswith(f"{name} missing or empty")
+    assert data_set_of(running.spool.root / entry.path) == data_set_of(tmp_path / "nameless.dcm")
+
+
+def test_the_same_uid_with_other_content_keeps_the_first_and_quarantines_the_second(
+    running: Running, phantom_xray: Path, tmp_path: Path
+) -> None:
+    (file,) = phantom_xray.iterdir()
+    data_set = pydicom.dcmread(file)
+    data_set.InstanceNumber = 99
+    data_set.save_as(tmp_path / "other.dcm")
+    assert [send(running, each) for each in (file, file, tmp_path / "other.dcm")] == [0, 0, 0]
+    assert running.outcomes == {"new": 1, "duplicate": 1, "quarantined": 1}
+    (entry,) = running.spool.quarantined()
+    assert "came before with other content" in entry.reason
+
+
+def test_what_cannot_be_written_down_is_not_acknowledged(running: Running, phantom_xray: Path) -> None:
+    (file,) = phantom_xray.iterdir()
+    running.noted.full = True
+    assert send(running, file) == 0xA700
+    running.noted.full = False
+    assert send(running, file) == 0x0000
+    assert len(running.noted.instances) == 1
+
+
+def test_the_end_of_an_association_is_noted_however_it_ends(running: Running) -> None:
+    running.associate().release()
+    running.associate().abort()
+    for _ in range(100):
+        if len(running.noted.ended) == 2:
+            break
+        time.sleep(0.05)
+    assert len(running.noted.ended) == 2
+
+
+def test_defaults_listen_on_this_machine_only() -> None:
+    assert NodeSettings().host == "127.0.0.1"
+    assert not NodeSettings().accept_unknown_senders
