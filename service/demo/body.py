@@ -125,9 +125,10 @@ def _lung(x: Array, y: Array, z: float, side: int) -> Array:
 
 
 def _diaphragm(x: Array, y: Array, side: int) -> Array:
-    """Height z of the dome; it falls off to the costophrenic angle, deepest at the back."""
+    """Height z of the dome; it falls off to the costophrenic angle, deepest at the back and least in front."""
     top = 114 if side < 0 else 107
-    rho = np.sqrt(((side * x - 58) / 68) ** 2 + ((y + 16) / 90) ** 2)
+    depth = np.where(y < -16, 145, 90)
+    rho = np.sqrt(((side * x - 58) / 68) ** 2 + ((y + 16) / depth) ** 2)
     return np.asarray(top - 74 * np.power(rho, 2.4), dtype=np.float32)
 
 
