@@ -7,7 +7,7 @@ from typing import Any
 
 import pydicom
 from pydicom.errors import InvalidDicomError
-from pynetdicom import AE, evt
+from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
@@ -134,6 +134,7 @@ class _associate:  # noqa: N801 (a context manager that reads as a verb)
 
 
 def _store(association: Association, destination: Destination, file: Sendable) -> int | None:
+    _config.STORE_SEND_CHUNKED_DATASET = True  # otherwise the file would be parsed and encoded again, not sent as it is
     try:
         answer = association.send_c_store(file.path)
     except ValueError:  # no accepted presentation context

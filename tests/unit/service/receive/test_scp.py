@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from pynetdicom import AE
+from pynetdicom import AE, _config
 from pynetdicom.association import Association
 
 from service.errors import OutOfResources
@@ -73,6 +73,7 @@ def send(running: Running, file: Path) -> int:
     header = pydicom.dcmread(file, stop_before_pixels=True)
     association = running.associate((header.SOPClassUID, header.file_meta.TransferSyntaxUID))
     assert association.is_established
+    _config.STORE_SEND_CHUNKED_DATASET = True  # the file as it is, its command from the file meta information
     status = int(association.send_c_store(file).Status)
     association.release()
     return status
