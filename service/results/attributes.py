@@ -60,11 +60,8 @@ def copied_attributes(header: Dataset) -> tuple[Dataset, tuple[str, ...]]:
 def _valid_element(header: Dataset, keyword: str) -> DataElement | None:
     try:
         element = header[keyword]
-        values = element.value if element.VM > 1 else [element.value]
-        if element.VR != "SQ" and keyword not in IDENTIFYING:
-            for value in values:
-                original = value.original_string if isinstance(value, DSfloat) else value
-                validate_value(element.VR, str(original), pydicom.config.RAISE)
+        if keyword not in IDENTIFYING:
+            _require_valid(element)
         if keyword == "PatientSex" and element.value not in ("M", "F", "O", ""):
             return None
         alone = Dataset()
@@ -76,3 +73,21 @@ def _valid_element(header: Dataset, keyword: str) -> DataElement | None:
     except (ValueError, TypeError, KeyError, OverflowError, NotImplementedError, struct.error):
         return None
     return element
+
+
+def _require_valid(element: DataElement) -> None:
+    """Raise ValueError unless the element, and all within it, is of the standard and of its value representation."""
+    if not element.keyword:
+        raise ValueError("not an element of the standard")
+    if element.VR == "SQ":
+        for item in element.value:
+            if not len(item):
+                raise ValueError("an item is empty")
+            for nested in item:
+                _require_valid(nested)
+        return
+    if element.is_empty:
+        return
+    for value in element.value if element.VM > 1 else [element.value]:
+        original = value.original_string if isinstance(value, DSfloat) else value
+        validate_value(element.VR, str(original), pydicom.config.RAISE)
