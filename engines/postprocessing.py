@@ -1,7 +1,10 @@
 """From a network's probabilities back to labels on the voxels or pixels of the source image."""
 
+# SimpleITK has no types.
+# mypy: disable-error-code="no-untyped-call"
+
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from engines.preprocessing import Array, Placement, resample, tensor_from_image
