@@ -44,7 +44,7 @@ def served_packages(settings: EngineSettings) -> dict[str, ModelPackage]:
     packages = load_packages(SHIPPED_MODELS, *settings.folders)
     if unknown := sorted(set(settings.models) - set(packages)):
         raise ConfigurationError(f"engines.models = {unknown}: no such model; there are {', '.join(sorted(packages))}")
-    return packages
+    return {name: packages[name] for name in settings.models} if settings.models else packages
 
 
 def open_ledger(settings: Settings) -> Ledger:
@@ -167,8 +167,9 @@ class Node:
                 if time.monotonic() - last_sweep > 600:
                     last_sweep = time.monotonic()
                     self._sweep()
-            except (DBAPIError, OSError) as error:  # a full disk or a locked database: the next tick tries again
+            except Exception as error:  # a full disk, a locked database: without this thread nothing would ever start
                 log.error("ticker.failed", reason=type(error).__name__)  # noqa: TRY400
+                self._stopping.wait(1.0)
 
     def _sweep(self) -> None:
         """Forget the files of series whose work ended long ago."""

@@ -5,6 +5,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -52,6 +53,8 @@ class Worker(threading.Thread):
                     self._ledger.wait(1.0)
                 else:
                     self._work(job)
+            except StaleJob as error:
+                log.warning("job.stale", reason=str(error))
             except DBAPIError as error:  # a full disk, a locked database: nothing is lost, the lease ends
                 log.error("ledger.unavailable", reason=str(error.orig))  # noqa: TRY400
                 self._stopping.wait(1.0)
@@ -64,17 +67,16 @@ class Worker(threading.Thread):
         """Prolong the lease of the running job."""
         job = self._running
         if job is not None:
-            try:
+            with suppress(StaleJob):  # its thread finds out when it finishes
                 self._ledger.heartbeat(job)
-            except StaleJob:
-                log.warning("job.stale", job=job.id, stage=job.stage, series=job.series.key)
 
     def hand_back(self) -> None:
         """Give the running job back; what its thread still does no longer counts."""
         job = self._running
         if job is not None:
-            self._ledger.hand_back(job)
-            log.info("job.handed_back", job=job.id, stage=job.stage, series=job.series.key)
+            with suppress(StaleJob):  # it has finished just now
+                self._ledger.hand_back(job)
+                log.info("job.handed_back", job=job.id, stage=job.stage, series=job.series.key)
 
     def _work(self, job: Job) -> None:
         self._running = job
@@ -87,11 +89,13 @@ class Worker(threading.Thread):
             self._ledger.finish(job, outcome.next_jobs, outcome.note, seconds, outcome.results)
             self._metrics.stage_seconds.labels(job.stage).observe(seconds)
             event.info(f"{job.stage}.finished", seconds=round(seconds, 3), note=outcome.note)
-        except StaleJob as error:
-            event.warning("job.stale", reason=str(error))
+        except StaleJob:
+            raise
         except PermanentError as error:
             self._bury(job, event, str(error))
-        except (TransientError, OSError, MemoryError, DBAPIError) as error:
+        except DBAPIError as error:  # its own words would tell the statement's parameters
+            self._again(job, event, str(error.orig))
+        except (TransientError, OSError, MemoryError) as error:
             self._again(job, event, str(error))
         except Exception as error:
             # its message may hold values of a patient's header, so only the place is told

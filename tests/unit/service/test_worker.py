@@ -76,6 +76,17 @@ def test_an_unforeseen_error_is_tried_a_few_times_and_tells_its_place_but_not_it
     assert "Doe" not in job.note
 
 
+def test_a_stage_that_fails_after_a_late_slice_has_opened_its_series_again_stops_nothing(ledger: Ledger) -> None:
+    def stage(job: Job) -> Outcome:
+        if job.token == 1:
+            ledger.open_series(job.series, 2)
+            ledger.complete_series(job.series.key, 2, "", [NextJob(ASSEMBLE)])
+            raise Quarantined("a slice is missing")
+        return Outcome("whole")
+
+    assert work(ledger, stage, until="done").note == "whole"
+
+
 def test_a_running_job_is_handed_back_when_the_node_stops(ledger: Ledger) -> None:
     running, release = [], []
 
