@@ -1,8 +1,5 @@
 """From a network's probabilities back to labels on the voxels or pixels of the source image."""
 
-# SimpleITK has no types.
-# mypy: disable-error-code="no-untyped-call"
-
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray

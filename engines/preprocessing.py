@@ -4,9 +4,6 @@ Nothing here knows a particular model. Arrays are ``[slice, row, column]`` or ``
 millimetres. Where an image is made smaller, it is averaged over whole blocks first, so that noise does not alias.
 """
 
-# SimpleITK has no types.
-# mypy: disable-error-code="no-untyped-call"
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -25,7 +25,8 @@ def tiny_ct() -> training.Recipe:
     lungs[:, :4], lungs[:, -4:], lungs[..., :4], lungs[..., -4:] = False, False, False, False
     labels = np.where(lungs, np.where(np.arange(48) > 24, ct_lung.LEFT, ct_lung.RIGHT), 0)
     case = ct_lung.Case(torch.from_numpy((hounsfield + 1000) / 1400)[None], torch.from_numpy(labels)[None])
-    return ct_lung.CtLung((case,), (case,), {}, patch=(32, 32, 32), steps=STEPS, learning_rate=1e-2)
+    small = ct_lung.TOML.replace("[96, 128, 128]", "[32, 48, 48]").replace("[3.0, 3.0, 3.0]", "[9.0, 8.0, 8.0]")
+    return ct_lung.CtLung((case,), (case,), {}, toml=small, patch=(32, 32, 32), steps=STEPS, learning_rate=1e-2)
 
 
 def tiny_radiographs() -> training.Recipe:
