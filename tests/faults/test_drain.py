@@ -1,24 +1,15 @@
 """SIGTERM drains: no new associations, the running stage finishes or is handed back."""
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from service.deliver.scu import echo
 from service.errors import ArchiveUnavailable
 from service.node import Node
 from service.settings import load
 from tests.archive import Archive
-from tests.copies import copy_series
-from tests.running_node import SENDER, RunningNode
+from tests.copies import Series
+from tests.running_node import SENDER, RunningNode, Section
 from tests.waiting import eventually
-
-
-@pytest.fixture
-def archive() -> Iterator[Archive]:
-    with Archive() as archive:
-        yield archive
 
 
 def refuses_associations(node: RunningNode) -> bool:
@@ -30,11 +21,10 @@ def refuses_associations(node: RunningNode) -> bool:
 
 
 def test_a_draining_node_refuses_associations_and_finishes_its_running_stage(
-    tmp_path: Path, archive: Archive, phantom_ct: Path
+    tmp_path: Path, archive: Archive, engines: Section, series: Series
 ) -> None:
-    series = copy_series(phantom_ct, tmp_path / "sent")
     archive.gate.clear()
-    with RunningNode(tmp_path, archive.destination) as node:
+    with RunningNode(tmp_path, archive.destination, sections={"engines": engines}) as node:
         node.send(series.files)
         eventually(lambda: archive.arrivals, "the node delivers")
         assert not refuses_associations(node)
@@ -50,10 +40,9 @@ def test_a_draining_node_refuses_associations_and_finishes_its_running_stage(
 
 
 def test_work_that_waits_when_a_node_stops_is_done_after_the_next_start(
-    tmp_path: Path, archive: Archive, phantom_ct: Path
+    tmp_path: Path, archive: Archive, engines: Section, series: Series
 ) -> None:
-    series = copy_series(phantom_ct, tmp_path / "sent")
-    with RunningNode(tmp_path, archive.destination) as node:
+    with RunningNode(tmp_path, archive.destination, sections={"engines": engines}) as node:
         node.send(series.files)
         node.event("assemble.started")
         assert node.terminate() == 0
@@ -67,10 +56,11 @@ def test_work_that_waits_when_a_node_stops_is_done_after_the_next_start(
         assert len(archive.arrivals) == len(archive.objects) == 2
 
 
-def test_a_stage_that_outlasts_the_grace_is_handed_back(tmp_path: Path, archive: Archive, phantom_ct: Path) -> None:
-    series = copy_series(phantom_ct, tmp_path / "sent")
+def test_a_stage_that_outlasts_the_grace_is_handed_back(
+    tmp_path: Path, archive: Archive, engines: Section, series: Series
+) -> None:
     archive.gate.clear()
-    outside = RunningNode(tmp_path, archive.destination)
+    outside = RunningNode(tmp_path, archive.destination, sections={"engines": engines})
     node = Node(load(outside.config))
     node.start()
     try:

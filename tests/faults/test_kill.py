@@ -5,33 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from service.deliver.scu import sendable
 from service.deliver.scu import send as send_to
+from service.deliver.scu import sendable
 from service.errors import ArchiveUnavailable
 from tests.archive import Archive
-from tests.copies import Series, copy_series, data_set_of
-from tests.running_node import SENDER, RunningNode
+from tests.copies import Series, data_set_of
+from tests.running_node import SENDER, RunningNode, Section
 from tests.waiting import eventually
 
-QUIET_SECONDS = 3.0
+QUIET_SECONDS = 2.0
 """Longer than a sender takes to come back after a restart."""
 
 
 @pytest.fixture
-def archive() -> Iterator[Archive]:
-    with Archive() as archive:
-        yield archive
-
-
-@pytest.fixture
-def node(tmp_path: Path, archive: Archive) -> Iterator[RunningNode]:
-    with RunningNode(tmp_path, archive.destination, sections={"series": {"quiet_seconds": QUIET_SECONDS}}) as node:
+def node(tmp_path: Path, archive: Archive, engines: Section) -> Iterator[RunningNode]:
+    sections: dict[str, Section] = {"engines": engines, "series": {"quiet_seconds": QUIET_SECONDS}}
+    with RunningNode(tmp_path, archive.destination, sections=sections) as node:
         yield node
-
-
-@pytest.fixture
-def series(tmp_path: Path, phantom_ct: Path) -> Series:
-    return copy_series(phantom_ct, tmp_path / "sent")
 
 
 def the_state_of(node: RunningNode, stage: str) -> str:
@@ -93,13 +83,13 @@ def test_a_node_killed_while_receiving_keeps_every_instance_that_it_acknowledged
 
     def answered(file: object, _status: int) -> None:
         acknowledged.append(file.path)  # type: ignore[attr-defined]
-        if len(acknowledged) == 40:
+        if len(acknowledged) == 20:
             node.process.kill()
 
     with pytest.raises(ArchiveUnavailable):
         send_to(node.destination, SENDER, [sendable(file) for file in series.files], answered)
     node.wait()
-    assert 40 <= len(acknowledged) < len(series.files), "the kill came too late to prove anything"
+    assert 20 <= len(acknowledged) < len(series.files), "the kill came too late to prove anything"
     assert the_state_of(node, "receive") == "running"
     assert set(map(data_set_of, acknowledged)) <= set(map(data_set_of, node.stored()))
 
@@ -112,7 +102,7 @@ def test_a_node_killed_while_receiving_keeps_every_instance_that_it_acknowledged
 def test_slices_that_come_long_after_a_kill_run_the_series_again(
     node: RunningNode, archive: Archive, series: Series
 ) -> None:
-    node.send(series.files[:60])
+    node.send(series.files[:25])
     node.kill()
     assert the_state_of(node, "receive") == "running"
     node.start()
@@ -120,9 +110,9 @@ def test_slices_that_come_long_after_a_kill_run_the_series_again(
     partial = {result["sop_instance_uid"] for result in node.results(series.uid)}
     assert set(archive.objects) == partial
 
-    node.send(series.files[60:])
+    node.send(series.files[25:])
     eventually(lambda: len(archive.objects) > len(partial), "the whole series' results reach the archive")
     [receive, *_] = node.ended(series.uid)
-    assert receive["note"].startswith("120 instances")
+    assert receive["note"].startswith("40 instances")
     assert sorted(map(data_set_of, node.stored())) == sorted(map(data_set_of, series.files))
     assert len(archive.objects) == 2 * len(partial) == 4
