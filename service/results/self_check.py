@@ -45,7 +45,7 @@ def self_check(objects: Sequence[ResultObject], findings: Findings, image: Image
     )
     has_segments = findings.label_map is not None and bool(findings.label_map.present)
     kinds = ["SEG", "SR"] if has_segments else ["SR"]
-    require([entry.kind for entry in objects] == kinds, "result", f"the objects are not {' and '.join(kinds)}")
+    require(sorted(entry.kind for entry in objects) == kinds, "result", f"the objects are not {' and '.join(kinds)}")
     for entry in objects:
         dataset = _read(entry)
         try:
