@@ -5,6 +5,7 @@ A series is named by its key (a hash of its UIDs), never by its UIDs or anything
 
 import logging
 import sys
+import warnings
 
 import structlog
 
@@ -29,6 +30,7 @@ def configure(settings: LogSettings) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    # pynetdicom and pydicom name UIDs and header values in their own logs
+    # pynetdicom and pydicom name UIDs and header values in their own logs and warnings
     for library in ("pynetdicom", "pydicom"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", module=library)
