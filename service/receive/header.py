@@ -4,7 +4,6 @@ import io
 from dataclasses import dataclass
 
 import pydicom
-from pydicom.errors import InvalidDicomError
 
 from service.errors import Quarantined
 
@@ -39,17 +38,9 @@ def read_facts(content: bytes) -> HeaderFacts:
             series_uid=str(header.get("SeriesInstanceUID") or ""),
             modality=str(header.get("Modality") or ""),
         )
-    # whatever a parser raises on hostile bytes, the answer is the same: keep the bytes, say that they are unreadable
-    except (
-        InvalidDicomError,
-        ValueError,
-        TypeError,
-        KeyError,
-        EOFError,
-        OSError,
-        AttributeError,
-        NotImplementedError,
-    ) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a parser can fail in many ways on hostile bytes; the answer is always the same
         raise Quarantined(
             f"the header cannot be read ({type(error).__name__}); send the instance again from its source"
         ) from error
