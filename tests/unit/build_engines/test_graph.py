@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -8,7 +9,7 @@ from onnx.reference import ReferenceEvaluator
 
 from build_engines.graph import KEPT_IN_FP32, load_graph, to_half
 from engines.errors import ModelPackageError
-from engines.package import ModelPackage, load_package
+from engines.package import SHIPPED_MODELS, ModelPackage, load_package
 from tests.small_models import classifier_package, convolutional_package, reference, volume_package, xray_package
 
 SMALL = (volume_package, xray_package, classifier_package, convolutional_package)
@@ -38,6 +39,18 @@ def test_a_half_network_is_close_to_the_reference_when_it_really_computes_in_fp1
     (answer,) = half.run(None, {package.description.input.tensor: golden.input})
     assert answer.dtype == np.float32
     assert np.abs(answer - golden.output).max() < package.description.verify.max_probability_error
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("cxr-lung", ...), ("cxr-pneumonia", ...), ("ct-lung", np.s_[..., 40:56, 48:80, 24:56])],
+)
+def test_a_shipped_network_keeps_its_limit_when_it_really_computes_in_fp16(name: str, part: Any) -> None:
+    package = load_package(SHIPPED_MODELS / name)
+    image = {package.description.input.tensor: package.golden().input[part]}
+    full = load_graph(package)
+    (expected,), (answer,) = (ReferenceEvaluator(model).run(None, image) for model in (full, to_half(full)))
+    assert np.abs(answer - expected).max() < package.description.verify.max_probability_error
 
 
 def test_a_half_network_keeps_fp32_at_its_ends_and_where_range_matters(package: ModelPackage) -> None:
