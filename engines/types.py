@@ -119,7 +119,8 @@ class LabelMap:
     @property
     def present(self) -> tuple[Segment, ...]:
         """The segments that have at least one voxel."""
-        counts = np.bincount(self.array.ravel(), minlength=256)
+        # plane by plane: counting the whole array at once takes eight times its memory
+        counts = np.sum([np.bincount(plane.ravel(), minlength=256) for plane in self.array], axis=0)
         return tuple(segment for segment in self.segments if counts[segment.number])
 
 

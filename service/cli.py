@@ -194,7 +194,7 @@ def main() -> None:
     try:
         app()
     except WetreadError as error:
-        Console(stderr=True).print(f"[red]error:[/] {error}", soft_wrap=True, highlight=False)
+        Console(stderr=True).print("error:", str(error), style="red", soft_wrap=True, highlight=False, markup=False)
         raise SystemExit(1) from None
 
 
