@@ -5,7 +5,7 @@ then leaves the same.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,12 +15,12 @@ import structlog
 from engines.package import ModelPackage
 from engines.types import Findings, Image
 from service.deliver.scu import send, sendable
-from service.errors import ConfigurationError
+from service.errors import ConfigurationError, Quarantined
 from service.handover import load_findings, load_item, save_findings, save_item
 from service.ledger.ledger import ASSEMBLE, DELIVER, ENCODE, INFER, Job, Ledger, NextJob, ResultRecord
 from service.results.encode import encode
 from service.routing.models import route
-from service.series.assembly import assemble
+from service.series.assembly import LeftOut, NoVolume, assemble
 from service.settings import Settings
 from service.spool import Spool
 
@@ -71,7 +71,10 @@ class Pipeline:
     def assemble(self, job: Job) -> Outcome:
         """Files to items; what cannot be used goes to quarantine; each item goes to the models that want it."""
         series = job.series.key
-        assembly = assemble(self._spool.instances(series))
+        try:
+            assembly = assemble(self._spool.instances(series))
+        except NoVolume as error:
+            raise Quarantined("; ".join([str(error), *self._leave_out(series, error.left_out)])) from None
         notes: list[str] = []
         next_jobs: list[NextJob] = []
         for item in assembly.items:
@@ -80,13 +83,7 @@ class Pipeline:
             next_jobs += [NextJob(INFER, item.key, model) for model in models]
             if not models:
                 notes.append("no model wants it: " + "; ".join(f"{name}: {why}" for name, why in reasons.items()))
-        for left_out in assembly.left_out:
-            if left_out.faulty:
-                self._spool.quarantine(series, left_out.file, left_out.reason)
-        for (reason, faulty), count in Counter((each.reason, each.faulty) for each in assembly.left_out).items():
-            event = "instance.quarantined" if faulty else "instance.left_out"
-            notes.append(f"{count} instances {'in quarantine' if faulty else 'left out'}: {reason}")
-            log.warning(event, series=series, instances=count, reason=reason)
+        notes += self._leave_out(series, assembly.left_out)
         return Outcome("; ".join(notes), tuple(next_jobs))
 
     def infer(self, job: Job) -> Outcome:
@@ -127,3 +124,15 @@ class Pipeline:
         send(destination, self._settings.node.ae_title, [sendable(record.result.path) for record in records])
         sent = tuple(replace(record, status="sent", archive=destination.name) for record in records)
         return Outcome(f"{len(sent)} objects sent to {destination.name}", results=sent)
+
+    def _leave_out(self, series: str, files: Sequence[LeftOut]) -> list[str]:
+        """Quarantine the faulty ones; give a note for each reason."""
+        for file in files:
+            if file.faulty:
+                self._spool.quarantine(series, file.file, file.reason)
+        notes = []
+        for (reason, faulty), count in Counter((file.reason, file.faulty) for file in files).items():
+            event = "instance.quarantined" if faulty else "instance.left_out"
+            notes.append(f"{count} instances {'in quarantine' if faulty else 'left out'}: {reason}")
+            log.warning(event, series=series, instances=count, reason=reason)
+        return notes

@@ -82,6 +82,14 @@ class Assembly:
     left_out: tuple[LeftOut, ...]
 
 
+class NoVolume(Quarantined):
+    """The slices do not make a volume. ``left_out`` tells what may be the cause: files that cannot be slices."""
+
+    def __init__(self, reason: str, left_out: tuple[LeftOut, ...]) -> None:
+        super().__init__(reason)
+        self.left_out = left_out
+
+
 @dataclass(frozen=True, eq=False)
 class _Slice:
     """One CT slice with its decoded values in modality units."""
@@ -103,9 +111,8 @@ def assemble(files: Sequence[Path], threads: int = 2) -> Assembly:
 
     Raises
     ------
-    Quarantined
-        The slices do not make a volume: gaps, several at one position, tilt, no usable slice. Nothing of the series can
-        be used.
+    NoVolume
+        The slices do not make a volume: gaps, several at one position, tilt. Nothing of the series can be used.
     """
     left_out: list[LeftOut] = []
     slices: list[_Slice] = []
@@ -133,7 +140,10 @@ def assemble(files: Sequence[Path], threads: int = 2) -> Assembly:
             else:
                 slices.extend(outcome)
     if slices:
-        volume, others = _volume(slices)
+        try:
+            volume, others = _volume(slices)
+        except Quarantined as error:
+            raise NoVolume(str(error), tuple(left_out)) from None
         items.append(volume)
         left_out.extend(others)
     return Assembly(tuple(items), tuple(left_out))
