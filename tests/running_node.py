@@ -17,6 +17,7 @@ import httpx
 
 from service.deliver.scu import Sendable, send, sendable
 from service.types import Destination
+from tests.small_models import volume_package, xray_package
 from tests.waiting import eventually
 
 SENDER = "MODALITY"
@@ -39,6 +40,12 @@ def write_config(path: Path, sections: Mapping[str, Section]) -> Path:
         lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items()), ""]
     path.write_text("\n".join(lines))
     return path
+
+
+def small_engines(folder: Path) -> Section:
+    """Write small models for CT and X-ray, and give the settings of a node that serves them and no other."""
+    models = volume_package(folder, patch=(24, 96, 96)), xray_package(folder)
+    return {"folders": [str(folder)], "models": [model.name for model in models]}
 
 
 def command(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:

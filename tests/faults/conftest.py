@@ -7,16 +7,13 @@ import pytest
 
 from tests.archive import Archive
 from tests.copies import MIDDLE, Series, copy_series
-from tests.running_node import Section
-from tests.small_models import volume_package
+from tests.running_node import Section, small_engines
 
 
 @pytest.fixture(scope="session")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Section:
-    """Settings of a node that serves one small CT model: here the node is killed, not the network judged."""
-    models = tmp_path_factory.mktemp("models")
-    volume_package(models, patch=(24, 96, 96))
-    return {"folders": [str(models)], "models": ["tiny-ct"]}
+    """Settings of a node that serves small models: here the node is killed, not a network judged."""
+    return small_engines(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
