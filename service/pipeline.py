@@ -15,7 +15,7 @@ import structlog
 from engines.package import ModelPackage
 from engines.types import Findings, Image
 from service.deliver.scu import send, sendable
-from service.errors import ConfigurationError, Quarantined
+from service.errors import ConfigurationError, Quarantined, Rejected
 from service.handover import load_findings, load_item, save_findings, save_item
 from service.ledger.ledger import ASSEMBLE, DELIVER, ENCODE, INFER, Job, Ledger, NextJob, ResultRecord
 from service.results.encode import encode
@@ -121,7 +121,10 @@ class Pipeline:
             for record in self._ledger.results(job.series.key)
             if (record.item, record.model) == (job.item, job.model)
         ]
-        send(destination, self._settings.node.ae_title, [sendable(record.result.path) for record in records])
+        files = [sendable(record.result.path) for record in records]
+        refusals = {answer.refusal for answer in send(destination, self._settings.node.ae_title, files)} - {""}
+        if refusals:
+            raise Rejected("; ".join(sorted(refusals)))
         sent = tuple(replace(record, status="sent", archive=destination.name) for record in records)
         return Outcome(f"{len(sent)} objects sent to {destination.name}", results=sent)
 

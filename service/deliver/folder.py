@@ -17,47 +17,47 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Report:
-    """How many files the peer has taken, and which were not DICOM, with the reason."""
+    """How many files the peer has taken; which it has not, or were no DICOM, with the reason."""
 
     sent: int
     skipped: tuple[tuple[Path, str], ...]
 
 
 def send_folder(path: Path, destination: Destination, calling_ae_title: str, console: Console) -> Report:
-    """Send all DICOM files of a folder and below; what was sent before a broken association is not sent again.
+    """Send all DICOM files of a folder and below; what was answered before a broken association is not sent again.
 
     Raises
     ------
     ArchiveUnavailable
         The peer cannot be reached, or the association broke several times.
     Rejected
-        The peer rejects the association, or refuses objects for good (after all others were sent).
+        The peer rejects the association, or takes none of the SOP classes.
     """
-    waiting: dict[str, Sendable] = {}
+    waiting: dict[Path, Sendable] = {}
     skipped: list[tuple[Path, str]] = []
     for file in _files(path):
         try:
-            found = sendable(file)
-            waiting[str(found.path)] = found
+            waiting[file] = sendable(file)
         except Rejected as error:
             skipped.append((file, str(error)))
-    total = len(waiting)
+    sent = 0
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(f"to {destination.ae_title}", total=total)
-
-        def sent(file: Sendable, _status: int) -> None:
-            del waiting[str(file.path)]
-            progress.advance(task)
-
+        task = progress.add_task(f"to {destination.ae_title}", total=len(waiting))
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                send(destination, calling_ae_title, list(waiting.values()), sent)
+                for answer in send(destination, calling_ae_title, list(waiting.values())):
+                    del waiting[answer.file.path]
+                    progress.advance(task)
+                    if answer.refusal:
+                        skipped.append((answer.file.path, answer.refusal))
+                    else:
+                        sent += 1
                 break
             except ArchiveUnavailable:
                 if attempt == ATTEMPTS:
                     raise
                 time.sleep(attempt)
-    return Report(total - len(waiting), tuple(skipped))
+    return Report(sent, tuple(skipped))
 
 
 def _files(path: Path) -> Iterator[Path]:

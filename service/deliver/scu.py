@@ -1,12 +1,13 @@
 """The Storage SCU (PS3.4 B): files to a peer over one association, each with its answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pydicom
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
@@ -39,44 +40,31 @@ def sendable(path: Path) -> Sendable:
         raise Rejected("not a DICOM file with file meta information (PS3.10)") from error
 
 
-def send(
-    destination: Destination,
-    calling_ae_title: str,
-    files: Sequence[Sendable],
-    sent: Callable[[Sendable, int], None] = lambda _file, _status: None,
-) -> None:
-    """Send all files, bit for bit in their own transfer syntax.
+@dataclass(frozen=True)
+class Answer:
+    """What the peer said to one file; ``refusal`` is empty where it has taken it (perhaps with a warning, 0xBnnn)."""
 
-    Parameters
-    ----------
-    sent
-        Called after each answer with its status (PS3.7 annex C); a warning (0xBnnn) counts as success.
+    file: Sendable
+    refusal: str
+
+
+def send(destination: Destination, calling_ae_title: str, files: Sequence[Sendable]) -> Iterator[Answer]:
+    """Send all files, bit for bit in their own transfer syntax, and give each answer as it comes.
 
     Raises
     ------
     ArchiveUnavailable
         The peer cannot be reached, is out of resources (0xA7nn), or the association broke. Sending all again is safe.
     Rejected
-        The peer rejects the association, or refuses an object for good.
+        The peer rejects the association, or takes none of the SOP classes.
     """
     waiting = list(files)
-    refused: list[str] = []
     while waiting:
         batch, contexts = _batch(waiting)
         with _associate(destination, calling_ae_title, contexts) as association:
             for file in batch:
-                status = _store(association, destination, file)
-                if status is None:
-                    refused.append(
-                        f"{pydicom.uid.UID(file.sop_class_uid).name}: not accepted by {destination.ae_title}"
-                    )
-                elif status == 0 or 0xB000 <= status <= 0xBFFF:
-                    sent(file, status)
-                else:
-                    refused.append(f"{pydicom.uid.UID(file.sop_class_uid).name}: refused with status 0x{status:04X}")
+                yield Answer(file, _store(association, destination, file))
         waiting = waiting[len(batch) :]
-    if refused:
-        raise Rejected(f"{destination.name} ({destination.ae_title}): " + "; ".join(sorted(set(refused))))
 
 
 def echo(destination: Destination, calling_ae_title: str) -> None:
@@ -122,6 +110,9 @@ class _associate:  # noqa: N801 (a context manager that reads as a verb)
             if primitive is not None and primitive.result == 0x02:
                 raise ArchiveUnavailable(f"{where} rejects the association for now: {reason}")
             raise Rejected(f"{where} rejects the association: {reason}; it must know the AE title {self._ae.ae_title}")
+        if association.rejected_contexts and not association.accepted_contexts:
+            classes = sorted({UID(str(context.abstract_syntax)).name for context in association.rejected_contexts})
+            raise Rejected(f"{where} takes none of: {', '.join(classes)}")
         if not association.is_established:
             raise ArchiveUnavailable(f"{where} {_PEER_DOWN}")
         _keep_responses(association)
@@ -133,12 +124,14 @@ class _associate:  # noqa: N801 (a context manager that reads as a verb)
             self._association.release() if kind is None else self._association.abort()
 
 
-def _store(association: Association, destination: Destination, file: Sendable) -> int | None:
+def _store(association: Association, destination: Destination, file: Sendable) -> str:
+    """Send one file; return why it was refused for good, or nothing (status codes: PS3.4 table B.2-1)."""
     _config.STORE_SEND_CHUNKED_DATASET = True  # otherwise the file would be parsed and encoded again, not sent as it is
+    sop_class = UID(file.sop_class_uid).name
     try:
         answer = association.send_c_store(file.path)
     except ValueError:  # no accepted presentation context
-        return None
+        return f"{sop_class} is not accepted by {destination.ae_title}"
     except (AttributeError, RuntimeError) as error:
         raise ArchiveUnavailable(f"{destination.name}: the association ended while sending") from error
     if "Status" not in answer:
@@ -146,7 +139,9 @@ def _store(association: Association, destination: Destination, file: Sendable) -
     status = int(answer.Status)
     if status & 0xFF00 == 0xA700:
         raise ArchiveUnavailable(f"{destination.name}: out of resources (0x{status:04X})")
-    return status
+    if status == 0 or 0xB000 <= status <= 0xBFFF:
+        return ""
+    return f"{sop_class} is refused by {destination.ae_title} with status 0x{status:04X}"
 
 
 def _keep_responses(association: Association) -> None:

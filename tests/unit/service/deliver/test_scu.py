@@ -44,9 +44,8 @@ def test_files_arrive_unchanged_in_their_own_transfer_syntax(
         shared_data / "dicom" / "cr" / name for name in ("wg04_RG3_JLSL.dcm", "wg04_RG3_RLE.dcm", "wg04_RG1_J2KI.dcm")
     ]
     files += sorted((shared_data / "dicom" / "ct_cip64_79slices").iterdir())
-    answers: list[int] = []
-    send(destination, "TEST", [sendable(file) for file in files], lambda _file, status: answers.append(status))
-    assert answers == [0] * len(files)
+    answers = list(send(destination, "TEST", [sendable(file) for file in files]))
+    assert [(answer.file.path, answer.refusal) for answer in answers] == [(file, "") for file in files]
     arrived = {str(pydicom.dcmread(file).SOPInstanceUID): file for file in received.iterdir()}
     for file in files:
         source = pydicom.dcmread(file)
@@ -74,7 +73,7 @@ def test_a_folder_is_sent_and_what_is_no_dicom_is_told(
     ]
 
 
-def test_a_sop_class_that_the_peer_does_not_take_is_refused_after_the_others_were_sent(
+def test_a_sop_class_that_the_peer_does_not_take_is_refused_while_the_others_are_taken(
     storescp: tuple[Destination, Path], phantom_xray: Path, tmp_path: Path
 ) -> None:
     destination, received = storescp
@@ -82,6 +81,9 @@ def test_a_sop_class_that_the_peer_does_not_take_is_refused_after_the_others_wer
     private = pydicom.dcmread(file)
     private.SOPClassUID = private.file_meta.MediaStorageSOPClassUID = "1.2.826.0.1.3680043.8.498.1"
     private.save_as(tmp_path / "private.dcm")
-    with pytest.raises(Rejected, match=r"not accepted by ARCHIVE|refused"):
-        send(destination, "TEST", [sendable(tmp_path / "private.dcm"), sendable(file)])
+    files = [sendable(tmp_path / "private.dcm"), sendable(file)]
+    refusals = [answer.refusal for answer in send(destination, "TEST", files)]
+    assert refusals == ["1.2.826.0.1.3680043.8.498.1 is not accepted by ARCHIVE", ""]
     assert len(list(received.iterdir())) == 1
+    with pytest.raises(Rejected, match=r"takes none of: 1\.2\.826"):
+        list(send(destination, "TEST", files[:1]))
