@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -187,6 +189,23 @@ def demo(
     from service.demo.run import run_demo
 
     raise typer.Exit(0 if run_demo(study, out, timeout, as_json) else 1)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(context: typer.Context, name: Annotated[str, typer.Argument(help="A module of benchmarks/.")]) -> None:
+    """Measure speed and memory; --json ends with one line for programs. Needs a checkout of the repository."""
+    checkout = Path(__file__).resolve().parents[1]
+    known = sorted(path.stem for path in (checkout / "benchmarks").glob("*.py") if path.stem not in _NO_BENCHMARK)
+    if name not in known:
+        raise ConfigurationError(
+            f"no benchmark {name!r}; there are: {', '.join(known) or 'none outside of a checkout'}"
+        )
+    command = [sys.executable, "-m", f"benchmarks.{name}", *context.args]
+    raise typer.Exit(subprocess.run(command, cwd=checkout, check=False).returncode)
+
+
+_NO_BENCHMARK = ("__init__", "report")
+"""Modules of ``benchmarks`` that are parts of others."""
 
 
 def main() -> None:
