@@ -84,6 +84,8 @@ def run_demo(study: Path | None, out: Path, timeout: float, as_json: bool) -> bo
             )
             _wait_until_up(archive, serving, folder, f"http://127.0.0.1:{ports['http']}/health")
         report = send_folder(study, archive, "MODALITY", console)
+        if not report.sent:
+            raise DemoFailed(f"{study}: no DICOM file in it or below it; name another folder")
         console.print(f"{report.sent} instances lie in the archive; it forwards them to the node")
         send_folder(study, node, ARCHIVE, console)
         spool = Spool(folder / "spool")
