@@ -1,0 +1,152 @@
+"""The ``wetread`` command as an operator uses it: ``init``, ``check``, ``send``, ``jobs``."""
+
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.settings import TEMPLATE, load
+from tests.archive import Archive
+from tests.copies import Series, copy_series
+from tests.running_node import SENDER, RunningNode, Section, command, free_ports, small_engines, write_config
+from tests.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Section:
+    return small_engines(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def away() -> Archive:
+    """An archive that is not there yet."""
+    return Archive(free_ports(1)[0])
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory, away: Archive, engines: Section) -> Iterator[RunningNode]:
+    with RunningNode(
+        tmp_path_factory.mktemp("node"), away.destination, models=(), sections={"engines": engines}
+    ) as node:
+        yield node
+
+
+@pytest.fixture
+def xray(tmp_path: Path, phantom_xray: Path) -> Series:
+    return copy_series(phantom_xray, tmp_path / "xray")
+
+
+def answer(*arguments: str | Path) -> Any:
+    """What a command prints for programs."""
+    done = command(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_init_writes_a_commented_configuration_that_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "wetread.toml"
+    assert command("init", path, "--spool", tmp_path / "spool").returncode == 0
+    assert path.read_text() == TEMPLATE.replace("{spool}", str(tmp_path / "spool"))
+    assert load(path).spool.path == tmp_path / "spool"
+    assert tomllib.loads(path.read_text())["node"]["host"] == "127.0.0.1", "safe by default"
+
+
+def test_init_leaves_an_existing_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "wetread.toml"
+    path.write_text("# mine")
+    done = command("init", path)
+    assert done.returncode == 1
+    assert "exists and is left alone" in done.stderr
+    assert path.read_text() == "# mine"
+
+
+def test_check_says_what_is_right_and_exits_with_0(tmp_path: Path, engines: Section) -> None:
+    with Archive() as archive:
+        config = RunningNode(tmp_path, archive.destination, sections={"engines": engines}).config
+        said = command("check", "--config", config)
+        told = answer("check", "--config", config)
+    assert said.returncode == 0, said.stdout
+    assert "answers C-ECHO" in said.stdout
+    assert told["ok"]
+    assert all(line["ok"] for line in told["lines"])
+    assert {"archive pacs", "spool", "model tiny-ct", "model tiny-cxr"} <= {line["what"] for line in told["lines"]}
+
+
+def test_check_says_everything_that_is_wrong_and_exits_with_1(tmp_path: Path, away: Archive, engines: Section) -> None:
+    (tmp_path / "a-file").touch()
+    sections = {"engines": {**engines, "models": ["tiny-mr"]}, "spool": {"path": str(tmp_path / "a-file" / "spool")}}
+    config = RunningNode(tmp_path, away.destination, sections=sections).config
+    done = command("check", "--config", config, "--json")
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert not told["ok"]
+    wrong = {line["what"]: line["finding"] for line in told["lines"] if not line["ok"]}
+    assert set(wrong) == {"archive pacs", "spool", "models"}
+    assert "archives.pacs: " in wrong["archive pacs"]
+    assert "spool.path = " in wrong["spool"]
+    assert "engines.models = ['tiny-mr']: no such model; there are" in wrong["models"]
+
+
+def test_check_names_a_wrong_key_with_its_value_and_the_known_ones(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "wetread.toml", {"senders.CT1": {"archiv": "pacs"}, "node": {"port": 70000}})
+    done = command("check", "--config", config, "--json")
+    assert done.returncode == 1
+    findings = [line["finding"] for line in json.loads(done.stdout)["lines"]]
+    assert any("senders.CT1.archiv = 'pacs': no such key; remove it or use one of: archive" in one for one in findings)
+    assert any("node.port = 70000: " in one for one in findings)
+
+
+def test_send_sends_a_folder_and_says_what_it_skipped(node: RunningNode, xray: Series) -> None:
+    folder = xray.files[0].parent
+    (folder / "notes.txt").write_text("no DICOM")
+    to = node.destination
+    done = command("send", folder, to.host, str(to.port), to.ae_title, "--calling", SENDER)
+    assert done.returncode == 0, done.stderr
+    assert "1 sent, 1 skipped" in done.stdout
+    assert "notes.txt: not a DICOM file" in done.stdout
+    assert node.jobs(xray.uid)
+
+
+def test_send_as_a_stranger_ends_with_the_reason(node: RunningNode, xray: Series) -> None:
+    to = node.destination
+    done = command("send", xray.files[0], to.host, str(to.port), to.ae_title, "--calling", "STRANGER")
+    assert done.returncode == 1
+    assert "must know the AE title STRANGER" in done.stderr
+
+
+def test_jobs_shows_cancels_and_retries_what_waits_for_an_archive(
+    node: RunningNode, away: Archive, xray: Series
+) -> None:
+    def waiting() -> dict[str, Any] | None:
+        return next((job for job in node.jobs(xray.uid, "deliver") if job["state"] == "ready" and job["note"]), None)
+
+    node.send(xray.files)
+    deliver = eventually(waiting, "the delivery waits")
+    number, series = str(deliver["id"]), deliver["series"]
+    config = ("--config", node.config)
+
+    listed = {job["id"]: job for job in answer("jobs", "list", "--series", series, *config)}
+    assert [job["stage"] for job in listed.values()] == ["receive", "assemble", "infer", "encode", "deliver"]
+    assert "start it, or correct host and port" in listed[deliver["id"]]["note"]
+    assert series in command("jobs", "list", *config).stdout
+
+    assert command("jobs", "cancel", number, *config).returncode == 0
+    assert [job["id"] for job in answer("jobs", "list", "--state", "cancelled", *config)] == [deliver["id"]]
+    refused = command("jobs", "cancel", number, *config)
+    assert refused.returncode == 1
+    assert f"job {number}: there is none, or it is ended already" in refused.stderr
+
+    with away:
+        assert command("jobs", "retry", number, *config).returncode == 0
+        node.ended(xray.uid)
+        shown = answer("jobs", "show", series[:8], *config)
+    assert {job["state"] for job in shown["jobs"]} == {"done"}
+    assert [(result["kind"], result["status"]) for result in shown["results"]] == [("SEG", "sent"), ("SR", "sent")]
+    assert {result["sop_instance_uid"] for result in shown["results"]} <= set(away.objects)
+    person = command("jobs", "show", series, *config).stdout
+    assert xray.uid in person
+    assert "tiny-cxr" in person
+    assert command("jobs", "show", "nothing", *config).returncode == 1
