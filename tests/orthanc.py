@@ -1,133 +1,146 @@
-"""A real Orthanc as a process of its own, in a folder of its own, that forwards what it gets to a node."""
+"""A real Orthanc as the archive, on free ports of the loopback interface."""
 
 import json
 import os
+import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any
 
 import httpx
-from pydicom import Dataset, dcmread
-from pydicom.filebase import DicomBytesIO
+import pytest
 
-from service.types import Destination
+from tests.conftest import REPO_ROOT
 from tests.running_node import free_ports
 from tests.validators import require_tool
 from tests.waiting import eventually
 
-FORWARD = Path(__file__).resolve().parents[1] / "deploy" / "forward.lua"
-STABLE_AGE = 2
-"""Seconds without a new instance after which Orthanc calls a study stable, and forwards it."""
+FORWARD_LUA = REPO_ROOT / "deploy" / "forward.lua"
 
 
+@dataclass(frozen=True)
 class Orthanc:
-    """Debian's Orthanc with ``deploy/forward.lua``; use it as a context manager, after `forward_to`.
+    """A running Orthanc: its AE title and DICOM port, and its REST interface."""
 
-    Parameters
-    ----------
-    folder
-        Where its configuration, its database and its log lie.
-    """
+    ae_title: str
+    dicom_port: int
+    rest: httpx.Client
 
-    def __init__(self, folder: Path) -> None:
-        self._program = require_tool("Orthanc")
-        self._folder = folder
-        port, self._http_port = free_ports(2)
-        self.destination = Destination("orthanc", "ORTHANC", "127.0.0.1", port)
-        self._node: Destination | None = None
+    def get(self, path: str, **parameters: Any) -> Any:
+        """The JSON answer to a REST request."""
+        answer = self.rest.get(path, params=parameters)
+        answer.raise_for_status()
+        return answer.json()
 
-    def forward_to(self, node: Destination) -> None:
-        """Name the node that studies are forwarded to and that may send."""
-        self._node = node
+    def post(self, path: str, content: object) -> Any:
+        """The JSON answer to a REST request with JSON."""
+        return self.rest.post(path, json=content).raise_for_status().json()
 
-    def __enter__(self) -> Self:
-        assert self._node is not None
-        node = {"AET": self._node.ae_title, "Host": self._node.host, "Port": self._node.port, "AllowStore": True}
-        config = {
-            "StorageDirectory": str(self._folder / "db"),
-            "IndexDirectory": str(self._folder / "db"),
-            "HttpPort": self._http_port,
-            "RemoteAccessAllowed": False,
-            "AuthenticationEnabled": False,
-            "DicomAet": self.destination.ae_title,
-            "DicomPort": self.destination.port,
-            "DicomCheckCalledAet": True,
-            "DicomAlwaysAllowStore": False,
-            "DicomModalities": {"wetread": node},
-            "LuaScripts": [str(FORWARD)],
-            "OverwriteInstances": True,
-            "StableAge": STABLE_AGE,
-            "JobsHistorySize": 1000,
-        }
-        (self._folder / "orthanc.json").write_text(json.dumps(config))
-        # DCMTK leaves Nagle's algorithm on: 40 ms for each instance without this
-        environment = {**os.environ, "TCP_NODELAY": "1"}
-        with (self._folder / "orthanc.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [self._program, self._folder / "orthanc.json"], stdout=log, stderr=log, env=environment
-            )
-        self._rest = httpx.Client(base_url=f"http://127.0.0.1:{self._http_port}", timeout=60)
-        eventually(self._answers, "Orthanc answers")
-        return self
+    def upload(self, *files: Path) -> None:
+        """Store files over REST."""
+        for file in files:
+            self.rest.post("/instances", content=file.read_bytes()).raise_for_status()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._rest.close()
-        self._process.terminate()
-        self._process.wait(60)
-
-    def _answers(self) -> bool:
-        assert self._process.poll() is None, (self._folder / "orthanc.log").read_text()
-        try:
-            return self._rest.get("/system").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def upload(self, path: Path) -> None:
-        """Store a file by REST."""
-        self._rest.post("/instances", content=path.read_bytes()).raise_for_status()
-
-    def instances(self, study_uid: str) -> list[str]:
-        """Orthanc's names of all instances of a study."""
-        query = {"Level": "Instance", "Query": {"StudyInstanceUID": study_uid}, "Limit": 0}
-        return cast(list[str], self._post("/tools/find", query))
+    def sop_instances(self, modality: str) -> list[str]:
+        """SOP Instance UIDs of what it holds of one modality."""
+        found = self.post("/tools/find", {"Level": "Instance", "Expand": True, "Query": {"Modality": modality}})
+        return [instance["MainDicomTags"]["SOPInstanceUID"] for instance in found]
 
     def count(self) -> int:
         """How many instances it holds in all."""
-        return int(self._get("/statistics")["CountInstances"])
+        return int(self.get("/statistics")["CountInstances"])
 
-    def fetch(self, instance: str, path: Path) -> Path:
-        """Write one instance, named by Orthanc's name, to a file."""
-        answer = self._rest.get(f"/instances/{instance}/file")
-        path.write_bytes(answer.raise_for_status().content)
-        return path
+    def instances(self, study_uid: str) -> list[str]:
+        """Orthanc's own names of all instances of a study."""
+        return list(self.post("/tools/find", {"Level": "Instance", "Query": {"StudyInstanceUID": study_uid}}))
 
-    def header(self, instance: str) -> Dataset:
-        """Read one instance without its pixels."""
-        content = self._rest.get(f"/instances/{instance}/file").raise_for_status().content
-        return dcmread(DicomBytesIO(content), stop_before_pixels=True)
+    def fetch(self, instance: str, target: Path) -> Path:
+        """Write one instance, named by Orthanc's own name, to a file."""
+        target.write_bytes(self.rest.get(f"/instances/{instance}/file").raise_for_status().content)
+        return target
 
-    def times_stable(self, study_uid: str) -> int:
-        """How often a study has become stable."""
-        [study] = self._post("/tools/find", {"Level": "Study", "Query": {"StudyInstanceUID": study_uid}})
-        changes: Sequence[Mapping[str, Any]] = self._get("/changes?limit=100000")["Changes"]
-        return sum(change["ChangeType"] == "StableStudy" and change["ID"] == study for change in changes)
-
-    def times_forwarded(self) -> int:
-        """How many jobs have sent something to the node."""
-        jobs: Sequence[Mapping[str, Any]] = self._get("/jobs?expand")
-        return sum(job["Type"] == "DicomModalityStore" for job in jobs)
+    def study(self, study_uid: str) -> str:
+        """Orthanc's own name of a study."""
+        [study] = self.post("/tools/find", {"Level": "Study", "Query": {"StudyInstanceUID": study_uid}})
+        return str(study)
 
     def forward(self, study_uid: str) -> None:
-        """Send a whole study to the node, as a person at its web interface would, and wait until it is sent."""
-        studies = self._post("/tools/find", {"Level": "Study", "Query": {"StudyInstanceUID": study_uid}})
-        self._post("/modalities/wetread/store", {"Resources": studies, "Synchronous": True})
+        """Send a whole study to the node, as a person would by the web interface, and wait until it is sent."""
+        self.post("/modalities/wetread/store", {"Resources": [self.study(study_uid)], "Synchronous": True})
 
-    def _get(self, path: str) -> Any:
-        return self._rest.get(path).raise_for_status().json()
+    def changes(self, kind: str, resource: str | None = None) -> int:
+        """How often something happened, for example ``StableStudy``, to one resource or in all."""
+        changes = self.get("/changes", limit=100_000)["Changes"]
+        return sum(change["ChangeType"] == kind and resource in (None, change["ID"]) for change in changes)
 
-    def _post(self, path: str, content: object) -> Any:
-        return self._rest.post(path, json=content).raise_for_status().json()
+    def jobs(self) -> list[dict[str, Any]]:
+        """Its jobs, each with ``Type`` and ``State``."""
+        return list(self.get("/jobs", expand=True))
+
+
+@contextmanager
+def running_orthanc(
+    folder: Path,
+    node_port: int,
+    *,
+    node_ae_title: str = "WETREAD",
+    ae_title: str = "ORTHANC",
+    dicom_port: int | None = None,
+    stable_seconds: int = 2,
+) -> Iterator[Orthanc]:
+    """Run Orthanc with our forwarding script, the node at ``node_port``; the test is skipped where there is none.
+
+    It listens on ``dicom_port``, or on a free one.
+    """
+    # Debian puts it where a user's PATH does not lead
+    program = require_tool(shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin") or "Orthanc")
+    folder.mkdir(parents=True, exist_ok=True)
+    free_port, http_port = free_ports(2)
+    dicom_port = dicom_port or free_port
+    configuration = folder / "orthanc.json"
+    configuration.write_text(
+        json.dumps(
+            {
+                "Name": "test",
+                "StorageDirectory": str(folder / "db"),
+                "IndexDirectory": str(folder / "db"),
+                "LuaScripts": [str(FORWARD_LUA)],
+                "Plugins": [],
+                "HttpPort": http_port,
+                "HttpBindAddresses": ["127.0.0.1"],
+                "AuthenticationEnabled": False,
+                "DicomAet": ae_title,
+                "DicomPort": dicom_port,
+                "DicomModalities": {"wetread": {"AET": node_ae_title, "Host": "127.0.0.1", "Port": node_port}},
+                "StableAge": stable_seconds,
+                "OverwriteInstances": True,
+                "JobsHistorySize": 1000,
+            }
+        )
+    )
+    log = folder / "orthanc.log"
+    with log.open("wb") as output:
+        # without TCP_NODELAY each instance would wait 40 ms for Nagle's algorithm
+        process = subprocess.Popen(
+            [program, configuration], stdout=output, stderr=output, env=os.environ | {"TCP_NODELAY": "1"}
+        )
+    with httpx.Client(base_url=f"http://127.0.0.1:{http_port}", trust_env=False, timeout=60) as rest:
+        orthanc = Orthanc(ae_title, dicom_port, rest)
+        try:
+            eventually(lambda: _answers(orthanc, process, log), "Orthanc answers")
+            yield orthanc
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _answers(orthanc: Orthanc, process: subprocess.Popen[bytes], log: Path) -> bool:
+    if process.poll() is not None:
+        pytest.fail(f"Orthanc ended with {process.returncode}:\n{log.read_text()[-2000:]}")
+    try:
+        return bool(orthanc.get("/system"))
+    except httpx.TransportError:
+        return False

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.deliver.scu import send as send_to
-from service.deliver.scu import sendable
+from service.deliver.scu import Sendable, sendable
 from service.errors import ArchiveUnavailable
 from tests.archive import Archive
 from tests.copies import Series, data_set_of
@@ -81,8 +81,8 @@ def test_a_node_killed_while_receiving_keeps_every_instance_that_it_acknowledged
 ) -> None:
     acknowledged: list[Path] = []
 
-    def answered(file: object, _status: int) -> None:
-        acknowledged.append(file.path)  # type: ignore[attr-defined]
+    def answered(file: Sendable, _status: int) -> None:
+        acknowledged.append(file.path)
         if len(acknowledged) == 20:
             node.process.kill()
 

@@ -18,12 +18,14 @@ from pydicom import Dataset
 
 from engines.package import SHIPPED_MODELS, load_packages
 from service.handover import load_findings, load_item
+from service.types import Destination
 from tests.integration.conftest import WrapAsDX
-from tests.orthanc import STABLE_AGE, Orthanc
-from tests.running_node import RunningNode
+from tests.orthanc import Orthanc, running_orthanc
+from tests.running_node import RunningNode, free_ports
 from tests.validators import dcentvfy_errors, dciodvfy_errors, dsrdump_text, segments, tid1500
 from tests.waiting import eventually
 
+STABLE_SECONDS = 2
 CT_FOLDER = "dicom/ct_nlst101287_toshiba_jpegls_plus_sybil_sr"
 CHEST_XRAYS = ("fo_CR-MONO1-10-chest_nopreamble", "wg04_RG1_J2KI.dcm")
 OTHER_XRAYS = ("wg04_RG2_JPLL.dcm", "txv_1.2.276.0.7230010.3..dcm")
@@ -101,9 +103,8 @@ def job(
     tmp_path_factory: pytest.TempPathFactory, shared_data: Path, real_xrays: dict[str, Path], wrap_as_dx: WrapAsDX
 ) -> Iterator[Job]:
     folder = tmp_path_factory.mktemp("main_job")
-    orthanc = Orthanc(folder)
-    node = RunningNode(folder, orthanc.destination, models=(), senders=[orthanc.destination.ae_title])
-    orthanc.forward_to(node.destination)
+    archive = Destination("orthanc", "ORTHANC", "127.0.0.1", free_ports(1)[0])
+    node = RunningNode(folder, archive, models=(), senders=[archive.ae_title])
     groups: list[tuple[Sequence[Path], tuple[str, ...]]] = [
         (sorted((shared_data / CT_FOLDER).glob("CT_*/*.dcm")), models_for("CT"))
     ]
@@ -114,24 +115,36 @@ def job(
     for name, jpeg in real_xrays.items():
         groups.append(([wrap_as_dx(jpeg, folder / f"{name}.dcm")], models_for("DX")))
     third_party_report = sorted((shared_data / CT_FOLDER).glob("SR_*/*.dcm"))
-    with node, orthanc:
-        for file in [*third_party_report, *(file for files, _ in groups for file in files)]:
-            orthanc.upload(file)
+    with (
+        node,
+        running_orthanc(
+            folder, node.destination.port, dicom_port=archive.port, stable_seconds=STABLE_SECONDS
+        ) as orthanc,
+    ):
+        orthanc.upload(*third_party_report, *(file for files, _ in groups for file in files))
         before = len(third_party_report) + sum(len(files) for files, _ in groups)
         sources = tuple(
             Source(pydicom.dcmread(files[0], stop_before_pixels=True), len(files), models) for files, models in groups
         )
         for source in sources:
             node.ended(source.series_uid)
-        for study in {source.study_uid for source in sources if source.models}:
-            eventually(lambda study=study: orthanc.times_stable(study) >= 2, "the results make the study stable again")  # type: ignore[misc]
+        eventually(lambda: all_are_stable_again(orthanc, sources), "the results make their studies stable again")
         # a loop would need this long to start: once more stable, forwarded, quiet
-        sleep(STABLE_AGE + 4)
+        sleep(STABLE_SECONDS + 4)
         results = tuple(fetched(orthanc, node, source, folder) for source in sources)
         yield Job(
             node, orthanc, sources, tuple(one for group in results for one in group),
-            before, orthanc.times_forwarded(), folder,
+            before, times_forwarded(orthanc), folder,
         )  # fmt: skip
+
+
+def all_are_stable_again(orthanc: Orthanc, sources: Sequence[Source]) -> bool:
+    studies = {orthanc.study(source.study_uid) for source in sources if source.models}
+    return all(orthanc.changes("StableStudy", study) >= 2 for study in studies)
+
+
+def times_forwarded(orthanc: Orthanc) -> int:
+    return sum(job["Type"] == "DicomModalityStore" for job in orthanc.jobs())
 
 
 def fetched(orthanc: Orthanc, node: RunningNode, source: Source, folder: Path) -> list[Result]:
@@ -139,9 +152,9 @@ def fetched(orthanc: Orthanc, node: RunningNode, source: Source, folder: Path) -
     models = {row["sop_instance_uid"]: row["model"] for row in node.results(source.series_uid)}
     found = []
     for name in orthanc.instances(source.study_uid):
-        header = orthanc.header(name)
+        path = orthanc.fetch(name, folder / f"{name}.dcm")
+        header = pydicom.dcmread(path, stop_before_pixels=True)
         if str(header.SOPInstanceUID) in models:
-            path = orthanc.fetch(name, folder / f"{name}.dcm")
             found.append(Result(source, models[str(header.SOPInstanceUID)], path, header))
     return found
 
@@ -186,7 +199,7 @@ def test_a_study_that_is_forwarded_again_by_hand_gives_nothing_new(job: Job) -> 
         return len(rows) >= len(job.sources) + carried and all(row["state"] == "done" for row in rows)
 
     eventually(carried_along_is_dealt_with, "the results that came along are stored")
-    sleep(STABLE_AGE + 4)
+    sleep(STABLE_SECONDS + 4)
     assert job.orthanc.count() == held
     assert job.node.results() == ledger
     known = {row["id"] for row in work}
@@ -288,7 +301,7 @@ def test_every_slice_that_a_segmentation_names_is_in_the_archive(job: Job) -> No
     for one in job.results:
         if one.header.Modality != "SEG":
             continue
-        held = {str(job.orthanc.header(name).SOPInstanceUID) for name in job.orthanc.instances(one.source.study_uid)}
+        held = set(job.orthanc.sop_instances(one.source.header.Modality))
         frames = one.header.PerFrameFunctionalGroupsSequence
         named = {
             str(source.ReferencedSOPInstanceUID)
