@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import httpx
 
-from service.deliver.scu import Sendable, send, sendable
+from service.deliver.scu import send, sendable
 from service.types import Destination
 from tests.small_models import volume_package, xray_package
 from tests.waiting import eventually
@@ -171,13 +171,8 @@ class RunningNode:
 
     def send(self, files: Sequence[Path], calling: str = SENDER) -> list[Path]:
         """Send files over one association; return those that were acknowledged, in order."""
-        acknowledged: list[Path] = []
-
-        def answered(file: Sendable, _status: int) -> None:
-            acknowledged.append(file.path)
-
-        send(self.destination, calling, [sendable(file) for file in files], answered)
-        return acknowledged
+        answers = send(self.destination, calling, [sendable(file) for file in files])
+        return [answer.file.path for answer in answers if not answer.refusal]
 
     def event(self, name: str, **fields: object) -> dict[str, Any]:
         """Wait for an event with these fields, and return it."""

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.deliver.scu import send as send_to
-from service.deliver.scu import Sendable, sendable
+from service.deliver.scu import send, sendable
 from service.errors import ArchiveUnavailable
 from tests.archive import Archive
 from tests.copies import Series, data_set_of
@@ -81,13 +80,14 @@ def test_a_node_killed_while_receiving_keeps_every_instance_that_it_acknowledged
 ) -> None:
     acknowledged: list[Path] = []
 
-    def answered(file: Sendable, _status: int) -> None:
-        acknowledged.append(file.path)
-        if len(acknowledged) == 20:
-            node.process.kill()
+    def send_until_it_is_killed() -> None:
+        for answer in send(node.destination, SENDER, [sendable(file) for file in series.files]):
+            acknowledged.append(answer.file.path)
+            if len(acknowledged) == 20:
+                node.process.kill()
 
     with pytest.raises(ArchiveUnavailable):
-        send_to(node.destination, SENDER, [sendable(file) for file in series.files], answered)
+        send_until_it_is_killed()
     node.wait()
     assert 20 <= len(acknowledged) < len(series.files), "the kill came too late to prove anything"
     assert the_state_of(node, "receive") == "running"
