@@ -176,6 +176,10 @@ def _operate(done: bool, job: int, success: str, failure: str) -> None:
     console.print(f"job {job} {success}")
 
 
+NOTHING: dict[str, object] = {"studies": [], "results": [], "quarantined": [], "seconds": {}}
+"""What a demo that could not be carried out has come to."""
+
+
 @app.command()
 def demo(
     study: Annotated[
@@ -188,7 +192,13 @@ def demo(
     """Show the whole job on this machine: an archive forwards a study, the node sends results back."""
     from service.demo.run import run_demo
 
-    raise typer.Exit(0 if run_demo(study, out, timeout, as_json) else 1)
+    try:
+        ok = run_demo(study, out, timeout, as_json)
+    except WetreadError as error:
+        if as_json:
+            print(json.dumps({"ok": False, "error": str(error)} | NOTHING))
+        raise
+    raise typer.Exit(0 if ok else 1)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

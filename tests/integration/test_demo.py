@@ -88,6 +88,8 @@ def test_a_demo_without_any_result_does_not_say_that_all_is_well(tmp_path: Path,
 
 def test_a_demo_of_a_folder_without_dicom_says_so(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
-    done = command("demo", "--out", tmp_path / "out", "--study", tmp_path / "study")
+    done, told = demo(tmp_path / "out", "--study", tmp_path / "study")
     assert done.returncode == 1
     assert "no DICOM file in it or below it" in done.stderr
+    assert (told["ok"], told["results"]) == (False, [])
+    assert "no DICOM file in it or below it" in told["error"]
