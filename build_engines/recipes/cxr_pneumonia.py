@@ -83,7 +83,7 @@ CARD = """\
 - **What it does**: gives the probabilities of *normal*, *pneumonia* and *viral pneumonia* for a frontal chest X-ray
   that was cropped to the lungs found by `cxr-lung`.
 - **Network**: MobileNetV2 (width 0.5) with shuffle attention (SA-Net), 224 × 224. The encoder started with the weights
-  of `cxr-lung`; no other weights were used.
+  of an early checkpoint of `cxr-lung`; no other weights were used.
 - **Training data**: 1543 frontal chest X-rays of at most 384 pixels a side. *Normal*: NIH ChestX-ray14 (346), Shenzhen
   (193), Montgomery (58). *Pneumonia*: NIH (351). *Viral pneumonia*, which here is COVID-19 in adults: COVID-CXNet
   (400), Hannover covid-19-image-repository (195).
