@@ -44,7 +44,7 @@ view = []
 minimum_slices = 20
 spacing_mm = [3.0, 3.0, 3.0]
 window = [-1000.0, 400.0]
-patch = [96, 128, 128]
+patch = [128, 176, 176]
 overlap = 0.25
 
 [output]
@@ -82,7 +82,8 @@ CARD = """\
 
 - **What it does**: outlines the left and the right lung on a chest CT series (two segments). Left is
   the patient's.
-- **Network**: a small 3D U-Net (2.4 million weights) on a 3 mm grid, patches of 96 × 128 × 128.
+- **Network**: a small 3D U-Net (2.4 million weights) on a 3 mm grid, patches of
+  128 × 176 × 176 (384 × 528 × 528 mm, so that a chest is one patch).
 - **Training data**: 4 chest CT with a lung mask each from LCTSC (The Cancer Imaging Archive, Lung CT Segmentation
   Challenge 2017, Yang et al., CC BY 3.0), at 256² and with HU in steps of 4; the mask was split into left and right by
   its two components. Strong augmentation: turn, size, dose, kernel, field of view, air in the lungs, nodules, bowel
