@@ -73,7 +73,7 @@ def run_demo(study: Path | None, out: Path, timeout: float, as_json: bool) -> bo
                 study = folder / "phantom"
                 write_chest_ct(study / "ct")
                 write_chest_xray(study / "xray")
-            console.print("The study is a phantom: the models see it as one, and what a classifier says of it is moot.")
+            console.print("The study is a phantom; what a classifier says of it means nothing.")
         archive, node, ports = _configure(folder)
         with console.status("Starting the archive and the node (models are loaded and verified)"):
             stack.enter_context(
