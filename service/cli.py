@@ -16,6 +16,7 @@ from build_engines.cli import app as engines_app
 from service import __version__
 from service.errors import ConfigurationError, WetreadError
 from service.ledger.ledger import STATES, Ledger
+from service.logs import configure, silence_libraries
 from service.operate import inspection
 from service.settings import TEMPLATE, LogSettings, load
 
@@ -63,8 +64,6 @@ def init(
 @app.command()
 def check(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Say in one screen what is right and what is wrong: configuration, spool, archives, models, ports."""
-    from service.logs import configure
-
     configure(LogSettings(format="console", level="error"))
     lines = list(inspection.inspect(config))
     if as_json:
@@ -80,7 +79,6 @@ def check(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 @app.command()
 def serve(config: Config = DEFAULT_CONFIG) -> None:
     """Run the node until SIGTERM or SIGINT, then drain it."""
-    from service.logs import configure
     from service.node import Node, notify_systemd
 
     settings = load(config)
@@ -220,6 +218,7 @@ _NO_BENCHMARK = ("__init__", "report")
 
 def main() -> None:
     """Run the command; an expected error ends it with a message instead of a traceback."""
+    silence_libraries()
     try:
         app()
     except WetreadError as error:

@@ -30,7 +30,10 @@ def configure(settings: LogSettings) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    # pynetdicom and pydicom name UIDs and header values in their own logs and warnings
+
+
+def silence_libraries() -> None:
+    """Keep pynetdicom and pydicom, which name UIDs and header values in their logs and warnings, from telling them."""
     for library in ("pynetdicom", "pydicom"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module=library)

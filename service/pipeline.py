@@ -84,7 +84,7 @@ class Pipeline:
             if not models:
                 notes.append("no model wants it: " + "; ".join(f"{name}: {why}" for name, why in reasons.items()))
         notes += self._leave_out(series, assembly.left_out)
-        return Outcome("; ".join(notes), tuple(next_jobs))
+        return Outcome("; ".join(dict.fromkeys(notes)), tuple(next_jobs))
 
     def infer(self, job: Job) -> Outcome:
         """Item and model to findings."""

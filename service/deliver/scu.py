@@ -30,14 +30,17 @@ class Sendable:
 
 
 def sendable(path: Path) -> Sendable:
-    """What must be negotiated to send a file. Raises `Rejected` where it is no DICOM file (PS3.10)."""
+    """What must be negotiated to send a file. Raises `Rejected` where it is no DICOM file (PS3.10), or has no UIDs."""
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
-        return Sendable(
+        file = Sendable(
             path, str(header.SOPClassUID), str(header.SOPInstanceUID), str(header.file_meta.TransferSyntaxUID)
         )
     except (InvalidDicomError, AttributeError, OSError, ValueError, KeyError) as error:
         raise Rejected("not a DICOM file with file meta information (PS3.10)") from error
+    if not (file.sop_class_uid and file.sop_instance_uid):
+        raise Rejected("SOPClassUID or SOPInstanceUID is empty: no peer could tell which instance it is")
+    return file
 
 
 @dataclass(frozen=True)

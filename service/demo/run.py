@@ -85,7 +85,8 @@ def run_demo(study: Path | None, out: Path, timeout: float, as_json: bool) -> bo
             _wait_until_up(archive, serving, folder, f"http://127.0.0.1:{ports['http']}/health")
         report = send_folder(study, archive, "MODALITY", console)
         if not report.sent:
-            raise DemoFailed(f"{study}: no DICOM file in it or below it; name another folder")
+            why = "; ".join(dict.fromkeys(reason for _, reason in report.skipped))
+            raise DemoFailed(f"{study}: no DICOM file in it or below it that can be sent; name another folder. {why}")
         console.print(f"{report.sent} instances lie in the archive; it forwards them to the node")
         send_folder(study, node, ARCHIVE, console)
         spool = Spool(folder / "spool")
@@ -208,9 +209,12 @@ def _watch(ledger: Ledger, console: Console, node: subprocess.Popen[bytes], fold
                         progress.remove_task(bars.pop(old))
                     label = f"{job.series.modality} {job.series.key[:6]} {job.model or 'series'}"
                     bars[name] = progress.add_task(label, total=len(STAGES), stage="")
+                mark = {DONE: " ✓", DEAD: " ✗"}.get(job.state, "")
                 step = STAGES.index(job.stage) + (job.state == DONE)
-                progress.update(bars[name], completed=step, stage=job.stage if job.state != DONE else f"{job.stage} ✓")
+                progress.update(bars[name], completed=step, stage=job.stage + mark)
             if jobs and not any(job.state in (READY, RUNNING) for job in jobs):
+                for bar in bars.values():
+                    progress.update(bar, completed=len(STAGES))
                 return True
             if node.poll() is not None:
                 raise DemoFailed(f"the node ended; {folder / 'node.log'} says why")

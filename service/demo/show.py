@@ -65,11 +65,12 @@ def show(console: Console, shown: Shown) -> None:
         console.print(f"not sent: {file.name}: {reason}", soft_wrap=True)
     for entry in shown.quarantined:
         console.print(f"[yellow]quarantined[/] series {entry.series[:6]}: {entry.reason}", soft_wrap=True)
-    console.print(
-        "[green]Every expected result arrived and passed the self-check.[/]"
-        if ok
-        else "[red]Not every expected result arrived.[/]"
-    )
+    if ok:
+        console.print("[green]Every expected result arrived and passed the self-check.[/]")
+    elif not arrived:
+        console.print("[red]No result came back: no model could run on any series of this study.[/]")
+    else:
+        console.print("[red]Not every expected result arrived.[/]")
     console.print(
         f"archive   {folder / 'archive'}\nspool     {folder / 'spool'}\nlogs      {folder / 'node.log'}", soft_wrap=True
     )

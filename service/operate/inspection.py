@@ -1,6 +1,8 @@
 """What an operator asks for: is this configuration right, what is in the ledger."""
 
+import json
 import socket
+import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,8 +43,11 @@ def inspect(config: Path) -> Iterator[Line]:
     yield Line(True, "configuration", f"{config} is valid")
     yield from _senders(settings)
     yield _spool(settings)
-    yield _port("node.port", settings.node.host, settings.node.port)
-    yield _port("http.port", settings.http.host, settings.http.port)
+    if version := _running(settings):
+        yield Line(True, "node", f"a wetread node ({version}) runs with these ports")
+    else:
+        yield _port("node.port", settings.node.host, settings.node.port)
+        yield _port("http.port", settings.http.host, settings.http.port)
     for name, archive in settings.archives.items():
         try:
             echo(Destination(name, archive.ae_title, archive.host, archive.port), settings.node.ae_title)
@@ -77,6 +82,15 @@ def _spool(settings: Settings) -> Line:
         "spool",
         f"spool.path = {settings.spool.path}: {free:.1f} GB free" + ("" if free > 1 else "; make room"),
     )
+
+
+def _running(settings: Settings) -> str | None:
+    """The version of the node that serves ``/health`` where this one would, if there is one."""
+    try:
+        with urllib.request.urlopen(f"http://{settings.http.host}:{settings.http.port}/health", timeout=2) as answer:
+            return str(json.load(answer)["version"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _port(key: str, host: str, port: int) -> Line:

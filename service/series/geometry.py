@@ -13,7 +13,9 @@ SAME_POSITION_MM = 0.01
 TILT_MM = 0.1
 """How far a slice may lie beside the normal through the first one."""
 UNEVEN = 0.05
-"""How far a gap may differ from the median gap, as a fraction of it."""
+"""How far a gap may differ from the median gap, as a fraction of it ..."""
+ROUNDING_MM = 0.11
+"""... or in mm, whichever is more: scanners round positions to a tenth of a millimetre."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,16 +82,18 @@ def affine_of(planes: list[Plane]) -> Affine:
         raise Quarantined(
             f"{count} slices lie at the position of another one (phases, time points); send one stack a series"
         )
-    if wide := [index for index, gap in enumerate(gaps) if gap > typical * (1 + UNEVEN)]:
-        missing = sum(round(gaps[index] / typical) - 1 for index in wide)
-        where = ", ".join(f"after slice {index + 1} ({gaps[index]:.2f} mm)" for index in wide[:3])
-        if missing:
-            raise Quarantined(
-                f"{missing} slices are missing, {where}, spacing {typical:.2f} mm; send the series again, whole"
-            )
-    if np.abs(gaps - typical).max() > typical * UNEVEN:
+    allowed = max(UNEVEN * typical, ROUNDING_MM)
+    wide = np.flatnonzero(gaps > typical + allowed)
+    multiples = np.round(gaps / typical)
+    if np.abs(gaps - multiples * typical).max() > allowed:
         raise Quarantined(
             f"uneven slice spacing, {gaps.min():.2f} to {gaps.max():.2f} mm; send a reconstruction with one spacing"
+        )
+    if wide.size:
+        where = ", ".join(f"after slice {index + 1} ({gaps[index]:.2f} mm)" for index in wide[:3])
+        raise Quarantined(
+            f"{int((multiples - 1).sum())} slices are missing, {where}, spacing {typical:.2f} mm; "
+            "send the series again, whole"
         )
     step = (positions[-1] - positions[0]) / (len(planes) - 1)
     beside = step * (len(planes) - 1) - (along[-1] - along[0]) * planes[0].normal

@@ -61,6 +61,7 @@ def test_slices_in_any_order_and_orientation_give_the_affine_that_they_were_made
         ([0, 1, 2, 7, 8, 9], "4 slices are missing"),
         ([0, 1, 1, 2, 3], "lie at the position of another one"),
         ([0, 1.0, 2.2, 3.0, 4.2], "uneven slice spacing, 0.80 to 1.20 mm"),
+        ([0, 4, 8, 12, 19, 26, 33], "uneven slice spacing, 4.00 to 7.00 mm"),
         ([0], "single slice"),
     ],
 )
@@ -68,6 +69,12 @@ def test_what_is_no_even_stack_is_refused_with_the_reason(positions: list[float]
     planes = [plane([0, 0, z], AXIAL, [1, 1]) for z in positions]
     with pytest.raises(Quarantined, match=message):
         affine_of(planes)
+
+
+@pytest.mark.parametrize("spacing", [0.625, 0.75, 1.25, 2.0])
+def test_positions_that_the_scanner_has_rounded_to_a_tenth_are_even(spacing: float) -> None:
+    planes = [plane([0, 0, round(spacing * k, 1)], AXIAL, [1, 1]) for k in range(41)]
+    np.testing.assert_allclose(affine_of(planes)[2, 0], spacing, atol=1e-9)
 
 
 def test_a_gantry_tilt_is_refused_with_its_angle() -> None:
