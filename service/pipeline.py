@@ -119,7 +119,7 @@ class Pipeline:
         records = [
             record
             for record in self._ledger.results(job.series.key)
-            if (record.item, record.model) == (job.item, job.model)
+            if (record.item, record.model, record.status) == (job.item, job.model, "encoded")
         ]
         files = [sendable(record.result.path) for record in records]
         refusals = {answer.refusal for answer in send(destination, self._settings.node.ae_title, files)} - {""}
