@@ -1,4 +1,5 @@
 import os
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from onnx import helper
 
 from build_engines.compile import BuildError, build
+from build_engines.graph import load_graph, to_half
 from engines.errors import RuntimeUnavailable
 from engines.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import RuntimeSettings, create_engine
@@ -50,10 +52,28 @@ def test_an_engine_for_one_gpu_says_which_in_its_name(
     assert f"-{capability}-fp16" in path.name
 
 
-def test_the_precision_reaches_the_compiler(rtx_version: str, tmp_path: Path) -> None:
-    package = load_package(SHIPPED_MODELS / "ct-lung")
-    full, half = (build(package, "rtx", precision, tmp_path).stat().st_size for precision in ("fp32", "fp16"))
-    assert half < full
+@pytest.mark.parametrize("folder", sorted(SHIPPED_MODELS.glob("*/")), ids=lambda folder: folder.name)
+def test_half_precision_reaches_the_convolutions_and_spares_the_softmax(rtx_version: str, folder: Path) -> None:
+    graph = load_graph(load_package(folder))
+    full, half = parsed_precisions(graph), parsed_precisions(to_half(graph))
+    assert full["CONVOLUTION"] == {"FLOAT"}
+    assert half["CONVOLUTION"] == {"HALF"}
+    assert full["SOFTMAX"] == half["SOFTMAX"] == {"FLOAT"}
+
+
+def parsed_precisions(graph: onnx.ModelProto) -> dict[str, set[str]]:
+    """The types of what each kind of layer gives, in the network as TensorRT has parsed it."""
+    trt = load_tensorrt("rtx")
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(graph.SerializeToString())
+    precisions: dict[str, set[str]] = defaultdict(set)
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        precisions[layer.type.name].add(layer.get_output(0).dtype.name)
+    return precisions
 
 
 def test_progress_is_told_by_phase_and_ends_complete(rtx_version: str, package: ModelPackage, tmp_path: Path) -> None:
