@@ -134,7 +134,8 @@ def jobs_list(
     if as_json:
         print(json.dumps([inspection.as_json(job) for job in found]))
     else:
-        console.print(inspection.jobs_table(found))
+        for line in inspection.jobs_view(found):
+            console.print(line)
 
 
 @jobs_app.command("show")
@@ -153,7 +154,7 @@ def jobs_show(
                           "results": [inspection.result_as_json(result) for result in results]}))  # fmt: skip
     else:
         for line in inspection.series_view(found, results):
-            console.print(line)
+            console.print(line, soft_wrap=isinstance(line, str))
 
 
 @jobs_app.command("retry")

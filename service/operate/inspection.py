@@ -5,18 +5,20 @@ import socket
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from engines.engine_set import open_engines
 from service.deliver.scu import echo
 from service.errors import ConfigurationError, WetreadError
-from service.ledger.ledger import Job, ResultRecord
+from service.ledger.ledger import READY, Job, ResultRecord
 from service.node import runtime_settings, served_packages
 from service.settings import Settings, load
 from service.spool import Spool
@@ -130,35 +132,44 @@ def _models(settings: Settings) -> Iterator[Line]:
             yield Line(False, f"model {name}", str(error))
 
 
-def jobs_table(jobs: Sequence[Job]) -> Table:
-    """The jobs, one a row."""
-    table = Table("job", "series", "modality", "item", "model", "stage", "state", "tries", "seconds", "since", "note")
-    colours = {"done": "green", "dead": "red", "running": "yellow", "cancelled": "dim"}
-    for job in jobs:
-        state = f"[{colours[job.state]}]{job.state}[/]" if job.state in colours else job.state
-        seconds = "" if job.seconds is None else f"{job.seconds:.2f}"
-        since = datetime.fromtimestamp(job.created_at, UTC).strftime("%m-%d %H:%M:%S")
-        table.add_row(
-            str(job.id), job.series.key, job.series.modality, job.item, job.model, job.stage, state,
-            str(job.attempts), seconds, since, escape(job.note),
-        )  # fmt: skip
-    return table
+STATE_STYLES = {"done": "green", "dead": "red", "running": "yellow", "cancelled": "dim"}
+
+
+def jobs_view(jobs: Sequence[Job]) -> Iterator[RenderableType]:
+    """The jobs, grouped by series."""
+    for series in dict.fromkeys(job.series for job in jobs):
+        mine = [job for job in jobs if job.series == series]
+        yield f"[bold]{series.key}[/] {series.modality} from {escape(series.sender)}, {_moment(mine[0].created_at)}"
+        table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
+        for _ in range(5):
+            table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for job in mine:
+            state = Text(job.state, style=STATE_STYLES.get(job.state, ""))
+            spent = "" if job.seconds is None else f"{job.seconds:.1f} s"
+            table.add_row(str(job.id), job.stage, job.model, state, spent, Text(_note(job)))
+        yield Padding(table, (0, 0, 0, 2))
 
 
 def series_view(jobs: Sequence[Job], results: Sequence[ResultRecord]) -> Iterator[RenderableType]:
-    """All that is known of one series."""
+    """All that is known of one series, or of several whose keys begin alike."""
+    yield from jobs_view(jobs)
     for series in dict.fromkeys(job.series for job in jobs):
-        yield f"series {series.key}: {series.modality} from {series.sender}"
-        yield f"  study  {series.study_uid}"
-        yield f"  series {series.series_uid}"
-    yield jobs_table(jobs)
-    table = Table("result", "model", "SOP Instance UID", "status", "archive", "file")
+        yield f"study   {series.study_uid}\nseries  {series.series_uid}"
     for record in results:
-        result = record.result
-        table.add_row(
-            result.kind, record.model, result.sop_instance_uid, record.status, record.archive, str(result.path)
-        )
-    yield table
+        result, where = record.result, f"{record.status} to {record.archive}" if record.archive else record.status
+        yield f"{result.kind:7} {result.sop_instance_uid}\n        {record.model}, {where}, {result.path}"
+
+
+def _note(job: Job) -> str:
+    if job.state == READY and job.attempts:
+        return f"try {job.attempts + 1} at {_moment(job.run_at)}: {job.note}"
+    return job.note
+
+
+def _moment(seconds: float) -> str:
+    """Local time, for an operator."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def as_json(job: Job) -> dict[str, Any]:
