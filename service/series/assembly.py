@@ -144,6 +144,10 @@ def assemble(files: Sequence[Path], threads: int = 2) -> Assembly:
             volume, others = _volume(slices)
         except Quarantined as error:
             raise NoVolume(str(error), tuple(left_out)) from None
+        if unusable := sum(one.faulty for one in left_out):
+            # at the end of a series a missing slice leaves no gap, so the reader has to be told
+            note = f"{unusable} images of the series could not be used; the volume may be incomplete."
+            volume = replace(volume, notes=(*volume.notes, note))
         items.append(volume)
         left_out.extend(others)
     return Assembly(tuple(items), tuple(left_out))

@@ -120,6 +120,7 @@ def test_a_truncated_slice_is_left_out_and_the_gap_is_told(phantom_ct: Path, tmp
     files[0].write_bytes(files[0].read_bytes()[:-1000])
     assembly = assemble([files[0], *files[1:50]])
     assert assembly.items[0].facts.slices == 49
+    assert assembly.items[0].notes == ("1 images of the series could not be used; the volume may be incomplete.",)
     assert assembly.left_out[0].faulty
     assert "truncated" in assembly.left_out[0].reason
 
