@@ -24,6 +24,10 @@ RECEIVE, ASSEMBLE, INFER, ENCODE, DELIVER = STAGES = ("receive", "assemble", "in
 READY, RUNNING, DONE, DEAD, CANCELLED = STATES = ("ready", "running", "done", "dead", "cancelled")
 
 
+CRASHES = 5
+"""After so many attempts, a job that was running when a node ended without a word is not tried again."""
+
+
 @dataclass(frozen=True)
 class SeriesRecord:
     """A row of ``series``: what is known of a series from its first instance."""
@@ -208,14 +212,18 @@ class Ledger:
             self._set(connection, job, state=DEAD, note=note, ended_at=time.time(), lease_until=None)
 
     def reclaim(self) -> int:
-        """At the start of the only node on this ledger: its predecessor's running jobs are ready again."""
+        """At the start of the only node on this ledger: its predecessor's running jobs are ready again.
+
+        What was running at the end of a node `CRASHES` times is likely the reason, and becomes a dead letter; a delivery
+        is not, since its attempts count how often the archive was away.
+        """
+        left = and_(jobs.c.state == RUNNING, jobs.c.stage != RECEIVE)
+        fatal = and_(left, jobs.c.attempts >= CRASHES, jobs.c.stage != DELIVER)
+        note = f"the node ended {CRASHES} times in this stage; look at its log and memory, then retry"
+        free = {"lease_until": None, "token": jobs.c.token + 1}
         with self._transaction() as connection:
-            found = connection.execute(
-                update(jobs)
-                .where(jobs.c.state == RUNNING, jobs.c.stage != RECEIVE)
-                .values(state=READY, lease_until=None, token=jobs.c.token + 1)
-            )
-            return found.rowcount
+            connection.execute(update(jobs).where(fatal).values(state=DEAD, note=note, ended_at=time.time(), **free))
+            return connection.execute(update(jobs).where(left).values(state=READY, **free)).rowcount
 
     # ---- looking and operating -------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import pytest
 
 from service.ledger.ledger import (
     ASSEMBLE,
+    CRASHES,
     DELIVER,
     ENCODE,
     INFER,
@@ -121,6 +122,17 @@ def test_after_a_crash_running_jobs_are_ready_again_and_receiving_series_stay(tm
     assert after.reclaim() == 1
     assert [series.key for series in after.receiving()] == ["00bb"]
     assert after.claim([ASSEMBLE]) is not None
+
+
+def test_a_job_that_ends_the_node_again_and_again_becomes_a_dead_letter(ledger: Ledger) -> None:
+    received(ledger)
+    for _ in range(CRASHES - 1):
+        assert ledger.claim([ASSEMBLE]) is not None
+        assert ledger.reclaim() == 1
+    assert ledger.claim([ASSEMBLE]) is not None
+    assert ledger.reclaim() == 0
+    (job,) = ledger.list_jobs("dead")
+    assert job.note.startswith("the node ended 5 times in this stage")
 
 
 def test_finishing_keeps_results_and_creates_the_next_job_or_does_neither(ledger: Ledger) -> None:
