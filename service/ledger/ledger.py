@@ -214,8 +214,8 @@ class Ledger:
     def reclaim(self) -> int:
         """At the start of the only node on this ledger: its predecessor's running jobs are ready again.
 
-        What was running at the end of a node `CRASHES` times is likely the reason, and becomes a dead letter; a delivery
-        is not, since its attempts count how often the archive was away.
+        What was running at the end of a node `CRASHES` times is likely the reason, and becomes a dead letter; a
+        delivery is not, since its attempts count how often the archive was away.
         """
         left = and_(jobs.c.state == RUNNING, jobs.c.stage != RECEIVE)
         fatal = and_(left, jobs.c.attempts >= CRASHES, jobs.c.stage != DELIVER)
