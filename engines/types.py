@@ -8,6 +8,7 @@ patient coordinate system, LPS: *x* grows to the patient's left, *y* to the post
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +117,7 @@ class LabelMap:
     array: NDArray[np.uint8]
     segments: tuple[Segment, ...]
 
-    @property
+    @cached_property
     def present(self) -> tuple[Segment, ...]:
         """The segments that have at least one voxel."""
         # plane by plane: counting the whole array at once takes eight times its memory

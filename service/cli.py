@@ -15,7 +15,7 @@ from rich.table import Table
 from build_engines.cli import app as engines_app
 from service import __version__
 from service.errors import ConfigurationError, WetreadError
-from service.ledger.ledger import STATES, Ledger
+from service.ledger.ledger import STATES, Ledger, ledger_path, open_ledger
 from service.logs import configure, silence_libraries
 from service.operate import inspection
 from service.settings import TEMPLATE, LogSettings, load
@@ -116,10 +116,10 @@ def send(
 
 
 def _ledger(config: Path) -> Ledger:
-    path = load(config).spool.path / "ledger.sqlite"
-    if not path.exists():
-        raise ConfigurationError(f"{path}: no ledger yet; `wetread serve --config {config}` makes one")
-    return Ledger(f"sqlite:///{path}")
+    spool = load(config).spool.path
+    if not ledger_path(spool).exists():
+        raise ConfigurationError(f"{ledger_path(spool)}: no ledger yet; `wetread serve --config {config}` makes one")
+    return open_ledger(spool)
 
 
 @jobs_app.command("list")

@@ -4,13 +4,10 @@ Each is a JSON file beside a plain ``.npy`` array. Files are replaced atomically
 another one reads, does no harm. All of it can be made again from the received instances.
 """
 
-import os
-import uuid
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from engines.types import (
@@ -24,6 +21,7 @@ from engines.types import (
     Segment,
     Volume,
 )
+from service.durable import replace_file
 from service.series.assembly import ImageFacts, Item
 
 
@@ -62,8 +60,8 @@ def save_item(folder: Path, item: Item) -> None:
             key=item.key, sources=(image.source,), spacing=image.spacing,
             files=tuple(file.name for file in item.files), facts=item.facts, notes=item.notes,
         )  # fmt: skip
-    _replace_array(folder / "image.npy", image.array)
-    _replace_text(folder / "item.json", stored.model_dump_json())
+    replace_file(folder / "image.npy", lambda file: np.save(file, image.array))
+    replace_file(folder / "item.json", lambda file: file.write(stored.model_dump_json().encode()))
 
 
 def load_item(folder: Path, instances: Path) -> Item:
@@ -93,8 +91,8 @@ def save_findings(folder: Path, findings: Findings) -> None:
         seconds=dict(findings.seconds),
     )
     if label_map is not None:
-        _replace_array(folder / "labels.npy", label_map.array)
-    _replace_text(folder / "findings.json", stored.model_dump_json())
+        replace_file(folder / "labels.npy", lambda file: np.save(file, label_map.array))
+    replace_file(folder / "findings.json", lambda file: file.write(stored.model_dump_json().encode()))
 
 
 def load_findings(folder: Path) -> Findings:
@@ -113,21 +111,3 @@ def load_findings(folder: Path) -> Findings:
         notes=stored.notes,
         seconds=stored.seconds,
     )
-
-
-def _replace_array(path: Path, array: NDArray[np.generic]) -> None:
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with part.open("wb") as file:
-        np.save(file, array)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -15,7 +15,7 @@ from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
 from engines.runtimes.base import RuntimeSettings
 from service import __version__
 from service.errors import ConfigurationError
-from service.ledger.ledger import ASSEMBLE, DELIVER, ENCODE, INFER, Ledger
+from service.ledger.ledger import ASSEMBLE, DELIVER, ENCODE, INFER, open_ledger
 from service.operate.http import EngineHealth, Health, HttpServer
 from service.operate.metrics import Metrics
 from service.pipeline import Pipeline
@@ -47,11 +47,6 @@ def served_packages(settings: EngineSettings) -> dict[str, ModelPackage]:
     return {name: packages[name] for name in settings.models} if settings.models else packages
 
 
-def open_ledger(settings: Settings) -> Ledger:
-    """The ledger of a node's spool."""
-    return Ledger(f"sqlite:///{settings.spool.path / 'ledger.sqlite'}")
-
-
 class Node:
     """A running node. Use it as a context manager, or `start` it and later `stop` it.
 
@@ -73,7 +68,7 @@ class Node:
         packages = served_packages(settings.engines)
         self._spool = Spool(settings.spool.path)
         self._spool.lock()
-        self._ledger = open_ledger(settings)
+        self._ledger = open_ledger(settings.spool.path)
         if reclaimed := self._ledger.reclaim():
             log.info("ledger.reclaimed", jobs=reclaimed)
         self._opened = open_engines(packages, runtime_settings(settings))

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import pydicom
 import structlog
 
 from engines.package import ModelPackage
@@ -101,8 +100,7 @@ class Pipeline:
         series = job.series.key
         item = load_item(self._spool.work(series, job.item), self._spool.instance_folder(series))
         findings = load_findings(self._spool.work(series, job.item, job.model))
-        headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in dict.fromkeys(item.files)]
-        objects = encode(findings, item.image, headers, self._spool.results(series, job.item, job.model))
+        objects = encode(findings, item.image, item.headers(), self._spool.results(series, job.item, job.model))
         records = tuple(
             ResultRecord(series, job.item, job.model, result, status="encoded", archive="") for result in objects
         )

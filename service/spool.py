@@ -26,6 +26,7 @@ from enum import Enum
 from pathlib import Path
 from typing import IO
 
+from service.durable import make_folder, sync_folder, write_synced
 from service.errors import ConfigurationError, OutOfResources
 
 
@@ -106,14 +107,14 @@ class Spool:
         target = self.instance_path(series, instance)
         part = self.root / "incoming" / f"{uuid.uuid4().hex}.part"
         try:
-            self._make_folder(target.parent)
-            _write_synced(part, content)
+            make_folder(target.parent)
+            write_synced(part, lambda file: file.write(content))
             try:
                 os.link(part, target)  # unlike a rename, it never replaces what is there
                 outcome = Stored.NEW
             except FileExistsError:
                 outcome = Stored.DUPLICATE if target.read_bytes() == content else Stored.CONFLICT
-            _sync_folder(target.parent)  # a duplicate's first copy may not be synced yet
+            sync_folder(target.parent)  # a duplicate's first copy may not be synced yet
         except OSError as error:
             raise OutOfResources(f"the spool cannot be written: {error.strerror}") from error
         else:
@@ -127,10 +128,10 @@ class Spool:
         folder = self.root / "quarantine" / f"{series}-{hashlib.sha256(data).hexdigest()[:16]}"
         entry = QuarantineEntry(series, reason, str((folder / "instance.dcm").relative_to(self.root)))
         try:
-            self._make_folder(folder)
-            _write_synced(folder / "instance.dcm", data)
-            _write_synced(folder / "reason.json", json.dumps(asdict(entry)).encode())
-            _sync_folder(folder)
+            make_folder(folder)
+            write_synced(folder / "instance.dcm", lambda file: file.write(data))
+            write_synced(folder / "reason.json", lambda file: file.write(json.dumps(asdict(entry)).encode()))
+            sync_folder(folder)
         except OSError as error:
             raise OutOfResources(f"the quarantine cannot be written: {error.strerror}") from error
         return entry
@@ -179,30 +180,10 @@ class Spool:
 
     def _probe(self) -> None:
         probe = self.root / "incoming" / f"{uuid.uuid4().hex}.part"
-        _write_synced(probe, b"wetread")
+        write_synced(probe, lambda file: file.write(b"wetread"))
         probe.unlink()
 
     def _folder(self, *parts: str) -> Path:
         folder = self.root.joinpath(*parts)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         return folder
-
-    def _make_folder(self, folder: Path) -> None:
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
-            _sync_folder(folder.parent)
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

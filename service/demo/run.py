@@ -5,7 +5,6 @@ as a PACS would forward it, and the results come back into the archive.
 """
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -14,13 +13,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pydicom
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -31,7 +29,7 @@ from service.demo.phantom import write_chest_ct, write_chest_xray
 from service.demo.show import Arrived, Shown, show, summary
 from service.errors import WetreadError
 from service.handover import load_findings, load_item
-from service.ledger.ledger import ASSEMBLE, DEAD, DELIVER, DONE, INFER, READY, RUNNING, STAGES, Ledger
+from service.ledger.ledger import ASSEMBLE, DEAD, DELIVER, DONE, INFER, READY, RUNNING, STAGES, Ledger, open_ledger
 from service.results.overlay import overlay_png
 from service.results.self_check import self_check
 from service.spool import QuarantineEntry, Spool
@@ -90,7 +88,7 @@ def run_demo(study: Path | None, out: Path, timeout: float, as_json: bool) -> bo
         console.print(f"{report.sent} instances lie in the archive; it forwards them to the node")
         send_folder(study, node, ARCHIVE, console)
         spool = Spool(folder / "spool")
-        ledger = stack.enter_context(_ledger(spool))
+        ledger = stack.enter_context(closing(open_ledger(spool.root)))
         ended = _watch(ledger, console, serving, folder, timeout)
         arrived = list(_arrivals(ledger, spool, folder / "archive"))
         pictures = list(_pictures(ledger, spool, folder / "overlays"))
@@ -149,7 +147,7 @@ port = {ports["http"]}
 def _process(name: str, folder: Path, module: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A Python process with its log in the demo's folder, ended at the end."""
     with (folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=log, stderr=log, env=os.environ)
+        process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=log, stderr=log)
     try:
         yield process
     finally:
@@ -174,15 +172,6 @@ def _wait_until_up(archive: Destination, node: subprocess.Popen[bytes], folder: 
         else:
             return
     raise DemoFailed(f"the node did not come up; {folder / 'node.log'} and {folder / 'archive.log'} say why")
-
-
-@contextmanager
-def _ledger(spool: Spool) -> Iterator[Ledger]:
-    ledger = Ledger(f"sqlite:///{spool.root / 'ledger.sqlite'}")
-    try:
-        yield ledger
-    finally:
-        ledger.close()
 
 
 def _watch(ledger: Ledger, console: Console, node: subprocess.Popen[bytes], folder: Path, timeout: float) -> bool:
@@ -233,9 +222,8 @@ def _arrivals(ledger: Ledger, spool: Spool, archive: Path) -> Iterator[Arrived]:
         problem = ""
         if all(result.path.exists() for result in kept):
             source = load_item(spool.work(key, item), spool.instance_folder(key))
-            headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in dict.fromkeys(source.files)]
             try:
-                self_check(kept, load_findings(spool.work(key, item, model)), source.image, headers)
+                self_check(kept, load_findings(spool.work(key, item, model)), source.image, source.headers())
             except WetreadError as error:
                 problem = str(error)
         for record, result in zip(records, kept, strict=True):

@@ -294,6 +294,16 @@ class Ledger:
             return connection.execute(update(jobs).where(where).values(token=jobs.c.token + 1, **values)).rowcount == 1
 
 
+def ledger_path(spool: Path) -> Path:
+    """Where the ledger of a spool folder lies."""
+    return spool / "ledger.sqlite"
+
+
+def open_ledger(spool: Path) -> Ledger:
+    """Open the ledger of a spool folder; it is made when it is not there."""
+    return Ledger(f"sqlite:///{ledger_path(spool)}")
+
+
 def _prepare(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver would begin transactions on its own, and late
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):

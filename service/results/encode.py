@@ -1,12 +1,12 @@
 """Findings become files: SEG and SR, written whole or not at all, and checked after they were written."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydicom import Dataset
 
 from engines.types import Findings, Image
+from service.durable import replace_file
 from service.errors import Quarantined
 from service.results.report import report
 from service.results.segmentation import segmentation
@@ -65,10 +65,5 @@ def encode(findings: Findings, image: Image, headers: Sequence[Dataset], folder:
 
 def _write(kind: str, dataset: Dataset, folder: Path) -> ResultObject:
     path = folder / f"{kind}-{dataset.SOPInstanceUID}.dcm"
-    partial = path.with_suffix(".part")
-    with partial.open("wb") as file:
-        dataset.save_as(file, enforce_file_format=True)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    replace_file(path, lambda file: dataset.save_as(file, enforce_file_format=True))
     return ResultObject(kind, str(dataset.SOPClassUID), str(dataset.SOPInstanceUID), path)

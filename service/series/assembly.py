@@ -54,6 +54,10 @@ class Item:
     facts: "ImageFacts"
     notes: tuple[str, ...]
 
+    def headers(self) -> list[Dataset]:
+        """Read the data sets of the files without their pixels: one for each slice, or one for all frames."""
+        return [pydicom.dcmread(file, stop_before_pixels=True) for file in dict.fromkeys(self.files)]
+
 
 @dataclass(frozen=True)
 class ImageFacts:
