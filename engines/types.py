@@ -31,22 +31,38 @@ class Volume:
         SOP Instance UID of the image that each slice came from, in slice order.
     unit
         Modality unit of the values after the modality transform (UCUM; ``[hnsf'U]`` is the Hounsfield unit).
+    at
+        Where each slice lies along the affine's slice axis, growing, from 0; None where slice *k* lies at *k*. Only
+        slices that are not evenly spaced (gaps, blocks of other spacing) need it.
+    frames
+        Frame number (from 1) of each slice within its source; None where sources are single-frame images.
     """
 
     array: NDArray[np.int16] | NDArray[np.float32]
     affine: Affine
     sources: tuple[str, ...]
     unit: str = "[hnsf'U]"
+    at: tuple[float, ...] | None = None
+    frames: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3 or self.affine.shape != (4, 4):
             raise ValueError(f"a Volume needs a 3D array and a 4×4 affine, got {self.array.shape}, {self.affine.shape}")
         if len(self.sources) != self.array.shape[0]:
             raise ValueError(f"{len(self.sources)} sources for {self.array.shape[0]} slices")
+        for each in (self.at, self.frames):
+            if each is not None and len(each) != self.array.shape[0]:
+                raise ValueError(f"{len(each)} places for {self.array.shape[0]} slices")
+
+    def slice_affine(self, index: int) -> Affine:
+        """The affine of one slice: from ``(0, row, column, 1)`` to LPS mm."""
+        affine = self.affine.copy()
+        affine[:3, 3] += (index if self.at is None else self.at[index]) * affine[:3, 0]
+        return affine
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Distance between neighbours along slice, row and column, in mm."""
+        """Length of one step along slice, row and column, in mm; slices need not be one step apart, see ``at``."""
         slice_, row, column = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(slice_), float(row), float(column)
 
@@ -64,11 +80,16 @@ class Radiograph:
         Distance between rows and between columns in mm, at the detector or calibrated, or None where unknown.
     source
         SOP Instance UID of the image.
+    orientation
+        Where the rows (growing column index) and the columns (growing row index) of the array point to: two of L, R, A,
+        P, H, F, the first letters of PatientOrientation (PS3.3 C.7.6.1.1.1). A frontal chest X-ray lies as a reader
+        wants it with ``("L", "F")``, which is also taken where the header says nothing.
     """
 
     array: NDArray[np.float32]
     spacing: tuple[float, float] | None
     source: str
+    orientation: tuple[str, str] = ("L", "F")
 
     def __post_init__(self) -> None:
         if self.array.ndim != 2:

@@ -22,7 +22,8 @@ from engines.types import (
     Volume,
 )
 from service.durable import replace_file
-from service.series.assembly import ImageFacts, Item
+from service.series.assembly import Item
+from service.series.facts import ImageFacts
 
 
 class _StoredItem(BaseModel):

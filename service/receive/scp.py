@@ -14,8 +14,8 @@ from pynetdicom.transport import ThreadedAssociationServer
 from sqlalchemy.exc import DBAPIError
 
 from service.errors import OutOfResources, Quarantined
+from service.header import HeaderFacts, read_facts
 from service.receive.contexts import CARRIED_ALONG, PROCESSED, TRANSFER_SYNTAXES
-from service.receive.header import HeaderFacts, read_facts
 from service.settings import Settings
 from service.spool import Spool, Stored, key_of
 from service.wire import VERIFICATION, affected, without_delay

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from engines.description import VolumeInput
 from engines.package import ModelPackage
-from service.series.assembly import ImageFacts
+from service.series.facts import ImageFacts
 
 
 def route(facts: ImageFacts, packages: Mapping[str, ModelPackage]) -> tuple[list[str], dict[str, str]]:

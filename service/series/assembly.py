@@ -20,6 +20,7 @@ from pydicom.pixels.processing import apply_modality_lut
 
 from engines.types import Image, Radiograph, Volume
 from service.errors import PermanentError, Quarantined
+from service.series.facts import ImageFacts
 from service.series.geometry import Plane, affine_of, order, plane
 from service.series.pixels import LOSSY, stored_values
 from service.spool import key_of
@@ -51,22 +52,12 @@ class Item:
     key: str
     image: Image
     files: tuple[Path, ...]
-    facts: "ImageFacts"
+    facts: ImageFacts
     notes: tuple[str, ...]
 
     def headers(self) -> list[Dataset]:
         """Read the data sets of the files without their pixels: one for each slice, or one for all frames."""
         return [pydicom.dcmread(file, stop_before_pixels=True) for file in dict.fromkeys(self.files)]
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """What routing looks at; empty where the header says nothing."""
-
-    modality: str
-    body_part: str
-    view: str
-    slices: int
 
 
 @dataclass(frozen=True)
@@ -102,7 +93,7 @@ class _Slice:
     uid: str
     plane: Plane
     values: NDArray[np.float32] | NDArray[np.int16]
-    facts: "ImageFacts"
+    facts: ImageFacts
     notes: tuple[str, ...]
 
 

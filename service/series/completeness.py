@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from service.header import HeaderFacts
 from service.ledger.ledger import ASSEMBLE, Ledger, NextJob, SeriesRecord
-from service.receive.header import HeaderFacts
 from service.settings import SeriesSettings
 from service.spool import Spool, key_of
 

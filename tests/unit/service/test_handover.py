@@ -17,7 +17,8 @@ from engines.types import (
     Volume,
 )
 from service.handover import load_findings, load_item, save_findings, save_item
-from service.series.assembly import ImageFacts, Item
+from service.series.assembly import Item
+from service.series.facts import ImageFacts
 
 LUNG = Code("39607008", "SCT", "Lung")
 

@@ -12,8 +12,8 @@ from pynetdicom import AE, _config
 from pynetdicom.association import Association
 
 from service.errors import OutOfResources
+from service.header import HeaderFacts
 from service.receive.contexts import TRANSFER_SYNTAXES
-from service.receive.header import HeaderFacts
 from service.receive.scp import Receiver
 from service.settings import NodeSettings, parse
 from service.spool import Spool, key_of

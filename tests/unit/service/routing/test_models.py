@@ -2,7 +2,7 @@ import pytest
 
 from engines.package import SHIPPED_MODELS, load_packages
 from service.routing.models import route
-from service.series.assembly import ImageFacts
+from service.series.facts import ImageFacts
 
 
 @pytest.mark.parametrize(

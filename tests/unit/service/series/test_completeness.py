@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from service.header import HeaderFacts
 from service.ledger.ledger import ASSEMBLE, Ledger
-from service.receive.header import HeaderFacts
 from service.series.completeness import Completeness
 from service.settings import SeriesSettings
 from service.spool import Spool, key_of

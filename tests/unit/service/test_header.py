@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from service.errors import Quarantined
-from service.receive.header import HeaderFacts, read_facts
+from service.header import HeaderFacts, read_facts
 
 
 def sound() -> bytes:
