@@ -16,13 +16,13 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset, uid
-from pydicom.pixels.processing import apply_modality_lut
 
-from engines.types import Image, Radiograph, Volume
+from engines.types import Image, Volume
 from service.errors import PermanentError, Quarantined
 from service.series.facts import ImageFacts
 from service.series.geometry import Plane, affine_of, order, plane
 from service.series.pixels import LOSSY, stored_values
+from service.series.radiograph import radiograph
 from service.spool import key_of
 
 RADIOGRAPHS = (
@@ -207,10 +207,10 @@ def _functional_groups(data_set: Dataset, frame: int) -> dict[str, Any]:
     return found
 
 
-def _rescaled(frame: NDArray[np.int32], slope: float, intercept: float) -> NDArray[np.int16] | NDArray[np.float32]:
+def _rescaled(frame: NDArray[Any], slope: float, intercept: float) -> NDArray[np.int16] | NDArray[np.float32]:
     """The modality transform (PS3.3 C.11.1); int16 where that is exact."""
     if slope == int(slope) and intercept == int(intercept):
-        values = frame * int(slope) + int(intercept)
+        values = frame.astype(np.int32) * int(slope) + int(intercept)
         if values.min() >= -32768 and values.max() <= 32767:
             return values.astype(np.int16)
     return (frame * np.float32(slope) + np.float32(intercept)).astype(np.float32)
@@ -243,23 +243,8 @@ def _volume(slices: list[_Slice]) -> tuple[Item, list[LeftOut]]:
 
 
 def _radiograph(file: Path, data_set: Dataset) -> Item:
-    frames = stored_values(data_set)
-    if len(frames) != 1:
-        raise Quarantined(f"{len(frames)} frames, where an X-ray image has one; no model runs on it")
-    values = np.asarray(apply_modality_lut(frames[0], data_set), np.float32)
-    if data_set.PhotometricInterpretation == "MONOCHROME1":
-        values = values.max() + values.min() - values
-    image = Radiograph(values, _detector_spacing(data_set), str(data_set.SOPInstanceUID))
-    return Item(key_of(image.source), image, (file,), _facts(data_set), _quality(data_set))
-
-
-def _detector_spacing(data_set: Dataset) -> tuple[float, float] | None:
-    """Distance between rows and columns: calibrated (PixelSpacing) or at the detector (ImagerPixelSpacing), or None."""
-    for name in ("PixelSpacing", "ImagerPixelSpacing"):
-        value = data_set.get(name)
-        if value is not None and len(value) == 2 and min(float(x) for x in value) > 0:
-            return float(value[0]), float(value[1])
-    return None
+    image, notes = radiograph(file, data_set)
+    return Item(key_of(image.source), image, (file,), _facts(data_set), (*_quality(data_set), *notes))
 
 
 def _facts(header: Dataset) -> ImageFacts:
