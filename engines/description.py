@@ -3,23 +3,18 @@
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from engines.selection import Length, Millimetres, Patterns, RadiographSelection, Section, Text, VolumeSelection
 from engines.types import Code
 
-Text = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-Length = Annotated[int, Field(ge=1)]
-Millimetres = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Percentile = Annotated[float, Field(ge=0.0, le=100.0)]
 Channel8 = Annotated[int, Field(ge=0, le=255)]
 
-
-class Section(BaseModel):
-    """A table of ``model.toml``: no unknown keys, no change after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+BRIDGED_STEPS = 3.0
+"""Without ``max_gap_mm``, a volume model bridges so many steps of its own grid: more would be mostly invented."""
 
 
 class CodeEntry(Section):
@@ -46,21 +41,25 @@ class IdentitySection(Section):
     task: Literal["segmentation", "classification"]
 
 
-class _Input(Section):
+class VolumeInput(VolumeSelection):
+    """A CT series: resampled to ``spacing_mm``, windowed, seen through a sliding ``patch``.
+
+    A package that says nothing about them gets primary images, whole series and small gaps only.
+    """
+
     tensor: Text
-    modality: Annotated[tuple[Text, ...], Field(min_length=1)]
-    body_part: tuple[Text, ...] = ()
-    view: tuple[Text, ...] = ()
-
-
-class VolumeInput(_Input):
-    """A CT series: resampled to ``spacing_mm``, windowed, seen through a sliding ``patch``."""
-
-    minimum_slices: Length = 1
+    modality: Annotated[Patterns, Field(min_length=1)]
+    primary_only: bool = True
+    accepts_partial: bool = False
     spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
     window: tuple[float, float]
     patch: tuple[Length, Length, Length]
     overlap: Fraction = 0.25
+
+    @property
+    def bridged_mm(self) -> float:
+        """The largest distance between neighbouring slices that may be interpolated over."""
+        return self.max_gap_mm or BRIDGED_STEPS * self.spacing_mm[0]
 
     @model_validator(mode="after")
     def _window_grows(self) -> Self:
@@ -69,9 +68,12 @@ class VolumeInput(_Input):
         return self
 
 
-class RadiographInput(_Input):
+class RadiographInput(RadiographSelection):
     """An X-ray: cropped, mapped to 0..1 by ``percentiles``, scaled and padded to ``size``."""
 
+    tensor: Text
+    modality: Annotated[Patterns, Field(min_length=1)]
+    primary_only: bool = True
     size: tuple[Length, Length]
     percentiles: tuple[Percentile, Percentile] = (1.0, 99.0)
     crop_to: Text | None = None
@@ -169,8 +171,11 @@ def _explain(details: ErrorDetails) -> str:
         case "missing":
             return f"{key} is missing; add it"
         case "extra_forbidden":
-            close = get_close_matches(str(location[-1]), _known_keys(), n=1)
+            known = _known_keys()
+            close = get_close_matches(str(location[-1]), known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "remove it or correct its name"
+            if location[-1] in known:
+                return f"{key} has no meaning for this kind of input or table; remove it"
             return f"{key} is not a known key; {hint}"
         case "value_error":
             return f"{key + ': ' if key else ''}{details['ctx']['error']}"

@@ -20,8 +20,9 @@ from service.operate.http import EngineHealth, Health, HttpServer
 from service.operate.metrics import Metrics
 from service.pipeline import Pipeline
 from service.receive.scp import Receiver
+from service.routing.narrowing import check_narrowing
 from service.series.completeness import Completeness
-from service.settings import EngineSettings, Settings
+from service.settings import Settings
 from service.spool import Spool
 from service.worker import Worker
 
@@ -31,7 +32,7 @@ LANES = ((ASSEMBLE, ENCODE), (INFER,), (DELIVER,))
 """Which stages share a thread: an archive that is slow holds up no inference, and the other way round."""
 
 
-def served_packages(settings: EngineSettings) -> dict[str, ModelPackage]:
+def served_packages(settings: Settings) -> dict[str, ModelPackage]:
     """The model packages that the settings ask for.
 
     Raises
@@ -39,12 +40,14 @@ def served_packages(settings: EngineSettings) -> dict[str, ModelPackage]:
     ModelPackageError
         A package is wrong.
     ConfigurationError
-        ``engines.models`` names a model that is not there.
+        ``engines.models`` or ``[routing.MODEL]`` names a model that is not there, or narrows it by what it has not.
     """
-    packages = load_packages(SHIPPED_MODELS, *settings.folders)
-    if unknown := sorted(set(settings.models) - set(packages)):
+    engines = settings.engines
+    packages = load_packages(SHIPPED_MODELS, *engines.folders)
+    if unknown := sorted(set(engines.models) - set(packages)):
         raise ConfigurationError(f"engines.models = {unknown}: no such model; there are {', '.join(sorted(packages))}")
-    return {name: packages[name] for name in settings.models} if settings.models else packages
+    check_narrowing(settings, packages)
+    return {name: packages[name] for name in engines.models} if engines.models else packages
 
 
 class Node:
@@ -65,7 +68,7 @@ class Node:
     def start(self) -> None:
         """Open the spool, ledger and engines, then listen: a sender finds either a node that works or none."""
         settings = self._settings
-        packages = served_packages(settings.engines)
+        packages = served_packages(settings)
         self._spool = Spool(settings.spool.path)
         self._spool.lock()
         self._ledger = open_ledger(settings.spool.path)

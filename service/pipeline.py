@@ -78,7 +78,7 @@ class Pipeline:
         next_jobs: list[NextJob] = []
         for item in assembly.items:
             save_item(self._spool.work(series, item.key), item)
-            models, reasons = route(item.facts, self._packages)
+            models, reasons = route(item.facts, self._packages, job.series.sender, self._settings.routing)
             next_jobs += [NextJob(INFER, item.key, model) for model in models]
             if not models:
                 notes.append("no model wants it: " + "; ".join(f"{name}: {why}" for name, why in reasons.items()))

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from engines.selection import RadiographSelection, VolumeSelection
 from service.errors import ConfigurationError
 from service.types import Destination
 
@@ -58,9 +59,14 @@ class SeriesSettings(_Section):
     """``[series]``: when a series is whole."""
 
     quiet_seconds: Annotated[float, Field(ge=0)] = 2.0
-    """After its association was released, a series is complete when nothing has arrived for so long."""
+    """The least silence that is evidence enough by itself once no association that carried the series is open; with
+    other evidence less is enough. It grows with the sender's own pauses."""
+    quiet_ceiling_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """The longest silence that it may grow to, because of the sender's pauses or of what speaks against."""
+    limit_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """After so long a silence the series runs, as partial where something speaks against (the archive has more)."""
     silent_seconds: Annotated[float, Field(gt=0)] = 300.0
-    """While an association that carried the series stays open, the series is complete after so long a silence."""
+    """The same while an association that carried the series stays open."""
 
 
 class EngineSettings(_Section):
@@ -77,6 +83,17 @@ class EngineSettings(_Section):
     """Folder of the engines that ``wetread engines build`` wrote; default: ``engines`` in the spool."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads for inference; 0 for all."""
+
+
+class RoutingSettings(VolumeSelection, RadiographSelection):
+    """``[routing.MODEL]``: narrows which images a model runs on. The selection keys of its package can be given again
+    (`engines.selection`); both must agree, so nothing that the package excludes comes back.
+    """
+
+    enabled: bool = True
+    """false: the model runs on nothing by itself; another one that crops to its segments still uses it."""
+    senders: tuple[AETitle, ...] = ()
+    """Calling AE titles; empty for all."""
 
 
 class RetrySettings(_Section):
@@ -128,6 +145,7 @@ class Settings(BaseSettings):
     spool: SpoolSettings = SpoolSettings()
     series: SeriesSettings = SeriesSettings()
     engines: EngineSettings = EngineSettings()
+    routing: dict[str, RoutingSettings] = {}
     retry: RetrySettings = RetrySettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
@@ -246,8 +264,11 @@ path = "{spool}"
 # keep_hours = 24.0               # how long files stay after all work on a series has ended
 
 [series]
-# quiet_seconds = 2.0             # complete when its association was released and nothing came for so long
-# silent_seconds = 300.0          # complete after so long a silence although the association stays open
+# A series starts when there is evidence enough that it is whole; `wetread jobs show KEY` tells which there was.
+# quiet_seconds = 2.0             # silence that is enough by itself; it grows with the pauses that a sender makes ...
+# quiet_ceiling_seconds = 60.0    # ... up to this, and is this where slices seem to be missing
+# limit_seconds = 120.0           # after such a silence it runs as it is, even where the archive has more
+# silent_seconds = 300.0          # the same while an association that carried it stays open
 
 [engines]
 # runtime = "openvino"            # CPU; "tensorrt" or "rtx" on an NVIDIA GPU, after `wetread engines build`
@@ -255,6 +276,13 @@ path = "{spool}"
 # models = []                     # names of the models to serve; empty: all
 # folders = []                    # folders with model packages of your own
 # threads = 0                     # CPU threads for inference; 0: all
+
+# Each model says which images it is meant for; here that can be narrowed, one table for each model, for example:
+#[routing.ct-lung]
+#senders = ["CT1"]                # only from these calling AE titles
+#kernel = ["FC5*", "!*H"]         # only these; letter case does not matter, a leading ! excludes
+#enabled = false                  # not at all
+# docs/operating.md has all keys; `wetread route PATH` shows what would run on the images of a folder, and why not.
 
 [retry]
 # first_seconds = 5.0             # doubles with each attempt ...

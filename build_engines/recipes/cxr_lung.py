@@ -40,6 +40,8 @@ tensor = "image"
 modality = ["CR", "DX"]
 body_part = ["CHEST", "THORAX"]
 view = ["PA", "AP"]
+primary_only = true
+presentation = ["FOR PRESENTATION"]
 size = [256, 256]
 percentiles = [1.0, 99.0]
 

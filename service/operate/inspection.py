@@ -108,7 +108,7 @@ def _port(key: str, host: str, port: int) -> Line:
 
 def _models(settings: Settings) -> Iterator[Line]:
     try:
-        packages = served_packages(settings.engines)
+        packages = served_packages(settings)
     except WetreadError as error:
         yield Line(False, "models", str(error))
         return

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engines.description import VolumeInput
 from engines.errors import ModelPackageError
 from engines.package import SHIPPED_MODELS, load_package, load_packages
 from engines.types import Code
@@ -87,6 +88,14 @@ def test_a_missing_key_is_named(folder: Path, edit: Edit) -> None:
         ("colour = [230, 120, 90]", "colour = [230, 120, 900]", "output.segments.1.colour.3 = 900 is wrong"),
         ('uid_root = "91"', 'uid_root = "0.1"', "identity.uid_root = '0.1' is wrong"),
         ("min_dice = 0.995\n", "", "needs verify.min_dice"),
+        ("minimum_slices = 4", "minimum_slices = 4\nmaximum_slices = 3", "maximum_slices must not be less than"),
+        ("minimum_slices = 4", 'plane = ["transverse"]', "input.plane.1 = 'transverse' is wrong"),
+        ("minimum_slices = 4", 'contrast = "yes"', "input.contrast = 'yes' is wrong"),
+        ("minimum_slices = 4", "max_gap_mm = 0", "input.max_gap_mm = 0 is wrong"),
+        ("minimum_slices = 4", "slice_thickness_mm = [3.0, 1.0]", "slice_thickness_mm must be [least, largest]"),
+        ("minimum_slices = 4", 'kernel = ["!"]', "input.kernel.1 = '!' is wrong"),
+        ("minimum_slices = 4", 'presentation = ["FOR PROCESSING"]', "input.presentation has no meaning for this kind"),
+        ('modality = ["CT"]', "modality = []", "input.modality = [] is wrong"),
         ('"mean_intensity"', '"mean_density"', "output.segments.1.measurements.2 = 'mean_density' is wrong"),
     ],
 )
@@ -95,6 +104,13 @@ def test_a_wrong_value_is_refused_with_key_and_value(
 ) -> None:
     edit(old, new)
     assert expected in refusal(folder)
+
+
+def test_a_package_that_does_not_say_gets_whole_primary_series_with_small_gaps(folder: Path) -> None:
+    wanted = load_package(folder).input
+    assert isinstance(wanted, VolumeInput)
+    assert (wanted.primary_only, wanted.accepts_partial, wanted.plane) == (True, False, ())
+    assert wanted.bridged_mm == 6.0, "three steps of its grid"
 
 
 def test_a_name_that_is_not_the_folders_is_refused(folder: Path) -> None:
