@@ -77,23 +77,33 @@ class Radiograph:
         Shape ``[row, column]``, float32; larger is whiter (bone bright, air dark) whatever the source's photometric
         interpretation was.
     spacing
-        Distance between rows and between columns in mm, at the detector or calibrated, or None where unknown.
+        Distance between rows and between columns in mm, None where unknown: in the patient where it was calibrated or
+        the magnification is known, otherwise at the detector, where everything is larger. The notes of the item say
+        which.
     source
         SOP Instance UID of the image.
     orientation
         Where the rows (growing column index) and the columns (growing row index) of the array point to: two of L, R, A,
         P, H, F, the first letters of PatientOrientation (PS3.3 C.7.6.1.1.1). A frontal chest X-ray lies as a reader
         wants it with ``("L", "F")``, which is also taken where the header says nothing.
+    aspect
+        Height of a pixel over its width; only where the spacing, which tells it too, is not known.
     """
 
     array: NDArray[np.float32]
     spacing: tuple[float, float] | None
     source: str
     orientation: tuple[str, str] = ("L", "F")
+    aspect: float = 1.0
 
     def __post_init__(self) -> None:
         if self.array.ndim != 2:
             raise ValueError(f"a Radiograph needs a 2D array, got {self.array.shape}")
+
+    @property
+    def pixel(self) -> tuple[float, float]:
+        """Height and width of a pixel: in mm where the spacing is known, otherwise in units of its width."""
+        return self.spacing or (self.aspect, 1.0)
 
 
 Image = Volume | Radiograph

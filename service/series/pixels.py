@@ -1,10 +1,12 @@
-"""From the stored bytes of one frame to an array, for every transfer syntax that the node accepts.
+"""From the stored bytes of a frame to its stored values, for every transfer syntax that the node accepts.
 
 imagecodecs decodes; it was exact on all files of the public test sets and releases the interpreter's lock, so that
-several slices decode at once.
+several slices decode at once. What the header says of the smallest and largest value is never used: it is often wrong.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -16,6 +18,15 @@ from service.errors import Quarantined
 
 LOSSY = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K})
 """Transfer syntaxes whose values may differ from the scanner's."""
+
+_NATIVE = frozenset(
+    {
+        uid.ImplicitVRLittleEndian,
+        uid.ExplicitVRLittleEndian,
+        uid.ExplicitVRBigEndian,
+        uid.DeflatedExplicitVRLittleEndian,
+    }
+)
 
 _DECODERS: dict[str, Callable[[bytes], NDArray[np.generic]]] = {
     uid.JPEGBaseline8Bit: imagecodecs.jpeg_decode,
@@ -32,76 +43,235 @@ _DECODERS: dict[str, Callable[[bytes], NDArray[np.generic]]] = {
 }
 
 
-def stored_values(data_set: Dataset) -> list[NDArray[np.int32]]:
-    """All frames of an image as stored values (before the modality transform), each ``[row, column]``.
+@dataclass(frozen=True)
+class PixelDescription:
+    """How the pixels of a greyscale image are stored (Image Pixel Module, PS3.3 C.7.6.3).
+
+    Attributes
+    ----------
+    rows, columns, frames
+        Size of a frame in pixels, and how many frames there are.
+    allocated, stored, high_bit
+        BitsAllocated (8, 16 or 32), BitsStored and HighBit of one pixel cell.
+    signed
+        The stored values are two's complement.
+    syntax
+        Transfer syntax UID.
+    swapped_words
+        8-bit pixels lie in big endian 16-bit words (OW), so that neighbours have changed places (PS3.5 8.1.1).
+    """
+
+    rows: int
+    columns: int
+    frames: int
+    allocated: int
+    stored: int
+    high_bit: int
+    signed: bool
+    syntax: uid.UID
+    swapped_words: bool = False
+
+    @property
+    def encapsulated(self) -> bool:
+        """Each frame is compressed on its own."""
+        return self.syntax not in _NATIVE
+
+    @property
+    def frame_bytes(self) -> int:
+        """Length of one uncompressed frame."""
+        return self.rows * self.columns * self.allocated // 8
+
+    @property
+    def kind(self) -> np.dtype[Any]:
+        """Type of the stored values: as wide as the pixel cell, in this machine's byte order."""
+        return np.dtype(f"{'i' if self.signed else 'u'}{self.allocated // 8}")
+
+
+def describe(data_set: Dataset) -> PixelDescription:
+    """Read how the pixels of an image are stored. The pixels themselves need not have been read.
 
     Raises
     ------
     Quarantined
-        There is no pixel data, it is shorter than the header says, it is colour, or it cannot be decoded.
+        The image is colour, a mask of single bits or packed, or its description is incomplete or contradicts itself.
     """
-    if "PixelData" not in data_set:
-        raise Quarantined("no pixel data; send the image again from its source")
-    colour = data_set.get("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2")
-    if colour or int(data_set.get("SamplesPerPixel") or 1) != 1:
-        raise Quarantined("a colour image, where a greyscale one is needed; no model runs on it")
+    photometric = data_set.get("PhotometricInterpretation")
+    if photometric == "PALETTE COLOR":
+        raise Quarantined("an image in palette colours, where a greyscale one is needed; no model runs on it")
     try:
-        rows, columns = int(data_set.Rows), int(data_set.Columns)
-        allocated, stored = int(data_set.BitsAllocated), int(data_set.BitsStored)
-        shift = int(data_set.get("HighBit", stored - 1)) + 1 - stored
-        signed = bool(data_set.get("PixelRepresentation", 0))
-        frames = int(data_set.get("NumberOfFrames") or 1)
+        if photometric not in ("MONOCHROME1", "MONOCHROME2") or int(data_set.get("SamplesPerPixel") or 1) != 1:
+            raise Quarantined("a colour image, where a greyscale one is needed; no model runs on it")
+        syntax = uid.UID(str(data_set.file_meta.TransferSyntaxUID))
+        stored = int(data_set.BitsStored)
+        high_bit = data_set.get("HighBit")
+        description = PixelDescription(
+            rows=int(data_set.Rows),
+            columns=int(data_set.Columns),
+            frames=int(data_set.get("NumberOfFrames") or 1),
+            allocated=int(data_set.BitsAllocated),
+            stored=stored,
+            high_bit=stored - 1 if high_bit is None else int(high_bit),
+            signed=bool(int(data_set.get("PixelRepresentation") or 0)),
+            syntax=syntax,
+        )
     except (AttributeError, TypeError, ValueError) as error:
         raise Quarantined(
             f"the description of the pixels is incomplete ({error}); repair the header and send it again"
         ) from error
-    if allocated not in (8, 16, 32) or not 0 < stored <= allocated or shift < 0 or rows < 1 or columns < 1:
+    _require_sense(description)
+    big_endian_words = (
+        syntax == uid.ExplicitVRBigEndian and "PixelData" in data_set and data_set["PixelData"].VR == "OW"
+    )
+    if big_endian_words and description.allocated == 8:
+        return PixelDescription(**{**vars(description), "swapped_words": True})
+    return description
+
+
+def _require_sense(of: PixelDescription) -> None:
+    if of.allocated == 1:
+        raise Quarantined("one bit per pixel: a mask, where a greyscale image is needed; no model runs on it")
+    if of.allocated == 12:
+        raise Quarantined("12-bit pixels packed without gaps, a retired form that is not read; convert the image")
+    if (
+        of.allocated not in (8, 16, 32)
+        or not 0 < of.stored <= of.high_bit + 1 <= of.allocated
+        or min(of.rows, of.columns, of.frames) < 1
+    ):
         raise Quarantined(
-            f"{rows} rows, {columns} columns, {stored} of {allocated} bits: no such image; repair the header"
+            f"{of.rows} rows, {of.columns} columns, {of.frames} frames, {of.stored} of {of.allocated} bits up to bit "
+            f"{of.high_bit}: no such image; repair the header"
         )
-    raw = _raw_frames(data_set, frames, rows, columns, allocated)
-    return [_meaningful_bits(frame, stored, shift, signed) for frame in raw]
+    if of.encapsulated and of.syntax not in _DECODERS and of.syntax != uid.RLELossless:
+        raise Quarantined(f"the transfer syntax {of.syntax.name} is not read; send the image in another one")
 
 
-def _raw_frames(data_set: Dataset, frames: int, rows: int, columns: int, allocated: int) -> list[NDArray[np.generic]]:
-    syntax = data_set.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated:
-        kind = np.dtype(f"u{allocated // 8}").newbyteorder("<" if syntax.is_little_endian else ">")
-        needed = frames * rows * columns * kind.itemsize
-        if len(data_set.PixelData) < needed:
-            raise Quarantined(
-                f"truncated: {len(data_set.PixelData)} bytes of pixel data where {needed} are needed; "
-                "send the image again from its source"
-            )
-        return list(np.frombuffer(data_set.PixelData, kind, frames * rows * columns).reshape(frames, rows, columns))
+def stored_values(data_set: Dataset) -> list[NDArray[Any]]:
+    """All frames of an image as stored values (before the modality transform).
+
+    Returns
+    -------
+    list
+        One array ``[row, column]`` per frame, of the type `PixelDescription.kind`; it may be a read-only view of the
+        pixel data.
+
+    Raises
+    ------
+    Quarantined
+        There is no pixel data, it is shorter than the header says, it is not greyscale, or it cannot be decoded.
+    """
+    if "PixelData" not in data_set:
+        raise Quarantined("no pixel data; send the image again from its source")
+    description = describe(data_set)
+    if description.encapsulated:
+        return [decode_frame(coded, description) for coded in coded_frames(data_set.PixelData, description)]
+    return [native_frame(data_set.PixelData, description, index) for index in range(description.frames)]
+
+
+def coded_frames(pixel_data: bytes, description: PixelDescription) -> Iterator[bytes]:
+    """Split encapsulated pixel data (PS3.5 A.4) into the compressed bytes of its frames, fragments put together.
+
+    Raises
+    ------
+    Quarantined
+        It is not encapsulated pixel data, or does not hold as many frames as announced.
+    """
+    found = 0
     try:
-        coded = list(generate_frames(data_set.PixelData, number_of_frames=frames))
-        decoded = [_decode(frame, str(syntax), rows, columns, allocated) for frame in coded]
+        for coded in generate_frames(pixel_data, number_of_frames=description.frames):
+            found += 1
+            yield coded
+    except (ValueError, IndexError, EOFError) as error:  # what pydicom and struct raise on broken items
+        raise Quarantined(
+            f"the frames of the pixel data cannot be told apart ({error}); send the image again"
+        ) from error
+    if found != description.frames:
+        raise Quarantined(f"{found} frames in the pixel data where {description.frames} are announced; send it again")
+
+
+def decode_frame(coded: bytes, description: PixelDescription) -> NDArray[Any]:
+    """Decode one compressed frame to stored values.
+
+    A code stream that says otherwise than the header whether values are signed is read as the header says: its bits
+    are kept, and the sign is that of the high bit.
+
+    Returns
+    -------
+    array
+        ``[row, column]`` of the type `PixelDescription.kind`.
+
+    Raises
+    ------
+    Quarantined
+        The frame cannot be decoded, or is of another size or wider than the header says.
+    """
+    shape = (description.rows, description.columns)
+    try:
+        if description.syntax == uid.RLELossless:
+            kind = np.dtype(f"<u{description.allocated // 8}")
+            decoded = np.frombuffer(imagecodecs.dicomrle_decode(coded, kind), kind, shape[0] * shape[1]).reshape(shape)
+        else:
+            decoded = np.asarray(_DECODERS[description.syntax](coded))
     except MemoryError:
         raise
     except Exception as error:  # each codec has exceptions of its own; whatever it is, this image cannot be decoded
         raise Quarantined(
-            f"the pixel data cannot be decoded ({syntax.name}, {type(error).__name__}); send the image again"
+            f"the pixel data cannot be decoded ({description.syntax.name}, {type(error).__name__}); "
+            "send the image again"
         ) from error
-    if len(decoded) != frames or any(frame.shape != (rows, columns) for frame in decoded):
-        shapes = sorted({frame.shape for frame in decoded})
+    if decoded.shape != shape or decoded.dtype.itemsize > description.kind.itemsize:
         raise Quarantined(
-            f"{len(decoded)} frames of {shapes} decoded where {frames} of {(rows, columns)} are announced"
+            f"a compressed frame holds {decoded.shape} values of {8 * decoded.dtype.itemsize} bits where {shape} of "
+            f"{description.allocated} are announced; send the image again"
         )
-    return decoded
+    return _meaningful_bits(decoded, description)
 
 
-def _decode(frame: bytes, syntax: str, rows: int, columns: int, allocated: int) -> NDArray[np.generic]:
-    if syntax == uid.RLELossless:
-        kind = np.dtype(f"<u{allocated // 8}")
-        return np.frombuffer(imagecodecs.dicomrle_decode(frame, kind), kind, rows * columns).reshape(rows, columns)
-    return np.asarray(_DECODERS[syntax](frame))
+def native_frame(pixel_data: bytes | memoryview, description: PixelDescription, index: int = 0) -> NDArray[Any]:
+    """Give the stored values of an uncompressed frame.
+
+    Parameters
+    ----------
+    pixel_data
+        The value of Pixel Data, or any buffer that begins with it; bytes after the last frame are padding.
+    index
+        Of the frame, from 0.
+
+    Returns
+    -------
+    array
+        ``[row, column]`` of the type `PixelDescription.kind`; where nothing had to be changed, a view of the buffer.
+
+    Raises
+    ------
+    Quarantined
+        The pixel data ends before the frame does.
+    """
+    shape = (description.rows, description.columns)
+    start = index * description.frame_bytes
+    if len(pixel_data) < start + description.frame_bytes:
+        raise Quarantined(
+            f"truncated: {len(pixel_data)} bytes of pixel data where {start + description.frame_bytes} are needed; "
+            "send the image again from its source"
+        )
+    if description.swapped_words:
+        stop = start + description.frame_bytes
+        words = np.frombuffer(pixel_data, "u1", len(pixel_data) // 2 * 2).reshape(-1, 2)[start // 2 : (stop + 1) // 2]
+        cells = words[:, ::-1].ravel()[start % 2 :][: shape[0] * shape[1]]
+    else:
+        order = ">" if description.syntax == uid.ExplicitVRBigEndian else "<"
+        cells = np.frombuffer(pixel_data, description.kind.newbyteorder(order), shape[0] * shape[1], start)
+    return _meaningful_bits(cells.reshape(shape), description)
 
 
-def _meaningful_bits(frame: NDArray[np.generic], stored: int, shift: int, signed: bool) -> NDArray[np.int32]:
-    """Drop what is not between the high bit and the low bit (overlays in old images), extend the sign."""
-    values = frame.astype(np.int64) >> shift if shift else frame.astype(np.int64)
-    values &= (1 << stored) - 1
-    if signed:
-        values = np.where(values >> (stored - 1), values - (1 << stored), values)
-    return values.astype(np.int32)
+def _meaningful_bits(cells: NDArray[Any], description: PixelDescription) -> NDArray[Any]:
+    """Drop what is above the high bit or below the low bit (overlays in old images), extend the sign.
+
+    Two shifts do it in the type of the cell: the first one drops the bits above, the second one those below, and
+    repeats the sign where there is one.
+    """
+    values = cells.astype(description.kind, copy=False)
+    if description.stored == description.allocated:
+        return values
+    values = values << (description.allocated - 1 - description.high_bit)
+    values >>= description.allocated - description.stored
+    return values
