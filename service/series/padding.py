@@ -10,9 +10,9 @@ from pydicom import Dataset
 from service.series.pixels import PixelDescription
 
 PADDING_HU = -1024
-"""What padding becomes in a CT: the lowest value of the 12-bit scale, with which most scanners fill what lies outside of
-their field of view. It is air to every model, and near enough to real air (-1000) that interpolation across the edge of
-the field does not darken the tissue there, as -2000 or -3024 would."""
+"""What padding becomes in a CT: the lowest value of the 12-bit scale, with which most scanners fill what lies outside
+of their field of view. It is air to every model, and near enough to real air (-1000) that interpolation across the edge
+of the field does not darken the tissue there, as -2000 or -3024 would."""
 
 
 @dataclass(frozen=True)

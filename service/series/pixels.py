@@ -180,9 +180,11 @@ def coded_frames(pixel_data: bytes, description: PixelDescription) -> Iterator[b
         for coded in generate_frames(pixel_data, number_of_frames=description.frames):
             found += 1
             yield coded
-    except (ValueError, IndexError, EOFError) as error:  # what pydicom and struct raise on broken items
+    except MemoryError:
+        raise
+    except Exception as error:  # pydicom and struct raise many kinds; whatever it is, there are no frames
         raise Quarantined(
-            f"the frames of the pixel data cannot be told apart ({error}); send the image again"
+            f"the frames of the pixel data cannot be told apart ({type(error).__name__}); send the image again"
         ) from error
     if found != description.frames:
         raise Quarantined(f"{found} frames in the pixel data where {description.frames} are announced; send it again")
@@ -258,8 +260,8 @@ def native_frame(pixel_data: bytes | memoryview, description: PixelDescription, 
         words = np.frombuffer(pixel_data, "u1", len(pixel_data) // 2 * 2).reshape(-1, 2)[start // 2 : (stop + 1) // 2]
         cells = words[:, ::-1].ravel()[start % 2 :][: shape[0] * shape[1]]
     else:
-        order = ">" if description.syntax == uid.ExplicitVRBigEndian else "<"
-        cells = np.frombuffer(pixel_data, description.kind.newbyteorder(order), shape[0] * shape[1], start)
+        kind = description.kind.newbyteorder(">" if description.syntax == uid.ExplicitVRBigEndian else "<")
+        cells = np.frombuffer(pixel_data, kind, shape[0] * shape[1], start)
     return _meaningful_bits(cells.reshape(shape), description)
 
 
