@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from engines.description import RadiographInput, VolumeInput
 from engines.errors import PermanentError
 from engines.measurements import HOUNSFIELD, measure
+from engines.orientation import Turn, to_upright
 from engines.package import ModelPackage
 from engines.postprocessing import keep_largest_component, labels_on_radiograph, labels_on_source
 from engines.preprocessing import Array, Box, bounding_box, crop, fit, percentile_window, resample_to_grid, window
@@ -119,9 +120,12 @@ def _read_radiograph(
 ) -> LabelMap | Classification:
     with _timed(seconds, "preprocess"):
         _require_finite(radiograph.array, "the image")
-        box = _box(package, wanted, radiograph, region)
-        cropped = crop(radiograph.array, box)
-        tensor, placement = fit(percentile_window(cropped, *wanted.percentiles), wanted.size)
+        turn = to_upright(radiograph.orientation)
+        upright = turn.apply(radiograph.array)
+        box = _box(package, wanted, radiograph, region, turn)
+        cropped = crop(upright, box)
+        windowed = percentile_window(cropped, *wanted.percentiles)
+        tensor, placement = fit(windowed, wanted.size, turn.pixel(radiograph.pixel))
     with _timed(seconds, "infer"):
         probabilities = engine.infer(tensor[None, None])[0]
         _require_finite(probabilities, f"the answer of {package.name} on {engine.identity.runtime}")
@@ -130,9 +134,9 @@ def _read_radiograph(
             return Classification(package.classes(probabilities))
         if package.description.output.keep_largest:
             _drop_small_components(probabilities)
-        labels = np.zeros(radiograph.array.shape, np.uint8)
+        labels = np.zeros(upright.shape, np.uint8)
         labels[box.top : box.bottom, box.left : box.right] = labels_on_radiograph(probabilities, placement)
-        return LabelMap(labels, package.segments)
+        return LabelMap(np.ascontiguousarray(turn.undo(labels)), package.segments)
 
 
 def _drop_small_components(probabilities: Array) -> None:
@@ -147,13 +151,16 @@ def _drop_small_components(probabilities: Array) -> None:
     probabilities[0, dropped] = 1.0
 
 
-def _box(package: ModelPackage, wanted: RadiographInput, radiograph: Radiograph, region: LabelMap | None) -> Box:
-    rows, columns = radiograph.array.shape
+def _box(
+    package: ModelPackage, wanted: RadiographInput, radiograph: Radiograph, region: LabelMap | None, turn: Turn
+) -> Box:
+    """Give the part of the upright X-ray that the model looks at."""
     if wanted.crop_to is None:
+        rows, columns = turn.apply(radiograph.array).shape
         return Box(0, 0, rows, columns)
-    if region is None or region.array.shape != (rows, columns):
+    if region is None or region.array.shape != radiograph.array.shape:
         raise PermanentError(f"{package.name} needs the label map of {wanted.crop_to} on the same image; run it first")
-    box = bounding_box(region.array, wanted.crop_margin)
+    box = bounding_box(turn.apply(region.array), wanted.crop_margin)
     if box is None:
         raise PermanentError(
             f"{wanted.crop_to} found nothing in the image that {package.name} could be cropped to; look at the image"

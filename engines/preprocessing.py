@@ -38,14 +38,14 @@ class Placement:
     Attributes
     ----------
     scale
-        Tensor pixels per image pixel.
+        Tensor pixels per image pixel, (row, column); they differ where the image's pixels are not square.
     offset
         Width of the padding before the image in tensor pixels, (row, column).
     shape
         Rows and columns of the image.
     """
 
-    scale: float
+    scale: tuple[float, float]
     offset: tuple[float, float]
     shape: tuple[int, int]
 
@@ -56,7 +56,7 @@ def resample_to_grid(volume: Volume, spacing_mm: tuple[float, float, float]) -> 
     Parameters
     ----------
     volume
-        In any orientation; sheared axes (gantry tilt) are straightened.
+        In any orientation; sheared axes (gantry tilt) are straightened, uneven slices evened out.
     spacing_mm
         Of the grid, along slice, row and column.
 
@@ -68,6 +68,7 @@ def resample_to_grid(volume: Volume, spacing_mm: tuple[float, float, float]) -> 
     affine
         Index of the grid to LPS millimetres.
     """
+    volume = evenly_spaced(volume)
     low, high = _bounds(volume)
     spacing = np.asarray(spacing_mm, dtype=np.float64)
     extent = (high - low)[::-1]
@@ -84,6 +85,24 @@ def resample_to_grid(volume: Volume, spacing_mm: tuple[float, float, float]) -> 
     fill = float(volume.array.min())
     grid = resample(source, (int(size[0]), int(size[1]), int(size[2])), to_source, fill)
     return grid, affine
+
+
+def evenly_spaced(volume: Volume) -> Volume:
+    """Give a volume one slice at each step of its affine, linear between the two slices around it.
+
+    The same volume where its slices are evenly spaced already.
+    """
+    if volume.at is None:
+        return volume
+    steps = np.arange(round(volume.at[-1]) + 1)
+    places = np.interp(steps, volume.at, np.arange(len(volume.at)))
+    even = np.empty((len(steps), *volume.array.shape[1:]), volume.array.dtype)
+    for target, place in zip(even, places, strict=True):
+        before = int(place)
+        after, share = min(before + 1, len(volume.at) - 1), place - before
+        mixed = volume.array[before] * np.float32(1 - share) + volume.array[after] * np.float32(share)
+        target[:] = np.rint(mixed) if even.dtype.kind == "i" else mixed
+    return Volume(even, volume.affine, tuple(volume.sources[round(place)] for place in places), volume.unit)
 
 
 def resample(image: Any, shape: tuple[int, ...], to_image: NDArray[np.floating[Any]], fill: float) -> Array:
@@ -133,8 +152,14 @@ def percentile_window(array: NDArray[Any], low: float, high: float) -> Array:
     return window(array, bottom, top)
 
 
-def fit(array: Array, size: tuple[int, int]) -> tuple[Array, Placement]:
+def fit(array: Array, size: tuple[int, int], pixel: tuple[float, float] = (1.0, 1.0)) -> tuple[Array, Placement]:
     """Scale an X-ray by one factor into ``size`` (rows, columns) and pad it with 0 on both sides.
+
+    Parameters
+    ----------
+    pixel
+        Height and width of a pixel, in mm or any other unit: lengths on the patient are scaled by one factor, so that
+        pixels that are not square distort nothing.
 
     Returns
     -------
@@ -144,20 +169,21 @@ def fit(array: Array, size: tuple[int, int]) -> tuple[Array, Placement]:
         How to bring a map on the tensor back to the image.
     """
     rows, columns = array.shape
-    scale = min(size[0] / rows, size[1] / columns)
-    offset = ((size[0] - rows * scale) / 2, (size[1] - columns * scale) / 2)
+    factor = min(size[0] / (rows * pixel[0]), size[1] / (columns * pixel[1]))
+    scale = (factor * pixel[0], factor * pixel[1])
+    offset = ((size[0] - rows * scale[0]) / 2, (size[1] - columns * scale[1]) / 2)
     placement = Placement(scale=scale, offset=offset, shape=(rows, columns))
     to_image = np.linalg.inv(tensor_from_image(placement))
-    source = _average(sitk.GetImageFromArray(np.ascontiguousarray(array)), np.full(2, (1 + 1e-6) / scale))
+    source = _average(sitk.GetImageFromArray(np.ascontiguousarray(array)), (1 + 1e-6) / np.array(scale))
     return resample(source, size, to_image, 0.0), placement
 
 
 def tensor_from_image(placement: Placement) -> NDArray[np.float64]:
     """Give the homogeneous matrix from an image's index (row, column) to the tensor's index."""
     matrix = np.eye(3)
-    for axis in (0, 1):
-        matrix[axis, axis] = placement.scale
-        matrix[axis, 2] = placement.offset[axis] + placement.scale / 2 - 0.5
+    for axis, (scale, offset) in enumerate(zip(placement.scale, placement.offset, strict=True)):
+        matrix[axis, axis] = scale
+        matrix[axis, 2] = offset + scale / 2 - 0.5
     return matrix
 
 

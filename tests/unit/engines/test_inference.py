@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from engines.errors import PermanentError
 from engines.inference import analyse
 from engines.package import ModelPackage, load_package
-from engines.runtimes.base import RuntimeSettings, create_engine
+from engines.runtimes.base import Engine, RuntimeSettings, create_engine
 from engines.types import Findings, Image, LabelMap, Radiograph, Volume
 from tests.small_models import classifier_package, volume_package, xray_package
 
@@ -146,6 +147,93 @@ def test_an_xrays_fields_lie_on_its_own_pixels_and_only_the_largest_is_kept(xray
     assert labels.shape == array.shape
     assert not labels[95:, 55:].any()
     assert 2 * (labels & expected).sum() / (labels.sum() + expected.sum()) > 0.9
+
+
+EIGHT_WAYS: dict[tuple[str, str], Callable[[np.ndarray], np.ndarray]] = {
+    ("L", "F"): lambda upright: upright,
+    ("R", "F"): lambda upright: upright[:, ::-1],
+    ("L", "H"): lambda upright: upright[::-1],
+    ("R", "H"): lambda upright: upright[::-1, ::-1],
+    ("F", "L"): lambda upright: upright.T,
+    ("F", "R"): lambda upright: upright.T[::-1],
+    ("H", "L"): lambda upright: upright.T[:, ::-1],
+    ("H", "R"): lambda upright: upright.T[::-1, ::-1],
+}
+
+
+class Seen:
+    """An engine that keeps the tensors which it is given."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.identity, self._engine, self.tensors = engine.identity, engine, []
+
+    def infer(self, tensor: np.ndarray) -> np.ndarray:
+        self.tensors.append(tensor)
+        return self._engine.infer(tensor)
+
+
+def lopsided_xray() -> np.ndarray:
+    array = np.random.default_rng(5).random((130, 90)).astype(np.float32) * 20
+    array[20:80, 10:40] = 100
+    array[90:110, 50:70] = 90
+    return array
+
+
+@pytest.mark.parametrize("pixel", [None, (0.2, 0.35)], ids=["square", "not square"])
+@pytest.mark.parametrize("orientation", EIGHT_WAYS, ids="-".join)
+def test_an_xray_is_read_upright_and_its_labels_lie_on_the_stored_pixels(
+    xray_model: ModelPackage, orientation: tuple[str, str], pixel: tuple[float, float] | None
+) -> None:
+    turn = EIGHT_WAYS[orientation]
+    transposed = orientation[0] in "HF"
+    stored = turn(lopsided_xray())
+    spacing = pixel and (pixel[::-1] if transposed else pixel)
+    with create_engine(xray_model, RuntimeSettings(threads=1)) as engine:
+        seen = Seen(engine)
+        upright, turned = (
+            analyse(xray_model, seen, image, clock=lambda: NOON).label_map.array
+            for image in (
+                Radiograph(lopsided_xray(), pixel, "1.2.3"),
+                Radiograph(stored, spacing, "1.2.3", orientation),
+            )
+        )
+    np.testing.assert_array_equal(*seen.tensors)
+    np.testing.assert_array_equal(turned, turn(upright))
+    assert turned[stored > 95].mean() > 0.9
+    assert turned.flags.c_contiguous
+
+
+@pytest.mark.parametrize("orientation", [("A", "F"), ("P", "F"), ("L", "A"), ("F", "A")], ids="-".join)
+def test_a_view_that_is_not_frontal_stays_as_it_is(xray_model: ModelPackage, orientation: tuple[str, str]) -> None:
+    with create_engine(xray_model, RuntimeSettings(threads=1)) as engine:
+        seen = Seen(engine)
+        for image in (xray(lopsided_xray()), Radiograph(lopsided_xray(), None, "1.2.3", orientation)):
+            analyse(xray_model, seen, image, clock=lambda: NOON)
+    np.testing.assert_array_equal(*seen.tensors)
+
+
+def test_pixels_that_are_not_square_are_seen_as_a_reader_sees_them(xray_model: ModelPackage) -> None:
+    square = np.kron(lopsided_xray(), np.ones((2, 1), np.float32))
+    with create_engine(xray_model, RuntimeSettings(threads=1)) as engine:
+        seen = Seen(engine)
+        for image in (xray(square), Radiograph(lopsided_xray(), None, "1.2.3", aspect=2.0)):
+            analyse(xray_model, seen, image, clock=lambda: NOON)
+    one, other = seen.tensors
+    assert np.abs(one - other).mean() < 0.03
+
+
+@pytest.mark.parametrize("orientation", EIGHT_WAYS, ids="-".join)
+def test_a_crop_follows_the_turn(classifier: ModelPackage, orientation: tuple[str, str]) -> None:
+    turn, mask = EIGHT_WAYS[orientation], np.zeros((130, 90), np.uint8)
+    mask[15:70, 5:45] = 1
+    with create_engine(classifier, RuntimeSettings(threads=1)) as engine:
+        seen = Seen(engine)
+        for image, region in (
+            (Radiograph(lopsided_xray(), None, "1.2.3"), mask),
+            (Radiograph(turn(lopsided_xray()), None, "1.2.3", orientation), turn(mask)),
+        ):
+            analyse(classifier, seen, image, clock=lambda: NOON, region=LabelMap(region, ()))
+    np.testing.assert_array_equal(*seen.tensors)
 
 
 def test_a_classifier_sees_only_the_region_it_is_cropped_to(classifier: ModelPackage) -> None:

@@ -74,11 +74,12 @@ def test_nothing_found_gives_only_background() -> None:
     ).any()
 
 
+@pytest.mark.parametrize("pixel", [(1.0, 1.0), (0.2, 0.35), (0.5, 0.2)])
 @pytest.mark.parametrize("shape", [(400, 300), (90, 250), (64, 64), (2000, 1500)])
-def test_a_disc_comes_back_to_its_pixels(shape: tuple[int, int]) -> None:
+def test_a_disc_comes_back_to_its_pixels(shape: tuple[int, int], pixel: tuple[float, float]) -> None:
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     inside = np.hypot(rows - shape[0] * 0.4, columns - shape[1] * 0.6) < min(shape) * 0.25
-    tensor, placement = fit(inside.astype(np.float32), (128, 128))
+    tensor, placement = fit(inside.astype(np.float32), (128, 128), pixel)
     labels = labels_on_radiograph(np.stack([1 - tensor, tensor]), placement)
     assert labels.shape == shape
     assert dice(labels == 1, inside) > 0.95

@@ -138,7 +138,21 @@ def test_a_wide_image_is_padded_with_0_above_and_below() -> None:
     assert not tensor[:15].any()
     assert not tensor[-15:].any()
     assert np.allclose(tensor[17:47], 1)
-    assert placement.scale == pytest.approx(0.32)
+    assert placement.scale == pytest.approx((0.32, 0.32))
+
+
+def test_pixels_that_are_not_square_are_scaled_by_one_factor_in_millimetres() -> None:
+    # 100 rows of 0.4 mm and 100 columns of 0.2 mm: twice as high as wide.
+    tensor, placement = fit(np.ones((100, 100), np.float32), (64, 64), (0.4, 0.2))
+    assert placement.scale == pytest.approx((0.64, 0.32))
+    assert np.allclose(tensor[1:-1, 17:47], 1)
+    assert not tensor[:, :15].any()
+    assert not tensor[:, -15:].any()
+
+
+def test_the_unit_of_the_pixel_does_not_matter() -> None:
+    image = np.random.default_rng(1).random((50, 80), dtype=np.float32)
+    assert np.allclose(fit(image, (64, 64), (0.3, 0.2))[0], fit(image, (64, 64), (1.5, 1.0))[0], atol=1e-6)
 
 
 def test_the_bounding_box_is_wider_by_the_margin_and_stays_inside() -> None:
