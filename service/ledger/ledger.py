@@ -5,11 +5,12 @@ token: when its lease has ended and somebody else has claimed the job, its finis
 what it writes is the same each time.
 """
 
+import json
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from sqlalchemy import Connection, and_, create_engine, delete, event, func, ins
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine import Row
 
-from service.ledger.schema import jobs, metadata, results, series
+from service.ledger.schema import decisions, jobs, metadata, results, series
+from service.series.evidence import Decision, Evidence
 from service.types import ResultObject
 
 RECEIVE, ASSEMBLE, INFER, ENCODE, DELIVER = STAGES = ("receive", "assemble", "infer", "encode", "deliver")
@@ -79,6 +81,22 @@ class ResultRecord:
     archive: str
 
 
+@dataclass(frozen=True)
+class DecisionRecord:
+    """A row of ``decisions``: when a series was found complete, with how many instances, and what that rested on.
+
+    The last one of a series is what its jobs rest on; ``partial`` says that something spoke for more to come.
+    """
+
+    series: str
+    decided_at: float
+    instances: int
+    partial: bool
+    points: float
+    evidence: tuple[Evidence, ...]
+    against: tuple[str, ...]
+
+
 class StaleJob(Exception):
     """The job was claimed by somebody else, reset or cancelled meanwhile: what this worker did does not count."""
 
@@ -129,9 +147,13 @@ class Ledger:
         with self._engine.begin() as connection:
             return [job.series for job in _select(connection, jobs.c.stage == RECEIVE, jobs.c.state == RUNNING)]
 
-    def complete_series(self, key: str, instances: int, note: str, next_jobs: Sequence[NextJob]) -> None:
-        """A series is whole: finish its receive stage and create the next ones."""
+    def complete_series(
+        self, key: str, instances: int, note: str, next_jobs: Sequence[NextJob], decision: Decision | None = None
+    ) -> None:
+        """A series is whole: finish its receive stage, create the next ones, and keep what that rested on."""
         with self._transaction() as connection:
+            if decision is not None:
+                _keep_decision(connection, key, instances, decision)
             connection.execute(update(series).where(series.c.key == key).values(instances=instances))
             where = and_(jobs.c.series == key, jobs.c.stage == RECEIVE)
             began = connection.execute(select(jobs.c.created_at).where(where)).scalar_one()
@@ -251,6 +273,12 @@ class Ledger:
         with self._engine.begin() as connection:
             return [_result(row) for row in connection.execute(query.order_by(results.c.series, results.c.kind))]
 
+    def decisions(self, series_key: str) -> list[DecisionRecord]:
+        """Each time a series was found complete, in order; ``series_key`` may be the beginning of one."""
+        query = select(decisions).where(decisions.c.series.startswith(series_key, autoescape=True))
+        with self._engine.begin() as connection:
+            return [_decision(row) for row in connection.execute(query.order_by(decisions.c.id))]
+
     def operator_retry(self, id: int) -> bool:
         """Make a dead or cancelled job ready again; return whether there was one."""
         return self._operate(id, (DEAD, CANCELLED), state=READY, run_at=time.time(), attempts=0, ended_at=None)
@@ -345,6 +373,25 @@ def _keep_result(connection: Connection, record: ResultRecord) -> None:
     }
     connection.execute(delete(results).where(results.c.sop_instance_uid == record.result.sop_instance_uid))
     connection.execute(insert(results).values(**values))
+
+
+def _keep_decision(connection: Connection, key: str, instances: int, decision: Decision) -> None:
+    evidence = {"for": [asdict(one) for one in decision.evidence], "against": decision.against}
+    values = {"partial": decision.partial, "points": decision.points, "evidence": json.dumps(evidence)}
+    connection.execute(insert(decisions).values(series=key, decided_at=time.time(), instances=instances, **values))
+
+
+def _decision(row: Row[Any]) -> DecisionRecord:
+    evidence = json.loads(row.evidence)
+    return DecisionRecord(
+        series=row.series,
+        decided_at=row.decided_at,
+        instances=row.instances,
+        partial=row.partial,
+        points=row.points,
+        evidence=tuple(Evidence(**one) for one in evidence["for"]),
+        against=tuple(evidence["against"]),
+    )
 
 
 def _select(connection: Connection, *conditions: Any) -> list[Job]:

@@ -5,7 +5,19 @@ one radiograph. A *job* is one stage of one item and model; a stage that concern
 model. Times are seconds since the epoch.
 """
 
-from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData()
 
@@ -41,6 +53,18 @@ jobs = Table(
     UniqueConstraint("series", "item", "model", "stage"),
 )
 Index("jobs_to_claim", jobs.c.state, jobs.c.stage, jobs.c.run_at)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("series", ForeignKey("series.key", ondelete="CASCADE"), nullable=False, index=True),
+    Column("decided_at", Float, nullable=False),
+    Column("instances", Integer, nullable=False),
+    Column("partial", Boolean, nullable=False),  # it started although something spoke for more to come
+    Column("points", Float, nullable=False),
+    Column("evidence", Text, nullable=False),  # JSON: {"for": [{"name", "points", "text"}], "against": [text]}
+)
 
 results = Table(
     "results",

@@ -34,7 +34,10 @@ class Arrivals(Protocol):
         """An instance is stored and not yet acknowledged; an error here keeps it from being acknowledged."""
 
     def released(self, association: int) -> None:
-        """An association has ended, by whatever means."""
+        """The sender has released an association."""
+
+    def aborted(self, association: int) -> None:
+        """An association was aborted, or its connection lost."""
 
 
 class Receiver:
@@ -83,9 +86,9 @@ class Receiver:
             (evt.EVT_CONN_OPEN, without_delay),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_REJECTED, _rejected),
-            (evt.EVT_RELEASED, self._ended),
-            (evt.EVT_ABORTED, self._ended),
-            (evt.EVT_CONN_CLOSE, self._ended),
+            (evt.EVT_RELEASED, self._released),
+            (evt.EVT_ABORTED, self._aborted),
+            (evt.EVT_CONN_CLOSE, self._closed),
         ]
         self._server = ae.start_server((node.host, node.port), block=False, evt_handlers=handlers)
         log.info("receiver.listening", ae_title=node.ae_title, host=node.host, port=self.port)
@@ -133,8 +136,16 @@ class Receiver:
         self._count("quarantined")
         log.warning("instance.quarantined", series=series, reason=reason)
 
-    def _ended(self, event: evt.Event) -> None:
+    def _released(self, event: evt.Event) -> None:
         self._arrivals.released(id(event.assoc))
+
+    def _aborted(self, event: evt.Event) -> None:
+        self._arrivals.aborted(id(event.assoc))
+
+    def _closed(self, event: evt.Event) -> None:
+        # told by another thread, at times before the release; an association whose thread lives tells its end itself
+        if not event.assoc.is_alive():
+            self._arrivals.aborted(id(event.assoc))
 
 
 def _rejected(event: evt.Event) -> None:

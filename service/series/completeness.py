@@ -1,31 +1,37 @@
-"""When is a series whole?
+"""When is a series whole? Watches arrivals, weighs the evidence, and lets each series start once.
 
-DICOM has no message that says so. Here a series is complete when the associations that carried it have ended and
-nothing has arrived for a quiet time; an association that stays open without a word does not hold it up for ever.
+What counts as evidence is in `service.series.evidence`; what is known of one series in `service.series.incoming`.
 """
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 
 import structlog
 
-from service.header import HeaderFacts
+from service.errors import Quarantined, WetreadError
+from service.header import HeaderFacts, read_facts
 from service.ledger.ledger import ASSEMBLE, Ledger, NextJob, SeriesRecord
+from service.series.evidence import Decision, judge
+from service.series.incoming import Asked, Incoming
+from service.series.rhythm import Rhythm
 from service.settings import SeriesSettings
 from service.spool import Spool, key_of
 
 log = structlog.get_logger()
 
+ASK_AGAIN_SECONDS = 5.0
+"""How soon the archive is asked again while it says that it has more."""
+RECENT = 256
+"""So many complete series are remembered, for slices that come late."""
 
-@dataclass
-class _Open:
-    """A series that is being received."""
-
-    record: SeriesRecord
-    last_arrival: float
-    associations: set[int] = field(default_factory=set)
+Count = Callable[[SeriesRecord], int | None]
+Fetch = Callable[[SeriesRecord], object]
+Background = Callable[[Callable[[], None]], object]
 
 
 class Completeness:
@@ -35,59 +41,181 @@ class Completeness:
     ----------
     clock
         Monotonic seconds.
+    counts
+        How many instances of a series the archive has; None where it does not know. May take long and raise anything.
+    fetch
+        Has the archive send what is missing of a series; what comes is told by `arrived`. May take long and raise
+        anything.
+    background
+        Runs a call some time soon in another thread; default: a pool of two threads.
     """
 
     def __init__(
-        self, settings: SeriesSettings, spool: Spool, ledger: Ledger, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: SeriesSettings,
+        spool: Spool,
+        ledger: Ledger,
+        clock: Callable[[], float] = time.monotonic,
+        counts: Count | None = None,
+        fetch: Fetch | None = None,
+        background: Background | None = None,
     ) -> None:
         self._settings = settings
         self._spool = spool
         self._ledger = ledger
         self._clock = clock
+        self._counts = counts
+        self._fetch = fetch
+        self._pool = ThreadPoolExecutor(2, "archive") if counts and not background else None
+        self._background: Background | None = background or (self._pool.submit if self._pool else None)
         self._lock = threading.Lock()
-        self._open: dict[str, _Open] = {}
+        self._rhythm = Rhythm()
+        self._open: dict[str, Incoming] = {}
+        self._recent: OrderedDict[str, Incoming] = OrderedDict()
+        self._carried: dict[int, set[str]] = {}
+        """By association that is open: the series that it has brought."""
+        self._silent: set[str] = set()
+        """Senders whose archive does not answer."""
 
     def resume(self) -> None:
         """Take up the series that an earlier run of the node had not found complete; their associations are gone."""
         for record in self._ledger.receiving():
-            self._open[record.key] = _Open(record, self._clock())
+            self._open[record.key] = self._from_spool(record)
+
+    def close(self) -> None:
+        """Ask archives no more."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
     def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
         """Note durably which series is being received. Called before the instance is acknowledged."""
         key = key_of(facts.study_uid, facts.series_uid)
         with self._lock:
+            carried = self._carried.setdefault(association, set())
+            if key not in carried:
+                carried.add(key)
+                for other in carried & self._open.keys() - {key}:
+                    self._open[other].moved_on = True
             if key not in self._open:
                 record = SeriesRecord(key, facts.study_uid, facts.series_uid, facts.modality, sender)
                 if not self._ledger.open_series(record, len(self._spool.instances(key))):
                     return
-                self._open[key] = _Open(record, self._clock())
+                instance = key_of(facts.sop_instance_uid)
+                known = self._recent.pop(key) if key in self._recent else self._from_spool(record, but=instance)
+                self._open[key] = known
                 log.info("series.opened", series=key, modality=facts.modality, sender=sender)
-            self._open[key].last_arrival = self._clock()
-            self._open[key].associations.add(association)
+            self._open[key].arrived(association, facts, self._clock(), self._settings)
 
     def released(self, association: int) -> None:
-        """An association has ended; what it carried is complete after the quiet time."""
+        """An association has ended as its sender meant it to."""
+        self._ended(association, aborted=False)
+
+    def aborted(self, association: int) -> None:
+        """An association was aborted or lost. One that ended before is left alone."""
+        self._ended(association, aborted=True)
+
+    def _ended(self, association: int, aborted: bool) -> None:
         with self._lock:
-            for series in self._open.values():
-                series.associations.discard(association)
+            for key in self._carried.pop(association, ()):
+                series = self._open.get(key) or self._recent.get(key)
+                if series is not None:
+                    series.ended(association, aborted, self._clock())
 
     def decide(self) -> None:
-        """Complete every series that is due. Call it several times a second."""
-        now = self._clock()
+        """Complete every series for which there is evidence enough. Call it several times a second."""
+        calls: list[Callable[[], None]] = []
         with self._lock:
-            for key, series in list(self._open.items()):
-                silence = now - series.last_arrival
-                if series.associations and silence >= self._settings.silent_seconds:
-                    reason = f"silent for {silence:.0f} s in an open association"
-                elif not series.associations and silence >= self._settings.quiet_seconds:
-                    reason = f"association released, quiet for {silence:.1f} s"
-                else:
-                    continue
-                self._complete(series, reason)
-                del self._open[key]
+            now = self._clock()
+            for series in list(self._open.values()):
+                usual = self._rhythm.usual(series.record.sender)
+                decision = judge(series.observed(usual), self._settings, now)
+                if decision.complete:
+                    self._complete(series, decision)
+                elif self._worth_asking(series, series.usual_pause(usual), now):
+                    series.asked = replace(series.asked, at=now, arrivals=series.arrivals, pending=True)
+                    calls.append(partial(self._ask, series))
+                elif self._fetch and series.asked.short > 1 and not series.asked.fetched:
+                    series.asked = replace(series.asked, fetched=True)
+                    calls.append(partial(self._call_for, series))
+        for call in calls:
+            assert self._background is not None
+            self._background(call)
 
-    def _complete(self, series: _Open, reason: str) -> None:
-        key = series.record.key
+    def _complete(self, series: Incoming, decision: Decision) -> None:
+        key, sender = series.record.key, series.record.sender
         count = len(self._spool.instances(key))
-        self._ledger.complete_series(key, count, f"{count} instances; {reason}", [NextJob(ASSEMBLE)])
-        log.info("series.completed", series=key, instances=count, reason=reason)
+        noun = "instance" if count == 1 else "instances"
+        self._ledger.complete_series(key, count, f"{count} {noun}: {decision}", [NextJob(ASSEMBLE)], decision)
+        log.info(
+            "series.completed",
+            series=key,
+            instances=count,
+            partial=decision.partial,
+            evidence={one.name: round(one.points) for one in decision.evidence},
+            against=list(decision.against),
+        )
+        self._rhythm.note(sender, replace(series.pauses, aborts=series.lost))
+        del self._open[key]
+        series.asked = Asked()
+        self._recent[key] = series
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
+
+    def _from_spool(self, record: SeriesRecord, but: str = "") -> Incoming:
+        """A series of which nothing is remembered but its instances (all ``but`` one) in the spool."""
+        series = Incoming(record, self._clock())
+        for path in self._spool.instances(record.key):
+            if path.stem != but:
+                try:
+                    series.take(read_facts(path.read_bytes()))
+                except (OSError, Quarantined):  # it could be read when it came; assembly will say what is wrong
+                    series.take_unread(path.stem)
+        return series
+
+    # ---- the archive -----------------------------------------------------------------------------------------------
+
+    def _worth_asking(self, series: Incoming, usual_pause: float, now: float) -> bool:
+        """Whether the archive's count would tell something now.
+
+        An archive that forwards image by image while it receives has as many as we at each moment. So it is asked only
+        when the sender has moved on, or all of its associations have ended for longer than it usually pauses.
+        """
+        asked = series.asked
+        if self._counts is None or asked.pending:
+            return False
+        if not series.moved_on and (series.open or now - series.last_event < usual_pause):
+            return False
+        again = asked.count is not None and asked.count > series.instances and now - asked.at >= ASK_AGAIN_SECONDS
+        return again or asked.arrivals != series.arrivals
+
+    def _ask(self, series: Incoming) -> None:
+        assert self._counts is not None
+        sender = series.record.sender
+        try:
+            count = self._counts(series.record)
+            self._silent.discard(sender)
+        except Exception as error:  # whatever it is: there is one piece of evidence less
+            count = None
+            if sender not in self._silent:
+                self._silent.add(sender)
+                log.warning("archive.count_failed", series=series.record.key, sender=sender, reason=_reason(error))
+        with self._lock:
+            if self._open.get(series.record.key) is not series:  # complete meanwhile
+                return
+            asked = series.asked
+            more = count is not None and count > series.instances
+            short = (asked.short + 1 if asked.arrivals == series.arrivals else 1) if more else 0
+            series.asked = replace(asked, count=count, pending=False, short=short)
+
+    def _call_for(self, series: Incoming) -> None:
+        assert self._fetch is not None
+        key = series.record.key
+        log.info("series.fetching", series=key, instances=series.instances, archive=series.asked.count)
+        try:
+            self._fetch(series.record)
+        except Exception as error:
+            log.warning("archive.fetch_failed", series=key, reason=_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, WetreadError) else type(error).__name__

@@ -1,6 +1,6 @@
 """The receiver over real sockets; the sender is pynetdicom's."""
 
-import time
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from service.receive.scp import Receiver
 from service.settings import NodeSettings, parse
 from service.spool import Spool, key_of
 from service.wire import VERIFICATION
+from tests.waiting import eventually
 
 
 @dataclass
@@ -26,6 +27,7 @@ class Noted:
 
     instances: list[tuple[HeaderFacts, str]] = field(default_factory=list)
     ended: set[int] = field(default_factory=set)
+    lost: set[int] = field(default_factory=set)
     full: bool = False
 
     def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
@@ -35,6 +37,10 @@ class Noted:
 
     def released(self, association: int) -> None:
         self.ended.add(association)
+
+    def aborted(self, association: int) -> None:
+        if association not in self.ended:
+            self.lost.add(association)
 
 
 @dataclass
@@ -184,14 +190,16 @@ def test_what_cannot_be_written_down_is_not_acknowledged(running: Running, phant
     assert len(running.noted.instances) == 1
 
 
-def test_the_end_of_an_association_is_noted_however_it_ends(running: Running) -> None:
-    running.associate().release()
+def test_a_release_is_told_from_an_abort_and_from_a_lost_connection(running: Running) -> None:
+    for _ in range(5):
+        running.associate().release()
     running.associate().abort()
-    for _ in range(100):
-        if len(running.noted.ended) == 2:
-            break
-        time.sleep(0.05)
-    assert len(running.noted.ended) == 2
+    lost = running.associate()
+    assert lost.dul.socket is not None
+    assert lost.dul.socket.socket is not None
+    lost.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+    eventually(lambda: len(running.noted.ended) + len(running.noted.lost) == 7, "all associations have ended")
+    assert (len(running.noted.ended), len(running.noted.lost)) == (5, 2)
 
 
 def test_defaults_listen_on_this_machine_only() -> None:
