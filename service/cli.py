@@ -144,16 +144,17 @@ def jobs_show(
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Show all that is known of one series: its jobs and its results, with their UIDs."""
+    """Show all that is known of one series: its jobs, why it started, and its results, with their UIDs."""
     ledger = _ledger(config)
-    found, results = ledger.list_jobs(series_key=series), ledger.results(series)
+    found, results, decisions = ledger.list_jobs(series_key=series), ledger.results(series), ledger.decisions(series)
     if not found:
         raise ConfigurationError(f"no series {series!r} in the ledger; `wetread jobs list` shows all")
     if as_json:
         print(json.dumps({"jobs": [inspection.as_json(job) for job in found],
+                          "decisions": [inspection.decision_as_json(decision) for decision in decisions],
                           "results": [inspection.result_as_json(result) for result in results]}))  # fmt: skip
     else:
-        for line in inspection.series_view(found, results):
+        for line in inspection.series_view(found, results, decisions):
             console.print(line, soft_wrap=isinstance(line, str))
 
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from engines.engine_set import open_engines
 from service.deliver.scu import echo
 from service.errors import ConfigurationError, WetreadError
-from service.ledger.ledger import READY, Job, ResultRecord
+from service.ledger.ledger import READY, DecisionRecord, Job, ResultRecord
 from service.node import runtime_settings, served_packages
 from service.settings import Settings, load
 from service.spool import Spool
@@ -151,14 +151,32 @@ def jobs_view(jobs: Sequence[Job]) -> Iterator[RenderableType]:
         yield Padding(table, (0, 0, 0, 2))
 
 
-def series_view(jobs: Sequence[Job], results: Sequence[ResultRecord]) -> Iterator[RenderableType]:
+def series_view(
+    jobs: Sequence[Job], results: Sequence[ResultRecord], decisions: Sequence[DecisionRecord]
+) -> Iterator[RenderableType]:
     """All that is known of one series, or of several whose keys begin alike."""
     yield from jobs_view(jobs)
     for series in dict.fromkeys(job.series for job in jobs):
+        yield from _decisions_view([decision for decision in decisions if decision.series == series.key])
         yield f"study   {series.study_uid}\nseries  {series.series_uid}"
     for record in results:
         result, where = record.result, f"{record.status} to {record.archive}" if record.archive else record.status
         yield f"{result.kind:7} {result.sop_instance_uid}\n        {record.model}, {where}, {result.path}"
+
+
+def _decisions_view(decisions: Sequence[DecisionRecord]) -> Iterator[RenderableType]:
+    """Each time the series was found complete, and what that rested on."""
+    for decision in decisions:
+        how = "[yellow]partial[/]" if decision.partial else "complete"
+        yield f"{how} with {decision.instances} instances, {_moment(decision.decided_at)}"
+        table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
+        table.add_column()
+        table.add_column(justify="right")
+        for one in decision.evidence:
+            table.add_row(Text(one.text), f"+{one.points:.0f}")
+        for text in decision.against:
+            table.add_row(Text(text, style="yellow"), "[yellow]against[/]")
+        yield Padding(table, (0, 0, 0, 2))
 
 
 def _note(job: Job) -> str:
@@ -175,6 +193,11 @@ def _moment(seconds: float) -> str:
 def as_json(job: Job) -> dict[str, Any]:
     """A job, for programs."""
     return {**vars(job), "series": job.series.key, "modality": job.series.modality, "sender": job.series.sender}
+
+
+def decision_as_json(decision: DecisionRecord) -> dict[str, Any]:
+    """A decision that a series is complete, for programs."""
+    return {**vars(decision), "evidence": [vars(one) for one in decision.evidence]}
 
 
 def result_as_json(record: ResultRecord) -> dict[str, Any]:
