@@ -32,7 +32,7 @@ def measure(package: ModelPackage, volume: Volume, labels: NDArray[np.uint8]) ->
     tuple[Measurement, ...]
         By segment number; volumes in mL, mean attenuation in HU.
     """
-    counts, sums = _counts_and_sums(volume, labels)
+    counts, sums, steps = _counts_and_sums(volume, labels)
     # A voxel is a parallelepiped, also where a gantry tilt shears it: its volume is the determinant.
     voxel_ml = abs(float(np.linalg.det(volume.affine[:3, :3]))) / CUBIC_MM_PER_ML
     found: list[Measurement] = []
@@ -40,19 +40,36 @@ def measure(package: ModelPackage, volume: Volume, labels: NDArray[np.uint8]) ->
         if not counts[number]:
             continue
         if "volume" in entry.measurements:
-            found.append(Measurement(number, VOLUME, float(counts[number] * voxel_ml), MILLILITRE))
+            found.append(Measurement(number, VOLUME, float(steps[number] * voxel_ml), MILLILITRE))
         if "mean_intensity" in entry.measurements:
             mean = float(sums[number] / counts[number])
             found.append(Measurement(number, ATTENUATION, mean, HOUNSFIELD, derivation=MEAN))
     return tuple(found)
 
 
-def _counts_and_sums(volume: Volume, labels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Count the voxels and add up the values of each label, slice by slice: bincount widens its input eightfold."""
-    counts, sums = np.zeros(256, np.int64), np.zeros(256)
-    for plane, values in zip(labels, volume.array, strict=True):
+def _counts_and_sums(
+    volume: Volume, labels: NDArray[np.uint8]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Of each label: the voxels, the sum of their values, and the voxels weighted by how many steps a slice stands for.
+
+    Slice by slice: bincount widens its input eightfold.
+    """
+    counts, sums, steps = np.zeros(256, np.int64), np.zeros(256), np.zeros(256)
+    for plane, values, width in zip(labels, volume.array, _widths(volume), strict=True):
         inside = plane > 0
         found = plane[inside]
-        counts += np.bincount(found, minlength=256)
+        here = np.bincount(found, minlength=256)
+        counts += here
+        steps += here * width
         sums += np.bincount(found, weights=values[inside], minlength=256)
-    return counts, sums
+    return counts, sums, steps
+
+
+def _widths(volume: Volume) -> NDArray[np.float64]:
+    """How many steps of the affine each slice stands for: half of the way to each neighbour."""
+    if volume.at is None:
+        return np.ones(len(volume.array))
+    gaps = np.diff(volume.at)
+    gaps = np.concatenate([gaps[:1], gaps, gaps[-1:]])
+    widths: NDArray[np.float64] = (gaps[:-1] + gaps[1:]) / 2
+    return widths

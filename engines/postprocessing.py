@@ -32,13 +32,16 @@ def labels_on_source(probabilities: Array, grid_affine: Affine, volume: Volume) 
     """
     labels = np.zeros(volume.array.shape, np.uint8)
     to_grid = np.linalg.inv(grid_affine) @ volume.affine
-    low, high = _labelled_region(probabilities, to_grid, labels.shape)
+    steps = range(len(labels)) if volume.at is None else volume.at
+    low, high = _labelled_region(probabilities, to_grid, (round(steps[-1]) + 1, *labels.shape[1:]))
+    inside = [index for index, step in enumerate(steps) if low[0] - 1 < step < high[0]]
     images = [sitk.GetImageFromArray(np.ascontiguousarray(entry)) for entry in probabilities[1:]]
-    for start in range(low[0], high[0], SLAB):
-        stop = min(start + SLAB, high[0])
+    thickness = SLAB if volume.at is None else 1
+    for start in range(inside[0], inside[-1] + 1, thickness) if inside else ():
+        stop = min(start + thickness, inside[-1] + 1)
         shape = (stop - start, high[1] - low[1], high[2] - low[2])
         shift = np.eye(4)
-        shift[:3, 3] = start, low[1], low[2]
+        shift[:3, 3] = steps[start], low[1], low[2]
         labels[start:stop, low[1] : high[1], low[2] : high[2]] = _arg_max(images, shape, to_grid @ shift)
     return labels
 

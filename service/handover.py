@@ -1,13 +1,17 @@
 """What one stage leaves in the spool for the next: items (images with their facts) and findings.
 
-Each is a JSON file beside a plain ``.npy`` array. Files are replaced atomically, so a stage that runs twice, or while
-another one reads, does no harm. All of it can be made again from the received instances.
+Each is a JSON file beside a plain array. Files are replaced atomically, so a stage that runs twice, or while another
+reads, does no harm. All of it can be made again from the received instances. That is why the slices of a volume are not
+synced: an item says in which boot of the machine it was made, and one of an earlier boot is made again.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from engines.types import (
@@ -25,19 +29,37 @@ from service.durable import replace_file
 from service.series.assembly import Item
 from service.series.facts import ImageFacts
 
+ITEM, FINDINGS = "item.json", "findings.json"
+
+
+class _StoredArray(BaseModel):
+    """Where an array lies: a file beside the item's folder or in it, and where in the file."""
+
+    file: str
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
 
 class _StoredItem(BaseModel):
     key: str
+    boot: str
+    array: _StoredArray
     affine: list[list[float]] | None = None
+    at: tuple[float, ...] | None = None
+    frames: tuple[int, ...] | None = None
     sources: tuple[str, ...]
     unit: str = ""
     spacing: tuple[float, float] | None = None
+    orientation: tuple[str, str] = ("L", "F")
     files: tuple[str, ...]
     facts: ImageFacts
     notes: tuple[str, ...]
+    version: str
 
 
 class _StoredFindings(BaseModel):
+    item: str
     model: ModelIdentity
     engine: EngineIdentity
     analysed_at: datetime
@@ -49,39 +71,81 @@ class _StoredFindings(BaseModel):
 
 
 def save_item(folder: Path, item: Item) -> None:
-    """Leave an item for the stages after assembly."""
+    """Leave an item for the stages after assembly. An array that is mapped from the folder above is not copied."""
     image = item.image
-    if isinstance(image, Volume):
-        stored = _StoredItem(
-            key=item.key, affine=image.affine.tolist(), sources=image.sources, unit=image.unit,
-            files=tuple(file.name for file in item.files), facts=item.facts, notes=item.notes,
-        )  # fmt: skip
-    else:
-        stored = _StoredItem(
-            key=item.key, sources=(image.source,), spacing=image.spacing,
-            files=tuple(file.name for file in item.files), facts=item.facts, notes=item.notes,
-        )  # fmt: skip
-    replace_file(folder / "image.npy", lambda file: np.save(file, image.array))
-    replace_file(folder / "item.json", lambda file: file.write(stored.model_dump_json().encode()))
+    stored = _StoredItem(
+        key=item.key,
+        boot=_boot(),
+        array=_keep_array(folder, image.array),
+        affine=image.affine.tolist() if isinstance(image, Volume) else None,
+        at=image.at if isinstance(image, Volume) else None,
+        frames=image.frames if isinstance(image, Volume) else None,
+        sources=image.sources if isinstance(image, Volume) else (image.source,),
+        unit=image.unit if isinstance(image, Volume) else "",
+        spacing=None if isinstance(image, Volume) else image.spacing,
+        orientation=("L", "F") if isinstance(image, Volume) else image.orientation,
+        files=tuple(file.name for file in item.files),
+        facts=item.facts,
+        notes=item.notes,
+        version=item.version,
+    )
+    replace_file(folder / ITEM, lambda file: file.write(stored.model_dump_json().encode()))
 
 
 def load_item(folder: Path, instances: Path) -> Item:
-    """Read an item; ``instances`` is the folder of the received files. The array of a volume is mapped, not read."""
-    stored = _StoredItem.model_validate_json((folder / "item.json").read_text())
-    array = np.load(folder / "image.npy", mmap_mode="r")
+    """Read an item; ``instances`` is the folder of the received files. The array is mapped, not read.
+
+    Raises
+    ------
+    FileNotFoundError
+        It is not there, or it was made before the machine started anew and so may not be whole: assemble it again.
+    """
+    stored = _StoredItem.model_validate_json((folder / ITEM).read_text())
+    if stored.boot != _boot():
+        raise FileNotFoundError(f"the item {stored.key} was made before the machine started")
+    where = stored.array
+    array = np.memmap(folder / where.file, where.dtype, "r", where.offset, where.shape)
     image: Volume | Radiograph
     if stored.affine is not None:
-        image = Volume(array, np.asarray(stored.affine), stored.sources, stored.unit)
+        image = Volume(
+            array, np.asarray(stored.affine), stored.sources, stored.unit, at=stored.at, frames=stored.frames
+        )
     else:
-        image = Radiograph(np.asarray(array), stored.spacing, stored.sources[0])
+        image = Radiograph(np.asarray(array), stored.spacing, stored.sources[0], stored.orientation)
     files = tuple(instances / name for name in stored.files)
-    return Item(stored.key, image, files, stored.facts, stored.notes)
+    return Item(stored.key, image, files, stored.facts, stored.notes, stored.version)
 
 
-def save_findings(folder: Path, findings: Findings) -> None:
-    """Leave the findings of one model for the encoder."""
+def drop_slabs(folder: Path, arrays: Sequence[NDArray[Any]]) -> None:
+    """Remove the slabs of earlier readings of a series from its folder; those that the arrays are mapped from stay."""
+    used = {Path(array.filename).name for array in arrays if isinstance(array, np.memmap) and array.filename}
+    for slab in folder.glob("*.slab"):
+        if slab.name not in used:
+            slab.unlink(missing_ok=True)
+
+
+def _keep_array(folder: Path, array: NDArray[Any]) -> _StoredArray:
+    if isinstance(array, np.memmap) and array.filename and Path(array.filename).parent == folder.parent:
+        file, offset = f"../{Path(array.filename).name}", int(array.offset)
+    else:
+        file, offset = "image.raw", 0
+        replace_file(folder / file, lambda target: target.write(np.ascontiguousarray(array).data))
+    return _StoredArray(file=file, offset=offset, dtype=array.dtype.str, shape=array.shape)
+
+
+def _boot() -> str:
+    """Which boot of the machine this is; empty where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def save_findings(folder: Path, findings: Findings, item: Item) -> None:
+    """Leave the findings of one model about an item for the encoder."""
     label_map = findings.label_map
     stored = _StoredFindings(
+        item=item.version,
         model=findings.model,
         engine=findings.engine,
         analysed_at=findings.analysed_at,
@@ -93,12 +157,21 @@ def save_findings(folder: Path, findings: Findings) -> None:
     )
     if label_map is not None:
         replace_file(folder / "labels.npy", lambda file: np.save(file, label_map.array))
-    replace_file(folder / "findings.json", lambda file: file.write(stored.model_dump_json().encode()))
+    replace_file(folder / FINDINGS, lambda file: file.write(stored.model_dump_json().encode()))
+
+
+def found_of(folder: Path, item: Item) -> bool:
+    """Whether the findings in a folder are there, and about an item as it is now."""
+    try:
+        stored = _StoredFindings.model_validate_json((folder / FINDINGS).read_text())
+    except FileNotFoundError:
+        return False
+    return stored.item == item.version
 
 
 def load_findings(folder: Path) -> Findings:
     """Read the findings of one model."""
-    stored = _StoredFindings.model_validate_json((folder / "findings.json").read_text())
+    stored = _StoredFindings.model_validate_json((folder / FINDINGS).read_text())
     label_map = None
     if stored.segments is not None:
         label_map = LabelMap(np.load(folder / "labels.npy"), stored.segments)

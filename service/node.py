@@ -22,6 +22,7 @@ from service.pipeline import Pipeline
 from service.receive.scp import Receiver
 from service.routing.narrowing import check_narrowing
 from service.series.completeness import Completeness
+from service.series.streaming import Streaming
 from service.settings import Settings
 from service.spool import Spool
 from service.worker import Worker
@@ -76,7 +77,8 @@ class Node:
             log.info("ledger.reclaimed", jobs=reclaimed)
         self._opened = open_engines(packages, runtime_settings(settings))
         self._engines = self._opened.__enter__()
-        pipeline = Pipeline(settings, self._spool, self._ledger, packages, self._engines)
+        self._streaming = Streaming(self._spool, min(4, os.cpu_count() or 1))
+        pipeline = Pipeline(settings, self._spool, self._ledger, self._streaming, packages, self._engines)
         self._workers = [
             Worker(self._ledger, {stage: pipeline.stages[stage] for stage in lane}, settings.retry, self._metrics)
             for lane in LANES
@@ -117,6 +119,7 @@ class Node:
         self._stopping.set()
         self._ticker.join()
         self._http.stop()
+        self._streaming.stop()
         self._opened.__exit__(None, None, None)
         self._ledger.close()
         self._spool.unlock()

@@ -5,7 +5,7 @@ then leaves the same.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,13 +15,26 @@ from engines.package import ModelPackage
 from engines.types import Findings, Image
 from service.deliver.scu import send, sendable
 from service.errors import ConfigurationError, Quarantined, Rejected
-from service.handover import load_findings, load_item, save_findings, save_item
-from service.ledger.ledger import ASSEMBLE, DELIVER, ENCODE, INFER, Job, Ledger, NextJob, ResultRecord
+from service.handover import drop_slabs, found_of, load_findings, load_item, save_findings, save_item
+from service.ledger.ledger import (
+    ASSEMBLE,
+    CANCELLED,
+    DELIVER,
+    DONE,
+    ENCODE,
+    INFER,
+    Job,
+    Ledger,
+    NextJob,
+    ResultRecord,
+)
 from service.results.encode import encode
 from service.routing.models import route
-from service.series.assembly import LeftOut, NoVolume, assemble
+from service.series.assembly import Assembly, Item, assemble_from
+from service.series.reader import LeftOut
+from service.series.streaming import Streaming
 from service.settings import Settings
-from service.spool import Spool
+from service.spool import Spool, key_of
 
 log = structlog.get_logger()
 
@@ -53,12 +66,14 @@ class Pipeline:
         settings: Settings,
         spool: Spool,
         ledger: Ledger,
+        streaming: Streaming,
         packages: Mapping[str, ModelPackage],
         engines: Engines,
     ) -> None:
         self._settings = settings
         self._spool = spool
         self._ledger = ledger
+        self._streaming = streaming
         self._packages = packages
         self._engines = engines
 
@@ -68,29 +83,78 @@ class Pipeline:
         return {ASSEMBLE: self.assemble, INFER: self.infer, ENCODE: self.encode, DELIVER: self.deliver}
 
     def assemble(self, job: Job) -> Outcome:
-        """Files to items; what cannot be used goes to quarantine; each item goes to the models that want it."""
+        """Files to items; what cannot be used goes to quarantine; each new item goes to the models that want it."""
         series = job.series.key
-        try:
-            assembly = assemble(self._spool.instances(series))
-        except NoVolume as error:
-            raise Quarantined("; ".join([str(error), *self._leave_out(series, error.left_out)])) from None
-        notes: list[str] = []
-        next_jobs: list[NextJob] = []
+        assembly = self._assembled(series)
+        notes, faults, next_jobs = list[str](), list(assembly.refused), list[NextJob]()
+        inferred = self._inferred(series, {item.key for item in assembly.items})
         for item in assembly.items:
-            save_item(self._spool.work(series, item.key), item)
-            models, reasons = route(item.facts, self._packages, job.series.sender, self._settings.routing)
-            next_jobs += [NextJob(INFER, item.key, model) for model in models]
+            folder = self._spool.work(series, item.key)
+            save_item(folder, item)
+            models, refusals = route(item.facts, self._packages, job.series.sender, self._settings.routing)
+            next_jobs += [
+                NextJob(INFER, item.key, model)
+                for model in models
+                if (item.key, model) not in inferred or not found_of(folder / model, item)
+            ]
             if not models:
-                notes.append("no model wants it: " + "; ".join(f"{name}: {why}" for name, why in reasons.items()))
-        notes += self._leave_out(series, assembly.left_out)
+                notes.append("no model wants it: " + "; ".join(f"{name}: {why}" for name, why in refusals.items()))
+                faults += [f"{name}: {why}" for name, why in refusals.items() if why.faulty]
+        drop_slabs(self._spool.work(series), [item.image.array for item in assembly.items])
+        notes += [*assembly.refused, *self._leave_out(series, assembly.left_out)]
+        if faults and not next_jobs and not inferred:
+            raise Quarantined("; ".join(dict.fromkeys([*faults, *notes])))
         return Outcome("; ".join(dict.fromkeys(notes)), tuple(next_jobs))
+
+    def _assembled(self, series: str) -> Assembly:
+        """The images of a series, as far as it has come, with what a reader must know of how far that is."""
+        assembly = assemble_from(self._streaming.take(series), self._spool.instances(series))
+        decisions = self._ledger.decisions(series)
+        if not decisions or not decisions[-1].partial:
+            return assembly
+        note = "The series may be incomplete: " + "; ".join(decisions[-1].against) + "."
+        partial = tuple(
+            replace(
+                item,
+                facts=replace(item.facts, partial=True),
+                notes=(*item.notes, note),
+                version=key_of(item.version, note),
+            )
+            for item in assembly.items
+        )
+        return replace(assembly, items=partial)
+
+    def _inferred(self, series: str, items: Container[str]) -> set[tuple[str, str]]:
+        """Items and models of which an inference was done.
+
+        Work on items that are no more, because a late slice changed how the series splits, is cancelled.
+        """
+        jobs = [job for job in self._ledger.list_jobs(series_key=series) if job.item]
+        for job in jobs:
+            if job.item not in items and job.state not in (DONE, CANCELLED):
+                self._ledger.operator_cancel(job.id)
+        return {(job.item, job.model) for job in jobs if (job.stage, job.state) == (INFER, DONE)}
+
+    def _item(self, job: Job) -> Item:
+        """What assembly has left for a job; made again where the machine has lost it."""
+        series = job.series.key
+        folder, instances = self._spool.work(series, job.item), self._spool.instance_folder(series)
+        try:
+            return load_item(folder, instances)
+        except FileNotFoundError:
+            for item in self._assembled(series).items:
+                save_item(self._spool.work(series, item.key), item)
+        try:
+            return load_item(folder, instances)
+        except FileNotFoundError:
+            raise Quarantined(f"the series no longer holds {job.item}; cancel this job") from None
 
     def infer(self, job: Job) -> Outcome:
         """Item and model to findings."""
-        item = load_item(self._spool.work(job.series.key, job.item), self._spool.instance_folder(job.series.key))
+        item = self._item(job)
         findings = self._engines.run(job.model, item.image)
         findings = replace(findings, notes=item.notes + findings.notes)
-        save_findings(self._spool.work(job.series.key, job.item, job.model), findings)
+        save_findings(self._spool.work(job.series.key, job.item, job.model), findings, item)
         engine = findings.engine
         note = f"{engine.runtime}, {engine.precision}, {engine.device}"
         return Outcome(note, (NextJob(ENCODE, job.item, job.model),))
@@ -98,8 +162,11 @@ class Pipeline:
     def encode(self, job: Job) -> Outcome:
         """Findings to result objects, checked against the source series."""
         series = job.series.key
-        item = load_item(self._spool.work(series, job.item), self._spool.instance_folder(series))
-        findings = load_findings(self._spool.work(series, job.item, job.model))
+        item = self._item(job)
+        folder = self._spool.work(series, job.item, job.model)
+        if not found_of(folder, item):
+            return Outcome("the series has changed since; it is analysed again")
+        findings = load_findings(folder)
         objects = encode(findings, item.image, item.headers(), self._spool.results(series, job.item, job.model))
         records = tuple(
             ResultRecord(series, job.item, job.model, result, status="encoded", archive="") for result in objects

@@ -1,6 +1,9 @@
 """What routing and readers need to know of an image that its pixels do not tell."""
 
 from dataclasses import dataclass
+from typing import Any
+
+from pydicom import Dataset
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,64 @@ class ImageFacts:
     tilt_degrees: float = 0.0
     partial: bool = False
     presentation: str = ""
+
+
+def read_image_facts(header: Dataset) -> ImageFacts:
+    """Read what the header tells; what only the pixels and other slices tell is left at its default."""
+    return ImageFacts(
+        modality=_text(header, "Modality"),
+        body_part=_text(header, "BodyPartExamined"),
+        view=_text(header, "ViewPosition"),
+        slices=1,
+        image_type=_values(header, "ImageType") or _values(header, "FrameType"),
+        protocol=_text(header, "ProtocolName"),
+        series_description=_text(header, "SeriesDescription"),
+        kernel="\\".join(_values(header, "ConvolutionKernel")),
+        manufacturer=_text(header, "Manufacturer"),
+        slice_thickness_mm=_number(header, "SliceThickness"),
+        contrast=bool(_text(header, "ContrastBolusAgent") or header.get("ContrastBolusAgentSequence")),
+        presentation=_text(header, "PresentationIntentType"),
+    )
+
+
+_MACROS = {
+    "ConvolutionKernel": "CTReconstructionSequence",
+    "SliceThickness": "PixelMeasuresSequence",
+    "BodyPartExamined": "FrameAnatomySequence",
+    "FrameType": "CTImageFrameTypeSequence",
+}
+
+
+def _value(header: Dataset, keyword: str) -> Any:
+    """From the top level, or from the functional groups of a multi-frame image (PS3.3 C.7.6.16)."""
+    try:
+        if header.get(keyword) not in (None, ""):
+            return header.get(keyword)
+        for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+            item = (header.get(groups) or [Dataset()])[0]
+            macro = (item.get(_MACROS.get(keyword, "")) or [Dataset()])[0]
+            if macro.get(keyword) not in (None, ""):
+                return macro.get(keyword)
+    except (ValueError, TypeError, AttributeError, NotImplementedError):  # a value that its own VR does not allow
+        return None
+    return None
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    value = _value(header, keyword)
+    return "" if value is None else str(value).strip().upper()
+
+
+def _values(header: Dataset, keyword: str) -> tuple[str, ...]:
+    value = _value(header, keyword)
+    if value is None:
+        return ()
+    return tuple(str(one).strip().upper() for one in ([value] if isinstance(value, str) else value))
+
+
+def _number(header: Dataset, keyword: str) -> float | None:
+    try:
+        value = _value(header, keyword)
+        return None if value is None else float(value)
+    except (ValueError, TypeError):
+        return None

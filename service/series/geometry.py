@@ -1,5 +1,10 @@
-"""Where slices lie: order along the normal, one affine for all of them (PS3.3 C.7.6.2.1.1, C.7.6.3.1.1)."""
+"""Where slices lie: order along the normal, one affine for all of them (PS3.3 C.7.6.2.1.1, C.7.6.3.1.1).
 
+Positions are LPS millimetres in double precision. A gantry tilt is a sheared affine; slices that are not evenly spaced
+lie at fractional steps along it. Neither is ignored: what samples the volume takes both into account.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +14,18 @@ from engines.types import Affine
 from service.errors import Quarantined
 
 SAME_POSITION_MM = 0.01
-"""Slices closer than this lie at one position."""
-TILT_MM = 0.1
-"""How far a slice may lie beside the normal through the first one."""
-UNEVEN = 0.05
-"""How far a gap may differ from the median gap, as a fraction of it ..."""
-ROUNDING_MM = 0.11
-"""... or in mm, whichever is more: scanners round positions to a tenth of a millimetre."""
+"""Slices closer than this along the normal lie at one position."""
+SAME_DIRECTION = 1e-3
+"""How far direction cosines may differ within a stack: 0.06°."""
+OFF_LINE_MM = 0.25
+"""How far a slice may lie beside the line through the first and the last one."""
+ROUNDING_MM = 0.051
+"""How far a slice may be from even spacing: scanners round positions to a tenth of a millimetre ..."""
+UNEVEN = 0.02
+"""... or as a fraction of the spacing, whichever is more."""
+COMMON = 0.6
+"""At least this fraction of the gaps must be of one size for a wider one to be called a gap."""
+OBLIQUE = np.cos(np.radians(30))
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +37,8 @@ class Plane:
     position
         Centre of the first pixel, LPS mm: ImagePositionPatient.
     along_row, along_column
-        Unit vectors in the direction of growing column index and of growing row index: ImageOrientationPatient.
+        Perpendicular unit vectors in the direction of growing column index and of growing row index:
+        ImageOrientationPatient.
     spacing
         Distance between rows and between columns in mm: PixelSpacing.
     """
@@ -40,69 +51,130 @@ class Plane:
     @property
     def normal(self) -> NDArray[np.float64]:
         """Unit vector from slice to slice."""
-        normal = np.cross(self.along_row, self.along_column)
-        return np.asarray(normal / np.linalg.norm(normal))
+        normal: NDArray[np.float64] = np.cross(self.along_row, self.along_column)
+        return normal
+
+    def parallel(self, other: "Plane") -> bool:
+        """Whether both have the same orientation and pixel spacing."""
+        return bool(
+            np.abs(self.along_row - other.along_row).max() < SAME_DIRECTION
+            and np.abs(self.along_column - other.along_column).max() < SAME_DIRECTION
+            and np.allclose(self.spacing, other.spacing, rtol=1e-3)
+        )
 
 
-def plane(position: list[float], orientation: list[float], spacing: list[float]) -> Plane:
+def plane(position: Sequence[float], orientation: Sequence[float], spacing: Sequence[float]) -> Plane:
     """Build a plane from attribute values. Raises `Quarantined` where they do not describe one."""
-    row, column = np.asarray(orientation[:3], float), np.asarray(orientation[3:], float)
+    for name, values, count in (
+        ("ImagePositionPatient", position, 3), ("ImageOrientationPatient", orientation, 6), ("PixelSpacing", spacing, 2)
+    ):  # fmt: skip
+        if len(values) != count:
+            raise Quarantined(f"{name} has {len(values)} values instead of {count}; repair the header, send it again")
     numbers = np.concatenate([position, orientation, spacing]).astype(float)
     if not np.all(np.isfinite(numbers)) or min(spacing) <= 0:
         raise Quarantined(f"PixelSpacing {spacing} or the position is not usable; repair the header and send it again")
-    if abs(np.linalg.norm(row) - 1) > 1e-3 or abs(np.linalg.norm(column) - 1) > 1e-3 or abs(row @ column) > 1e-3:
+    row, column = np.asarray(orientation[:3], float), np.asarray(orientation[3:], float)
+    if abs(np.linalg.norm(row) - 1) > 1e-2 or abs(np.linalg.norm(column) - 1) > 1e-2 or abs(row @ column) > 1e-2:
         raise Quarantined(
             "ImageOrientationPatient is not two perpendicular unit vectors; repair the header and send it again"
         )
+    row /= np.linalg.norm(row)  # written with few digits, they are not exactly perpendicular unit vectors
+    column -= (column @ row) * row
+    column /= np.linalg.norm(column)
     return Plane(np.asarray(position, float), row, column, (float(spacing[0]), float(spacing[1])))
 
 
-def order(planes: list[Plane]) -> list[int]:
-    """Indices of the planes from the first to the last along the normal."""
-    normal = planes[0].normal
-    return sorted(range(len(planes)), key=lambda index: float(planes[index].position @ normal))
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where the slices of one stack lie.
+
+    Attributes
+    ----------
+    affine
+        Index ``(step, row, column, 1)`` to LPS mm; sheared where the gantry was tilted.
+    at
+        The step at which each slice lies, or None where slice *k* lies at *k*: see `engines.types.Volume`.
+    typical_mm, largest_mm
+        The median and the largest distance between neighbouring slices, along the normal.
+    missing
+        Slices that a regular stack would have between the first and the last one, and this one has not.
+    tilt_degrees
+        Angle between the line of the slices and their normal.
+    """
+
+    affine: Affine
+    at: tuple[float, ...] | None
+    typical_mm: float
+    largest_mm: float
+    missing: int
+    tilt_degrees: float
 
 
-def affine_of(planes: list[Plane]) -> Affine:
-    """The affine of ordered, parallel planes of one size.
+def along_normal(planes: Sequence[Plane]) -> NDArray[np.float64]:
+    """The position of each plane along the normal of the first one, in mm."""
+    return np.stack([each.position for each in planes]) @ planes[0].normal
+
+
+def grid_of(planes: Sequence[Plane]) -> Grid:
+    """The grid of parallel planes of one size, ordered along their normal.
 
     Raises
     ------
     Quarantined
-        There are fewer than two slices, several at one position, gaps, uneven spacing, or a gantry tilt.
+        There are fewer than two slices, several at one position, or they do not lie on a line.
     """
     if len(planes) < 2:
         raise Quarantined("a single slice is no volume; send the whole series")
-    positions = np.stack([plane.position for plane in planes])
-    along = positions @ planes[0].normal
+    along = along_normal(planes)
     gaps = np.diff(along)
-    typical = float(np.median(gaps))
     if gaps.min() < SAME_POSITION_MM:
-        count = int((gaps < SAME_POSITION_MM).sum())
+        raise Quarantined("slices lie at the position of another one; send one stack a series")
+    first, span = planes[0].position, planes[-1].position - planes[0].position
+    positions = np.stack([each.position for each in planes])
+    fraction = (along - along[0]) / (along[-1] - along[0])
+    beside = np.linalg.norm(positions - (first + fraction[:, None] * span), axis=1)
+    if beside.max() > OFF_LINE_MM:
         raise Quarantined(
-            f"{count} slices lie at the position of another one (phases, time points); send one stack a series"
+            f"slice {int(beside.argmax()) + 1} lies {beside.max():.1f} mm beside the line of the others: their field "
+            "of view was moved; send a reconstruction with one field of view"
         )
-    allowed = max(UNEVEN * typical, ROUNDING_MM)
-    wide = np.flatnonzero(gaps > typical + allowed)
-    multiples = np.round(gaps / typical)
-    if np.abs(gaps - multiples * typical).max() > allowed:
-        raise Quarantined(
-            f"uneven slice spacing, {gaps.min():.2f} to {gaps.max():.2f} mm; send a reconstruction with one spacing"
-        )
-    if wide.size:
-        where = ", ".join(f"after slice {index + 1} ({gaps[index]:.2f} mm)" for index in wide[:3])
-        raise Quarantined(
-            f"{int((multiples - 1).sum())} slices are missing, {where}, spacing {typical:.2f} mm; "
-            "send the series again, whole"
-        )
-    step = (positions[-1] - positions[0]) / (len(planes) - 1)
-    beside = step * (len(planes) - 1) - (along[-1] - along[0]) * planes[0].normal
-    if np.linalg.norm(beside) > TILT_MM * (len(planes) - 1):
-        angle = np.degrees(np.arctan2(np.linalg.norm(beside), along[-1] - along[0]))
-        raise Quarantined(f"gantry tilt of {angle:.1f}°, which is not corrected for; send an untilted reconstruction")
+    typical = float(np.median(gaps))
+    even = np.linspace(0.0, 1.0, len(planes))
+    length = float(along[-1] - along[0])
+    if np.abs(fraction - even).max() * length <= max(ROUNDING_MM, UNEVEN * typical):
+        steps, at = len(planes) - 1, None
+    else:
+        steps = _steps(gaps, len(planes))
+        at = tuple(float(value) for value in fraction * steps)
     affine = np.eye(4)
-    affine[:3, 0] = step
+    affine[:3, 0] = span / steps
     affine[:3, 1] = planes[0].along_column * planes[0].spacing[0]
     affine[:3, 2] = planes[0].along_row * planes[0].spacing[1]
-    affine[:3, 3] = positions[0]
-    return affine
+    affine[:3, 3] = first
+    sideways = span - (span @ planes[0].normal) * planes[0].normal
+    tilt = float(np.degrees(np.arctan2(np.linalg.norm(sideways), length)))
+    return Grid(affine, at, typical, float(gaps.max()), _missing(gaps, typical), tilt)
+
+
+def _steps(gaps: NDArray[np.float64], slices: int) -> int:
+    """How many steps an uneven stack is long: as many as its common smaller gap asks for, within reason."""
+    length = float(gaps.sum())
+    step = max(float(np.quantile(gaps, 0.1, method="higher")), length / (4 * slices))
+    return max(1, round(length / step))
+
+
+def _missing(gaps: NDArray[np.float64], typical: float) -> int:
+    """Slices left out of an otherwise regular stack; where spacing changes in blocks, none is missing."""
+    multiples = np.round(gaps / typical)
+    regular = np.abs(gaps - multiples * typical) <= np.maximum(ROUNDING_MM * 2, 0.1 * typical)
+    if not regular.all() or (multiples == 1).mean() < COMMON:
+        return 0
+    return int((multiples - 1).sum())
+
+
+def plane_name(one: Plane) -> str:
+    """``axial``, ``coronal``, ``sagittal``, or ``oblique`` where the normal is more than 30° from each axis."""
+    nearest = int(np.abs(one.normal).argmax())
+    if abs(one.normal[nearest]) < OBLIQUE:
+        return "oblique"
+    return ("sagittal", "coronal", "axial")[nearest]
