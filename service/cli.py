@@ -14,11 +14,13 @@ from rich.table import Table
 
 from build_engines.cli import app as engines_app
 from service import __version__
+from service.cli_options import DEFAULT_CONFIG, AsJson, Config, console, existing_ledger
+from service.cli_quarantine import app as quarantine_app
 from service.errors import ConfigurationError, WetreadError
-from service.ledger.ledger import STATES, Ledger, ledger_path, open_ledger
+from service.ledger.ledger import STATES
 from service.logs import configure, silence_libraries
 from service.operate import inspection
-from service.settings import TEMPLATE, LogSettings, load
+from service.settings import TEMPLATE, LogSettings, Settings, load
 
 app = typer.Typer(
     name="wetread",
@@ -28,15 +30,8 @@ app = typer.Typer(
 )
 jobs_app = typer.Typer(help="Look at the ledger: what was done, what waits, what failed and why.", no_args_is_help=True)
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(engines_app, name="engines")
-
-console = Console()
-
-Config = Annotated[
-    Path, typer.Option("--config", "-c", envvar="WETREAD_CONFIG", help="The configuration, see `wetread init`.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-DEFAULT_CONFIG = Path("wetread.toml")
 
 
 @app.command()
@@ -115,11 +110,33 @@ def send(
     raise typer.Exit(0 if report.sent else 1)
 
 
-def _ledger(config: Path) -> Ledger:
-    spool = load(config).spool.path
-    if not ledger_path(spool).exists():
-        raise ConfigurationError(f"{ledger_path(spool)}: no ledger yet; `wetread serve --config {config}` makes one")
-    return open_ledger(spool)
+@app.command()
+def route(
+    path: Annotated[Path, typer.Argument(help="A DICOM file, or a folder of them.", exists=True)],
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", envvar="WETREAD_CONFIG", help="The configuration; without one: shipped models."),
+    ] = None,
+    sender: Annotated[str, typer.Option(help="The calling AE title; default: the first one configured.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show what would run on these images, where results would go, and why not. Nothing is stored, nothing runs."""
+    from service.node import served_packages
+    from service.operate.progress import progress
+    from service.routing.dry_run import dry_run
+    from service.routing.dry_run_view import as_object, view
+
+    if config is None and DEFAULT_CONFIG.exists():
+        config = DEFAULT_CONFIG
+    settings = load(config) if config else None
+    packages = served_packages(settings or Settings())
+    with progress(quiet=as_json) as watch:
+        found = dry_run(path, packages, settings, sender, watch)
+    if as_json:
+        print(json.dumps(as_object(found)))
+    else:
+        for line in view(found):
+            console.print(line)
 
 
 @jobs_app.command("list")
@@ -130,7 +147,7 @@ def jobs_list(
     as_json: AsJson = False,
 ) -> None:
     """List the jobs, in the order in which they came."""
-    found = _ledger(config).list_jobs(state, series)
+    found = existing_ledger(config).list_jobs(state, series)
     if as_json:
         print(json.dumps([inspection.as_json(job) for job in found]))
     else:
@@ -145,7 +162,7 @@ def jobs_show(
     as_json: AsJson = False,
 ) -> None:
     """Show all that is known of one series: its jobs, why it started, and its results, with their UIDs."""
-    ledger = _ledger(config)
+    ledger = existing_ledger(config)
     found, results, decisions = ledger.list_jobs(series_key=series), ledger.results(series), ledger.decisions(series)
     if not found:
         raise ConfigurationError(f"no series {series!r} in the ledger; `wetread jobs list` shows all")
@@ -161,13 +178,13 @@ def jobs_show(
 @jobs_app.command("retry")
 def jobs_retry(job: Annotated[int, typer.Argument(help="The job's number.")], config: Config = DEFAULT_CONFIG) -> None:
     """Run a dead or cancelled job again."""
-    _operate(_ledger(config).operator_retry(job), job, "is ready again", "neither dead nor cancelled")
+    _operate(existing_ledger(config).operator_retry(job), job, "is ready again", "neither dead nor cancelled")
 
 
 @jobs_app.command("cancel")
 def jobs_cancel(job: Annotated[int, typer.Argument(help="The job's number.")], config: Config = DEFAULT_CONFIG) -> None:
     """Cancel a job that has not ended."""
-    _operate(_ledger(config).operator_cancel(job), job, "is cancelled", "ended already")
+    _operate(existing_ledger(config).operator_cancel(job), job, "is cancelled", "ended already")
 
 
 def _operate(done: bool, job: int, success: str, failure: str) -> None:

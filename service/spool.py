@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -26,7 +27,7 @@ from enum import Enum
 from pathlib import Path
 from typing import IO
 
-from service.durable import make_folder, sync_folder, write_synced
+from service.durable import make_folder, replace_file, sync_folder, write_synced
 from service.errors import ConfigurationError, OutOfResources
 
 
@@ -47,11 +48,29 @@ class Stored(Enum):
 
 @dataclass(frozen=True)
 class QuarantineEntry:
-    """One thing that cannot be used: where it lies, whose it is and why."""
+    """One thing that cannot be used.
+
+    Attributes
+    ----------
+    series
+        Key of the series that it was given for.
+    reason
+        Why it cannot be used, and what to do.
+    path
+        Its file, relative to the spool.
+    since
+        When it came here first, in seconds since the epoch.
+    """
 
     series: str
     reason: str
     path: str
+    since: float = 0.0
+
+    @property
+    def id(self) -> str:
+        """Its name for an operator: the beginning of a hash of its content, so it stays when it comes again."""
+        return Path(self.path).parent.name.rpartition("-")[2]
 
 
 class Spool:
@@ -126,12 +145,13 @@ class Spool:
         """Keep what cannot be used beside its reason. The same content is kept once; a file also stays where it is."""
         data = content.read_bytes() if isinstance(content, Path) else content
         folder = self.root / "quarantine" / f"{series}-{hashlib.sha256(data).hexdigest()[:16]}"
-        entry = QuarantineEntry(series, reason, str((folder / "instance.dcm").relative_to(self.root)))
+        before = _read_entry(folder / "reason.json")
+        since = time.time() if before is None else before.since
+        entry = QuarantineEntry(series, reason, str((folder / "instance.dcm").relative_to(self.root)), since)
         try:
             make_folder(folder)
-            write_synced(folder / "instance.dcm", lambda file: file.write(data))
-            write_synced(folder / "reason.json", lambda file: file.write(json.dumps(asdict(entry)).encode()))
-            sync_folder(folder)
+            replace_file(folder / "instance.dcm", lambda file: file.write(data))
+            replace_file(folder / "reason.json", lambda file: file.write(json.dumps(asdict(entry)).encode()))
         except OSError as error:
             raise OutOfResources(f"the quarantine cannot be written: {error.strerror}") from error
         return entry
@@ -139,7 +159,15 @@ class Spool:
     def quarantined(self) -> Iterator[QuarantineEntry]:
         """All that lies in quarantine."""
         for reason in sorted((self.root / "quarantine").glob("*/reason.json")):
-            yield QuarantineEntry(**json.loads(reason.read_text()))
+            if entry := _read_entry(reason):
+                yield entry
+
+    def discard(self, entry: QuarantineEntry) -> None:
+        """Remove an entry of the quarantine for good; copies of the instance elsewhere in the spool stay."""
+        folder = (self.root / entry.path).parent
+        (folder / "instance.dcm").unlink(missing_ok=True)  # first, so that what is not finished is still listed
+        shutil.rmtree(folder)
+        sync_folder(folder.parent)
 
     def instance_path(self, series: str, instance: str) -> Path:
         """Where an instance lies, or would lie; ``series`` and ``instance`` are keys."""
@@ -187,3 +215,10 @@ class Spool:
         folder = self.root.joinpath(*parts)
         make_folder(folder)
         return folder
+
+
+def _read_entry(reason: Path) -> QuarantineEntry | None:
+    try:
+        return QuarantineEntry(**json.loads(reason.read_text()))
+    except FileNotFoundError:  # not there, or just now removed
+        return None
