@@ -1,13 +1,112 @@
-"""What both ends of an association share on top of pynetdicom."""
+"""What associations share on top of pynetdicom, on either end, and how this node asks for one."""
 
 import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from pydicom.uid import UID
-from pynetdicom import evt
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.presentation import PresentationContext
+
+from service.errors import ArchiveUnavailable, Rejected
+from service.types import Destination
 
 VERIFICATION = UID("1.2.840.10008.1.1")
 """Verification SOP Class (PS3.4 A.4)."""
+
+_PEER_DOWN = "is not there or refuses the connection; start it, or correct host and port"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long an SCU waits, in seconds: to connect, to be accepted and to be released (each), and for an answer."""
+
+    association: float = 15.0
+    answer: float = 60.0
+
+
+@contextmanager
+def association(
+    to: Destination,
+    calling_ae_title: str,
+    contexts: Sequence[PresentationContext],
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
+    handlers: Sequence[Any] = (),
+    patience: Patience | None = None,
+) -> Iterator[Association]:
+    """An association with a peer, released at the end, and aborted where the body raises.
+
+    Parameters
+    ----------
+    contexts
+        At most 128 presentation contexts (PS3.8 9.3.2.2).
+    roles, handlers
+        SCP/SCU role selection (PS3.7 D.3.3.4) and pynetdicom's event handlers, for a peer that is to send to us.
+
+    Raises
+    ------
+    ArchiveUnavailable
+        The peer cannot be reached, or rejects the association for now.
+    Rejected
+        The peer rejects the association, or takes none of the presentation contexts.
+    """
+    patience = patience or Patience()
+    ae = AE(ae_title=calling_ae_title)
+    ae.acse_timeout = ae.connection_timeout = patience.association
+    ae.dimse_timeout = ae.network_timeout = patience.answer
+    ae.maximum_pdu_size = 131072
+    opened = ae.associate(
+        to.host,
+        to.port,
+        contexts=list(contexts),
+        ae_title=to.ae_title,
+        ext_neg=list(roles),
+        evt_handlers=[(evt.EVT_CONN_OPEN, without_delay), *handlers],
+    )
+    _require_established(opened, to, calling_ae_title)
+    _leave_messages_to_the_caller(opened)
+    try:
+        yield opened
+    except BaseException:
+        if opened.is_established:
+            opened.abort()
+        raise
+    if opened.is_established:
+        opened.release()
+
+
+def _require_established(opened: Association, to: Destination, calling_ae_title: str) -> None:
+    where = f"{to.name} ({to.ae_title} at {to.host}:{to.port})"
+    if opened.is_rejected:
+        primitive = opened.acceptor.primitive
+        reason = primitive.reason_str if primitive is not None else "no reason given"
+        if primitive is not None and primitive.result == 0x02:
+            raise ArchiveUnavailable(f"{where} rejects the association for now: {reason}")
+        raise Rejected(f"{where} rejects the association: {reason}; it must know the AE title {calling_ae_title}")
+    if opened.rejected_contexts and not opened.accepted_contexts:
+        classes = sorted({UID(str(context.abstract_syntax)).name for context in opened.rejected_contexts})
+        raise Rejected(f"{where} takes none of: {', '.join(classes)}")
+    if not opened.is_established:
+        raise ArchiveUnavailable(f"{where} {_PEER_DOWN}")
+
+
+def _leave_messages_to_the_caller(opened: Association) -> None:
+    """Keep pynetdicom's reactor from taking messages that the thread of an SCU waits for.
+
+    In pynetdicom 3.0.4 the reactor, which is meant to pause while a ``send_c_*`` call waits, at times takes a response
+    before that call, and drops it; the wait then ends in a time-out and an abort. The reactor alone does not block.
+    """
+    get = opened.dimse.get_msg
+
+    def get_when_waiting(block: bool = False) -> Any:
+        return get(block=True) if block else (None, None)
+
+    opened.dimse.get_msg = get_when_waiting  # type: ignore[method-assign]
 
 
 def without_delay(event: evt.Event) -> None:

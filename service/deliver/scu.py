@@ -3,20 +3,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
-from pynetdicom import AE, _config, evt
+from pynetdicom import _config
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from service.errors import ArchiveUnavailable, Rejected
 from service.types import Destination
-from service.wire import VERIFICATION, without_delay
-
-_PEER_DOWN = "is not there or refuses the connection; start it, or correct host and port"
+from service.wire import VERIFICATION, association
 
 
 @dataclass(frozen=True)
@@ -64,16 +61,16 @@ def send(destination: Destination, calling_ae_title: str, files: Sequence[Sendab
     waiting = list(files)
     while waiting:
         batch, contexts = _batch(waiting)
-        with _associate(destination, calling_ae_title, contexts) as association:
+        with association(destination, calling_ae_title, contexts) as opened:
             for file in batch:
-                yield Answer(file, _store(association, destination, file))
+                yield Answer(file, _store(opened, destination, file))
         waiting = waiting[len(batch) :]
 
 
 def echo(destination: Destination, calling_ae_title: str) -> None:
     """Verify that the peer answers (C-ECHO). Raises as `send`."""
-    with _associate(destination, calling_ae_title, [build_context(VERIFICATION)]) as association:
-        status = association.send_c_echo()
+    with association(destination, calling_ae_title, [build_context(VERIFICATION)]) as opened:
+        status = opened.send_c_echo()
         if "Status" not in status or status.Status != 0:
             raise ArchiveUnavailable(f"{destination.name}: no answer to C-ECHO")
 
@@ -89,50 +86,12 @@ def _batch(files: list[Sendable]) -> tuple[list[Sendable], list[PresentationCont
     return files, [build_context(*each) for each in needed]
 
 
-class _associate:  # noqa: N801 (a context manager that reads as a verb)
-    """An association that is released at the end, and aborted where the body raises."""
-
-    def __init__(self, destination: Destination, calling: str, contexts: list[PresentationContext]) -> None:
-        self._destination = destination
-        self._ae = AE(ae_title=calling)
-        self._ae.acse_timeout = self._ae.connection_timeout = 15
-        self._ae.dimse_timeout = self._ae.network_timeout = 60
-        self._ae.maximum_pdu_size = 131072
-        self._contexts = contexts
-
-    def __enter__(self) -> Association:
-        to = self._destination
-        handlers: list[Any] = [(evt.EVT_CONN_OPEN, without_delay)]
-        association = self._ae.associate(
-            to.host, to.port, contexts=self._contexts, ae_title=to.ae_title, evt_handlers=handlers
-        )
-        where = f"{to.name} ({to.ae_title} at {to.host}:{to.port})"
-        if association.is_rejected:
-            primitive = association.acceptor.primitive
-            reason = primitive.reason_str if primitive is not None else "no reason given"
-            if primitive is not None and primitive.result == 0x02:
-                raise ArchiveUnavailable(f"{where} rejects the association for now: {reason}")
-            raise Rejected(f"{where} rejects the association: {reason}; it must know the AE title {self._ae.ae_title}")
-        if association.rejected_contexts and not association.accepted_contexts:
-            classes = sorted({UID(str(context.abstract_syntax)).name for context in association.rejected_contexts})
-            raise Rejected(f"{where} takes none of: {', '.join(classes)}")
-        if not association.is_established:
-            raise ArchiveUnavailable(f"{where} {_PEER_DOWN}")
-        _keep_responses(association)
-        self._association = association
-        return association
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if self._association.is_established:
-            self._association.release() if kind is None else self._association.abort()
-
-
-def _store(association: Association, destination: Destination, file: Sendable) -> str:
+def _store(opened: Association, destination: Destination, file: Sendable) -> str:
     """Send one file; return why it was refused for good, or nothing (status codes: PS3.4 table B.2-1)."""
     _config.STORE_SEND_CHUNKED_DATASET = True  # otherwise the file would be parsed and encoded again, not sent as it is
     sop_class = UID(file.sop_class_uid).name
     try:
-        answer = association.send_c_store(file.path)
+        answer = opened.send_c_store(file.path)
     except ValueError:  # no accepted presentation context
         return f"{sop_class} is not accepted by {destination.ae_title}"
     except (AttributeError, RuntimeError) as error:
@@ -145,20 +104,3 @@ def _store(association: Association, destination: Destination, file: Sendable) -
     if status == 0 or 0xB000 <= status <= 0xBFFF:
         return ""
     return f"{sop_class} is refused by {destination.ae_title} with status 0x{status:04X}"
-
-
-def _keep_responses(association: Association) -> None:
-    """Give back to the queue any response that pynetdicom's reactor has taken by mistake.
-
-    In pynetdicom 3.0.4 the reactor can take the response of a C-STORE before the thread that waits for it, and drops
-    it; the wait then ends in a time-out and an abort.
-    """
-    serve = association._serve_request
-
-    def serve_or_give_back(message: Any, context_id: int) -> None:
-        if message.is_valid_response:
-            association.dimse.msg_queue.put((context_id, message))
-        else:
-            serve(message, context_id)
-
-    association._serve_request = serve_or_give_back  # type: ignore[method-assign,assignment]
