@@ -175,7 +175,7 @@ def _refusal(file: Path, carried_along: bool) -> str:
     except Exception:  # whatever is wrong with it, `read_facts` says
         return ""
     if sop_class not in (*PROCESSED, *(CARRIED_ALONG if carried_along else ())):
-        return f"{sop_class.name}: the node does not accept this SOP class"
+        return f"{sop_class.name or 'no SOP class'}: the node does not accept this SOP class"
     if syntax not in TRANSFER_SYNTAXES:
         return f"{syntax.name}: the node does not accept this transfer syntax"
     return ""

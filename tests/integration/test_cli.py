@@ -1,4 +1,4 @@
-"""The ``wetread`` command as an operator uses it: ``init``, ``check``, ``send``, ``jobs``."""
+"""The ``wetread`` command as an operator uses it."""
 
 import json
 import tomllib
@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
+from pydicom.uid import generate_uid
 
 from service.settings import TEMPLATE, load
+from service.spool import Spool
 from tests.archive import Archive
 from tests.copies import Series, copy_series
 from tests.running_node import SENDER, RunningNode, Section, command, free_ports, small_engines, write_config
@@ -115,6 +118,107 @@ def test_send_as_a_stranger_ends_with_the_reason(node: RunningNode, xray: Series
     done = command("send", xray.files[0], to.host, str(to.port), to.ae_title, "--calling", "STRANGER")
     assert done.returncode == 1
     assert "must know the AE title STRANGER" in done.stderr
+
+
+def test_check_and_serve_refuse_to_narrow_a_model_that_is_not_there(
+    tmp_path: Path, away: Archive, engines: Section
+) -> None:
+    sections: dict[str, Section] = {"engines": engines, "routing.tiny-cd": {"enabled": False}}
+    config = RunningNode(tmp_path, away.destination, sections=sections).config
+    told = json.loads(command("check", "--config", config, "--json").stdout)
+    wrong = [line["finding"] for line in told["lines"] if line["what"] == "models"]
+    assert any("routing.tiny-cd: no such model; there are ct-lung" in finding for finding in wrong)
+    refused = command("serve", "--config", config)
+    assert refused.returncode == 1
+    assert "routing.tiny-cd: no such model" in refused.stderr
+
+
+def test_route_shows_what_the_node_would_do_with_a_folder(node: RunningNode, xray: Series) -> None:
+    folder = xray.files[0].parent
+    (folder / "notes.txt").write_text("no DICOM")
+    done = command("route", folder, "--config", node.config)
+    assert done.returncode == 0, done.stderr
+    assert "tiny-cxr" in done.stdout
+    assert "runs, results → pacs (PACS at 127.0.0.1:" in done.stdout
+    assert "1 file not DICOM" in done.stdout
+    told = answer("route", folder, "--config", node.config)
+    [series] = told["series"]
+    assert series["series_uid"] == xray.uid
+    assert series["items"][0]["models"] == ["tiny-cxr"]
+    assert series["items"][0]["refusals"]["tiny-ct"] == {"reason": "modality DX is not CT", "faulty": False}
+    assert not node.jobs(xray.uid), "nothing was stored"
+
+
+def test_route_needs_no_configuration(xray: Series) -> None:
+    done = command("route", xray.files[0])
+    assert done.returncode == 0, done.stderr
+    assert "cxr-lung" in done.stdout
+    assert "no configuration" in done.stdout
+
+
+def test_quarantine_shows_what_cannot_be_used_and_discards_it(node: RunningNode, xray: Series) -> None:
+    [file] = xray.files
+    file.write_bytes(file.read_bytes()[:-5000])
+    node.send(xray.files)
+    node.ended(xray.uid)
+    config = ("--config", node.config)
+    [group] = [group for group in answer("quarantine", "list", *config) if "truncated" in group["reason"]]
+    assert group["count"] == 1
+    assert group["bytes"] > 0
+    [id] = group["ids"]
+    assert group["series"] in command("quarantine", "list", *config).stdout
+
+    shown = answer("quarantine", "show", id[:6], *config)
+    assert shown["header"]["series_uid"] == xray.uid
+    assert Path(shown["path"]).is_file()
+    person = command("quarantine", "show", id, *config).stdout
+    assert xray.uid in person
+    assert "send the image again from its source" in person
+    assert f"wetread quarantine discard {id}" in person
+
+    asked = command("quarantine", "discard", id, *config)
+    assert asked.returncode == 1, "nobody is there to confirm"
+    assert Path(shown["path"]).is_file()
+    assert command("quarantine", "discard", id, "--yes", *config).returncode == 0
+    assert not Path(shown["path"]).exists()
+    gone = command("quarantine", "show", id, *config)
+    assert gone.returncode == 1
+    assert "no such entry" in gone.stderr
+
+
+def test_what_is_released_from_quarantine_runs_at_once(node: RunningNode, phantom_xray: Path, tmp_path: Path) -> None:
+    first = copy_series(phantom_xray, tmp_path / "first")
+    node.send(first.files)
+    eventually(lambda: node.jobs(first.uid, "deliver"), "the first image is through")
+    second = pydicom.dcmread(first.files[0])
+    second.SOPInstanceUID = second.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    second.save_as(tmp_path / "second.dcm")
+    [key] = {job["series"] for job in node.jobs(first.uid)}
+    entry = Spool(node.spool).quarantine(key, tmp_path / "second.dcm", "an earlier version could not decode it")
+
+    done = command("quarantine", "release", entry.id[:8], "--config", node.config)
+    assert done.returncode == 0, done.stderr
+    assert f"series {key} has 2 instances and runs again" in done.stdout
+    delivers = eventually(
+        lambda: jobs if len(jobs := node.jobs(first.uid, "deliver")) == 2 else [], "the second image is through"
+    )
+    assert len({job["item"] for job in delivers}) == 2
+    assert entry.id not in command("quarantine", "list", "--config", node.config, "--json").stdout
+
+
+def test_what_has_no_uids_cannot_be_released_and_the_command_says_what_to_do(
+    node: RunningNode, xray: Series, tmp_path: Path
+) -> None:
+    nameless = pydicom.dcmread(xray.files[0])
+    nameless.StudyInstanceUID = ""
+    nameless.save_as(tmp_path / "nameless.dcm")
+    assert node.send([tmp_path / "nameless.dcm"]), "it is kept, so it is acknowledged"
+    config = ("--config", node.config)
+    [group] = [one for one in answer("quarantine", "list", *config) if "StudyInstanceUID missing" in one["reason"]]
+    done = command("quarantine", "release", "--series", group["series"], *config)
+    assert done.returncode == 1
+    assert "repair the header and send it again" in done.stdout
+    assert group in answer("quarantine", "list", *config)
 
 
 def test_jobs_shows_cancels_and_retries_what_waits_for_an_archive(

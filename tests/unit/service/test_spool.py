@@ -79,3 +79,22 @@ def test_no_uid_can_point_out_of_the_spool(uid: str, tmp_path: Path) -> None:
     assert len(key) == 16
     assert os.sep not in key
     assert key != key_of(uid + "1")
+
+
+def test_what_comes_to_quarantine_again_keeps_its_name_and_its_first_date(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    first = spool.quarantine("series", b"broken", "why")
+    again = spool.quarantine("series", b"broken", "another reason")
+    assert (again.id, again.since) == (first.id, first.since)
+    assert [entry.reason for entry in spool.quarantined()] == ["another reason"]
+    assert len(first.id) == 16
+
+
+def test_what_is_discarded_leaves_the_quarantine_and_nothing_else(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.store("series", "one", b"broken")
+    entry = spool.quarantine("series", b"broken", "why")
+    other = spool.quarantine("series", b"other", "why")
+    spool.discard(entry)
+    assert list(spool.quarantined()) == [other]
+    assert spool.instance_path("series", "one").exists()
