@@ -33,7 +33,7 @@ def configure(settings: LogSettings) -> None:
 
 
 def silence_libraries() -> None:
-    """Keep pynetdicom and pydicom, which name UIDs and header values in their logs and warnings, from telling them."""
-    for library in ("pynetdicom", "pydicom"):
+    """Keep libraries that name UIDs and header values in their logs and warnings from telling them."""
+    for library in ("pynetdicom", "pydicom", "httpx", "httpcore"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module=library)

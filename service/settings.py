@@ -8,7 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from engines.selection import RadiographSelection, VolumeSelection
@@ -48,11 +57,32 @@ class SenderSettings(_Section):
 
 
 class ArchiveSettings(_Section):
-    """``[archives.NAME]``: an archive that takes results by C-STORE."""
+    """``[archives.NAME]``: an archive that takes results by C-STORE, and can be asked about the series it sends."""
 
     ae_title: AETitle
     host: str
     port: Annotated[int, Field(ge=1, le=65535)]
+    count: Literal["no", "c-find", "qido"] = "c-find"
+    """How it is asked how many instances of a series it has. One that refuses is asked no more until a restart."""
+    fetch: Literal["no", "c-get", "c-move", "wado-rs"] = "no"
+    """How instances are fetched that it has and that did not come. For c-move it must know this node's AE title."""
+    dicomweb: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$"), Field(validate_default=True)] = ""
+    """Base URL of its DICOMweb services, for qido and wado-rs."""
+
+    @field_validator("fetch")
+    @classmethod
+    def _fetch_follows_count(cls, value: str, info: ValidationInfo) -> str:
+        if value != "no" and info.data.get("count") == "no":
+            raise ValueError('only the count tells that something is missing; set count to "c-find" or "qido"')
+        return value
+
+    @field_validator("dicomweb")
+    @classmethod
+    def _dicomweb_where_needed(cls, value: str, info: ValidationInfo) -> str:
+        for key, way in (("count", "qido"), ("fetch", "wado-rs")):
+            if not value and info.data.get(key) == way:
+                raise ValueError(f'{key} = "{way}" needs it; for example "http://pacs:8042/dicom-web"')
+        return value.rstrip("/")
 
 
 class SeriesSettings(_Section):
@@ -257,6 +287,9 @@ archive = "orthanc"
 ae_title = "ORTHANC"
 host = "127.0.0.1"
 port = 4242
+# count = "c-find"                # ask how many images a series has; "qido", or "no"
+# fetch = "no"                    # fetch those that did not come: "c-get", "c-move" (it must know WETREAD), "wado-rs"
+# dicomweb = ""                   # for "qido" and "wado-rs": "http://127.0.0.1:8042/dicom-web"
 
 [spool]
 # Received images, intermediate files, results and the ledger. Needs room for a day of images.

@@ -13,12 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
+from service.types import Destination
 from tests.conftest import REPO_ROOT
 from tests.running_node import free_ports
 from tests.validators import require_tool
 from tests.waiting import eventually
 
 FORWARD_LUA = REPO_ROOT / "deploy" / "forward.lua"
+DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,16 @@ class Orthanc:
     ae_title: str
     dicom_port: int
     rest: httpx.Client
+
+    @property
+    def destination(self) -> Destination:
+        """Where it is for an SCU."""
+        return Destination("orthanc", self.ae_title, "127.0.0.1", self.dicom_port)
+
+    @property
+    def dicomweb(self) -> str:
+        """The base URL of its DICOMweb services."""
+        return str(self.rest.base_url.join("dicom-web"))
 
     def get(self, path: str, **parameters: Any) -> Any:
         """The JSON answer to a REST request."""
@@ -90,13 +102,15 @@ def running_orthanc(
     ae_title: str = "ORTHANC",
     dicom_port: int | None = None,
     stable_seconds: int = 2,
+    dicomweb: bool = False,
 ) -> Iterator[Orthanc]:
     """Run Orthanc with our forwarding script, the node at ``node_port``; the test is skipped where there is none.
 
-    It listens on ``dicom_port``, or on a free one.
+    It listens on ``dicom_port``, or on a free one. With ``dicomweb`` it serves DICOMweb too, where it has the plugin.
     """
     # Debian puts it where a user's PATH does not lead
     program = require_tool(shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin") or "Orthanc")
+    plugins = [str(_dicomweb_plugin())] if dicomweb else []
     folder.mkdir(parents=True, exist_ok=True)
     free_port, http_port = free_ports(2)
     dicom_port = dicom_port or free_port
@@ -108,7 +122,7 @@ def running_orthanc(
                 "StorageDirectory": str(folder / "db"),
                 "IndexDirectory": str(folder / "db"),
                 "LuaScripts": [str(FORWARD_LUA)],
-                "Plugins": [],
+                "Plugins": plugins,
                 "HttpPort": http_port,
                 "HttpBindAddresses": ["127.0.0.1"],
                 "AuthenticationEnabled": False,
@@ -135,6 +149,12 @@ def running_orthanc(
         finally:
             process.terminate()
             process.wait(30)
+
+
+def _dicomweb_plugin() -> Path:
+    if not DICOMWEB_PLUGIN.exists():
+        require_tool("orthanc-dicomweb")  # no program, but skipped and failed like one
+    return DICOMWEB_PLUGIN
 
 
 def _answers(orthanc: Orthanc, process: subprocess.Popen[bytes], log: Path) -> bool:

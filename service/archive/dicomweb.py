@@ -1,0 +1,194 @@
+"""Query and retrieve by DICOMweb: QIDO-RS and WADO-RS (PS3.18 10.6, 10.4)."""
+
+import json
+import ssl
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from email.message import Message
+from typing import Any
+
+import httpx
+
+from service.archive.base import CONNECT_SECONDS, FETCH_SECONDS, QUERY_SECONDS, QUIET_SECONDS, Keep
+from service.errors import ArchiveUnavailable, Rejected
+
+PAGE = 1000
+"""So many instances are asked for in one search."""
+NUMBER_OF_SERIES_RELATED_INSTANCES = "00201209"
+SERIES_INSTANCE_UID = "0020000E"
+SOP_INSTANCE_UID = "00080018"
+
+_AS_IT_IS = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer over HTTP."""
+
+    status: int
+    content_type: str
+    content: bytes
+
+
+class DicomWeb:
+    """An archive that is asked by DICOMweb (`service.archive.base.Query`).
+
+    Parameters
+    ----------
+    name
+        Of the archive, as the settings have it.
+    root
+        Base URL of its DICOMweb services, without a slash at the end.
+    """
+
+    def __init__(self, name: str, root: str) -> None:
+        self._name = name
+        self._root = root
+        self._tls = ssl.create_default_context()
+
+    # ---- QIDO-RS ---------------------------------------------------------------------------------------------------
+
+    def count(self, study_uid: str, series_uid: str) -> int | None:
+        """NumberOfSeriesRelatedInstances, or the number of instances where the archive does not give that."""
+        end = time.monotonic() + QUERY_SECONDS
+        keys = _keys(study_uid, series_uid, includefield=NUMBER_OF_SERIES_RELATED_INSTANCES)
+        with self._client() as client:
+            found = [
+                match
+                for match in self._search(client, "series", keys, end)
+                if _value(match, SERIES_INSTANCE_UID) == series_uid
+            ]
+            if not found:
+                return None
+            numbers = [_value(match, NUMBER_OF_SERIES_RELATED_INSTANCES) for match in found]
+            known = [int(number) for number in numbers if number]
+            return max(known) if known else len(self._list(client, study_uid, series_uid, end))
+
+    def instances(self, study_uid: str, series_uid: str) -> tuple[str, ...]:
+        """SOP Instance UIDs, page by page."""
+        with self._client() as client:
+            return self._list(client, study_uid, series_uid, time.monotonic() + QUERY_SECONDS)
+
+    def _list(self, client: httpx.Client, study_uid: str, series_uid: str, end: float) -> tuple[str, ...]:
+        uids: dict[str, None] = {}
+        while True:
+            page = _keys(study_uid, series_uid, limit=str(PAGE), offset=str(len(uids)))
+            found = [_value(match, SOP_INSTANCE_UID) for match in self._search(client, "instances", page, end)]
+            new = dict.fromkeys(uid for uid in found if uid and uid not in uids)
+            if not new:  # a page may be shorter than was asked for, and some archives give all of it again
+                return tuple(uids)
+            uids |= new
+
+    def _search(self, client: httpx.Client, resource: str, keys: dict[str, str], end: float) -> list[dict[str, Any]]:
+        """Search at the root, where a 404 can mean nothing but a wrong URL."""
+        answer = self._get(client, f"/{resource}", "application/dicom+json", end, keys)
+        if answer.status == httpx.codes.NO_CONTENT:
+            return []
+        self._require_ok(answer, "a search")
+        try:
+            found = json.loads(answer.content)
+        except ValueError:
+            found = None
+        if not isinstance(found, list) or not all(isinstance(match, dict) for match in found):
+            raise Rejected(f"{self._name} answers a search with no DICOM JSON; {self._fix}")
+        return found
+
+    # ---- WADO-RS ---------------------------------------------------------------------------------------------------
+
+    def fetch(self, study_uid: str, series_uid: str, sop_instance_uids: Sequence[str], keep: Keep) -> int:
+        """Fetch one by one, in the transfer syntax in which the archive holds each; what it does not have is left."""
+        end = time.monotonic() + FETCH_SECONDS
+        sent = 0
+        with self._client() as client:
+            for uid in sop_instance_uids:
+                path = f"/studies/{study_uid}/series/{series_uid}/instances/{uid}"
+                answer = self._get(client, path, _AS_IT_IS, end)
+                if answer.status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
+                    continue
+                self._require_ok(answer, "a retrieval")
+                for file in self._files(answer):
+                    keep(file)
+                    sent += 1
+        return sent
+
+    def _files(self, answer: Answer) -> Iterator[bytes]:
+        boundary = _parameter(answer.content_type, "boundary")
+        if not boundary:
+            raise Rejected(f"{self._name} answers a retrieval with no multipart content; {self._fix}")
+        try:
+            yield from parts(answer.content, boundary.encode())
+        except ValueError as error:
+            raise ArchiveUnavailable(f"{self._name}: an answer to a retrieval is incomplete") from error
+
+    # ---- HTTP ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _fix(self) -> str:
+        return f"archives.{self._name}.dicomweb must be the base URL of its DICOMweb services"
+
+    def _client(self) -> httpx.Client:
+        """A client that no proxy of the environment comes between: patients' data goes where the settings say."""
+        return httpx.Client(trust_env=False, verify=self._tls)
+
+    def _get(
+        self, client: httpx.Client, path: str, accept: str, end: float, keys: dict[str, str] | None = None
+    ) -> Answer:
+        """The whole answer. Raises `ArchiveUnavailable` where it is not there by ``end`` (monotonic seconds)."""
+        left = max(0.1, end - time.monotonic())
+        limits = httpx.Timeout(min(left, QUIET_SECONDS), connect=CONNECT_SECONDS)
+        pieces = []
+        try:
+            headers = {"Accept": accept}
+            with client.stream("GET", self._root + path, params=keys, headers=headers, timeout=limits) as answer:
+                for piece in answer.iter_bytes():
+                    pieces.append(piece)
+                    if time.monotonic() > end:
+                        raise ArchiveUnavailable(f"{self._name}: DICOMweb takes too long to answer")
+        except httpx.ConnectError as error:
+            message = f"{self._name}: DICOMweb is not there or refuses the connection; start it, or correct "
+            raise ArchiveUnavailable(f"{message}archives.{self._name}.dicomweb") from error
+        except httpx.InvalidURL:
+            raise Rejected(f"{self._name}: not a URL; {self._fix}") from None
+        except httpx.HTTPError as error:  # its text may hold the URL, and so UIDs
+            raise ArchiveUnavailable(f"{self._name}: no answer from DICOMweb ({type(error).__name__})") from None
+        return Answer(answer.status_code, answer.headers.get("content-type", ""), b"".join(pieces))
+
+    def _require_ok(self, answer: Answer, what: str) -> None:
+        code = answer.status
+        if code == httpx.codes.OK:
+            return
+        if (code >= 500 and code != httpx.codes.NOT_IMPLEMENTED) or code in (408, 429):
+            raise ArchiveUnavailable(f"{self._name}: DICOMweb answers {what} with {code}")
+        raise Rejected(f"{self._name}: DICOMweb answers {what} with {code}; {self._fix}, open to this node")
+
+
+def parts(body: bytes, boundary: bytes) -> Iterator[bytes]:
+    """The contents of a multipart body (RFC 2046 5.1.1), bit for bit. Raises `ValueError` where it has no end."""
+    delimiter = b"\r\n--" + boundary
+    before = len(boundary) + 2 if body.startswith(delimiter[2:]) else body.find(delimiter) + len(delimiter)
+    if before < len(delimiter) - 2:
+        raise ValueError("no delimiter")
+    while not body.startswith(b"--", before):
+        end = body.find(delimiter, before)
+        head = body.find(b"\r\n\r\n", before, end)
+        if end < 0 or head < 0:
+            raise ValueError("no closing delimiter")
+        yield body[head + 4 : end]
+        before = end + len(delimiter)
+
+
+def _keys(study_uid: str, series_uid: str, **others: str) -> dict[str, str]:
+    return {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, **others}
+
+
+def _value(match: dict[str, Any], tag: str) -> str:
+    """The first value of an attribute (PS3.18 F.2), or nothing. Numbers may come as strings."""
+    values = match.get(tag, {}).get("Value") or [""]
+    return str(values[0])
+
+
+def _parameter(content_type: str, name: str) -> str:
+    message = Message()
+    message["content-type"] = content_type
+    return str(message.get_param(name) or "")
