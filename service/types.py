@@ -32,9 +32,14 @@ class Destination:
 
 @dataclass(frozen=True)
 class ResultObject:
-    """One encoded result: ``kind`` is ``SEG`` or ``SR``, ``path`` a DICOM file."""
+    """One encoded result: ``kind`` is ``SEG`` or ``SR``, ``path`` a DICOM file, ``series_uid`` its own series.
+
+    ``predecessors`` are the SOP Instance UIDs of the reports that an SR supersedes.
+    """
 
     kind: str
     sop_class_uid: str
     sop_instance_uid: str
     path: Path
+    series_uid: str = ""
+    predecessors: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from pydicom.uid import SegmentationStorage
 from engines.types import Code, Findings, Image
 from service.results.groups import CERTAINTY_OF_FINDING, PERCENT, measured, percent, reported_value
 from service.results.mismatch import require
+from service.results.predecessors import Predecessor
 from service.results.report import remarks
 from service.results.source import Source
 from service.results.uids import ResultUIDs
@@ -31,23 +32,31 @@ class ExpectedGroup:
     segment_number: int | None
 
 
-def check_report(dataset: Dataset, findings: Findings, image: Image, source: Source, uids: ResultUIDs) -> None:
+def check_report(
+    dataset: Dataset,
+    findings: Findings,
+    image: Image,
+    source: Source,
+    uids: ResultUIDs,
+    predecessors: Sequence[Predecessor] = (),
+) -> None:
     """Compare a decoded TID 1500 report with findings and source.
 
     Raises
     ------
     Quarantined
-        Something differs: a group, a value, a unit, a reference.
+        Something differs: a group, a value, a unit, a reference, a predecessor.
     """
     _require(dataset.get("ValueType") == "CONTAINER", "the root is not a container")
     template = (dataset.get("ContentTemplateSequence") or [Dataset()])[0].get("TemplateIdentifier")
     _require(template == "1500", "the root template is not TID 1500")
     items = list(_items(dataset))
     _check_references(dataset, items, source, uids)
+    _check_predecessors(dataset, source, predecessors)
     comments = [item.TextValue for item in items if _concept(item) == COMMENT]
     _require(
-        comments == list(remarks(findings, source)),
-        "the remarks (research use, input quality) are not the expected ones",
+        comments == list(remarks(findings, source, predecessors)),
+        "the remarks (research use, earlier reports, input quality) are not the expected ones",
     )
     groups = [item for item in items if _concept(item) == MEASUREMENT_GROUP]
     expected = _expected_groups(findings, uids)
@@ -158,3 +167,19 @@ def _check_references(dataset: Dataset, items: Sequence[Dataset], source: Source
                 _require(series.SeriesInstanceUID == place, "its evidence is of another series")
                 evidence[instance.ReferencedSOPInstanceUID] = instance.ReferencedSOPClassUID
     _require(evidence == referenced, "its evidence is not what it refers to")
+
+
+def _check_predecessors(dataset: Dataset, source: Source, predecessors: Sequence[Predecessor]) -> None:
+    named = [
+        (study.StudyInstanceUID, series.SeriesInstanceUID, document.ReferencedSOPClassUID, uid)
+        for study in dataset.get("PredecessorDocumentsSequence") or []
+        for series in study.ReferencedSeriesSequence
+        for document in series.ReferencedSOPSequence
+        for uid in [document.ReferencedSOPInstanceUID]
+    ]
+    study_uid = source.first.StudyInstanceUID
+    expected = [
+        (study_uid, earlier.series_uid, earlier.sop_class_uid, earlier.sop_instance_uid) for earlier in predecessors
+    ]
+    _require(sorted(named) == sorted(expected), "it names other predecessors than the reports that it supersedes")
+    _require(dataset.SOPInstanceUID not in {uid for *_, uid in named}, "it names itself as its predecessor")

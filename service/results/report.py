@@ -11,6 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from engines.types import Findings, Image
 from service import __version__
 from service.results.groups import Group, measurement_groups
+from service.results.predecessors import Predecessor, as_data_sets, supersedes, version_of
 from service.results.source import Source
 from service.results.stamp import (
     MANUFACTURER,
@@ -28,7 +29,12 @@ QUALITATIVE_EVALUATIONS = PydicomCode("C0034375", "UMLS", "Qualitative Evaluatio
 
 
 def report(
-    findings: Findings, image: Image, source: Source, uids: ResultUIDs, segmentation: Dataset | None
+    findings: Findings,
+    image: Image,
+    source: Source,
+    uids: ResultUIDs,
+    segmentation: Dataset | None,
+    predecessors: Sequence[Predecessor] = (),
 ) -> sr.Comprehensive3DSR:
     """Encode measurements, segments and class probabilities.
 
@@ -36,11 +42,14 @@ def report(
     ----------
     segmentation
         The SEG that was made of the same findings, None where no segment has a voxel.
+    predecessors
+        The reports that this one supersedes; they are named in Predecessor Documents Sequence.
     """
     evidence = [*source.headers, *([segmentation] if segmentation else [])]
+    groups = measurement_groups(findings, image, source, uids)
     result = sr.Comprehensive3DSR(
         evidence=evidence,
-        content=_root(measurement_groups(findings, image, source, uids), findings, source, uids),
+        content=_root(groups, findings, source, uids, remarks(findings, source, predecessors)),
         series_instance_uid=uids.series("SR"),
         series_number=series_number(findings, "SR"),
         sop_instance_uid=uids.instance("SR"),
@@ -49,11 +58,12 @@ def report(
         manufacturer_model_name=findings.model.name,
         software_versions=software_versions(findings),
         device_serial_number=findings.model.digest[:64],
-        series_description=series_description(findings, "report"),
+        series_description=series_description(findings, "report", version_of(predecessors)),
         is_complete=True,
         is_final=False,
         is_verified=False,
         transfer_syntax_uid=ExplicitVRLittleEndian,
+        previous_versions=as_data_sets(predecessors, source.first.StudyInstanceUID),
         contributing_equipment=[contributing_equipment(findings)],
         specific_character_set=None,
     )
@@ -61,9 +71,9 @@ def report(
     return result
 
 
-def remarks(findings: Findings, source: Source) -> tuple[str, ...]:
+def remarks(findings: Findings, source: Source, predecessors: Sequence[Predecessor] = ()) -> tuple[str, ...]:
     """What a reader must know besides the numbers; the first is that the report is for research only."""
-    statements = [f"{RESEARCH}. {findings.model.intended_use}", *findings.notes]
+    statements = [f"{RESEARCH}. {findings.model.intended_use}", *supersedes("report", predecessors), *findings.notes]
     if findings.label_map and not findings.label_map.present:
         statements.append(f"{findings.model.name} found nothing to segment.")
     if source.dropped:
@@ -71,7 +81,9 @@ def remarks(findings: Findings, source: Source) -> tuple[str, ...]:
     return tuple(statements)
 
 
-def _root(groups: Sequence[Group], findings: Findings, source: Source, uids: ResultUIDs) -> sr.ContainerContentItem:
+def _root(
+    groups: Sequence[Group], findings: Findings, source: Source, uids: ResultUIDs, statements: Sequence[str]
+) -> sr.ContainerContentItem:
     # CID 100 has a code for X-ray only since 2022; the general one is known to every validator
     is_ct = source.first.Modality == "CT"
     procedure = codes.cid100.CTUnspecifiedBodyRegion if is_ct else codes.cid100.ImagingProcedure
@@ -89,7 +101,7 @@ def _root(groups: Sequence[Group], findings: Findings, source: Source, uids: Res
     for group in groups:
         measurements.ContentSequence.extend(group)
     evaluations = _container(QUALITATIVE_EVALUATIONS)
-    for statement in remarks(findings, source):
+    for statement in statements:
         evaluations.ContentSequence.append(
             sr.TextContentItem(codes.DCM.Comment, statement, sr.RelationshipTypeValues.CONTAINS)
         )

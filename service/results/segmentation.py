@@ -12,6 +12,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from engines.types import Code, Findings, Image, LabelMap, Radiograph, Segment
+from service.results.predecessors import Predecessor, supersedes, version_of
 from service.results.source import Source
 from service.results.stamp import (
     MANUFACTURER,
@@ -36,7 +37,12 @@ def tracking_identifier(findings: Findings, label: str) -> str:
 
 
 def segmentation(
-    findings: Findings, label_map: LabelMap, image: Image, source: Source, uids: ResultUIDs
+    findings: Findings,
+    label_map: LabelMap,
+    image: Image,
+    source: Source,
+    uids: ResultUIDs,
+    predecessors: Sequence[Predecessor] = (),
 ) -> hd.seg.Segmentation:
     """Encode the segments that have a voxel.
 
@@ -48,6 +54,9 @@ def segmentation(
     ----------
     label_map
         On the grid of the image; at least one segment is present.
+    predecessors
+        The reports that the report beside it supersedes. A SEG has no place to name what it supersedes, so its
+        description and comments say that it does.
     """
     present = label_map.present
     result = hd.seg.Segmentation(
@@ -68,12 +77,12 @@ def segmentation(
         transfer_syntax_uid=ExplicitVRLittleEndian,
         content_label="RESEARCH",
         content_description=f"{RESEARCH}: {findings.model.name} {findings.model.version}"[:64],
-        series_description=series_description(findings, "segmentation"),
+        series_description=series_description(findings, "segmentation", version_of(predecessors)),
         contributing_equipment=[contributing_equipment(findings)],
         specific_character_set=None,
         omit_empty_frames=True,
     )
-    notes = [RESEARCH, findings.model.intended_use, *findings.notes]
+    notes = [RESEARCH, findings.model.intended_use, *supersedes("segmentation", predecessors), *findings.notes]
     if isinstance(image, Radiograph) and image.spacing is None:
         notes.append(
             "The pixel spacing of the image is unknown; the 1 mm stated here is nominal, do not measure with it"

@@ -17,6 +17,7 @@ from service.results.attributes import COPIED
 from service.results.check_report import check_report
 from service.results.check_segmentation import check_segmentation
 from service.results.mismatch import require
+from service.results.predecessors import Predecessor, version_of
 from service.results.source import Source, read_source
 from service.results.uids import ResultUIDs
 from service.types import ResultObject
@@ -24,14 +25,21 @@ from service.types import ResultObject
 SOP_CLASSES = {"SEG": SegmentationStorage, "SR": Comprehensive3DSRStorage}
 
 
-def self_check(objects: Sequence[ResultObject], findings: Findings, image: Image, headers: Sequence[Dataset]) -> None:
+def self_check(
+    objects: Sequence[ResultObject],
+    findings: Findings,
+    image: Image,
+    headers: Sequence[Dataset],
+    revision: str = "",
+    predecessors: Sequence[Predecessor] = (),
+) -> None:
     """Read the written objects again and compare them with what they were made from.
 
     Parameters
     ----------
     objects
         As from `service.results.encode.encode`.
-    findings, image, headers
+    findings, image, headers, revision, predecessors
         What they were made from.
 
     Raises
@@ -40,9 +48,7 @@ def self_check(objects: Sequence[ResultObject], findings: Findings, image: Image
         An object is not what it must be; the message names what differs, never a patient's data.
     """
     source = read_source(headers, image)
-    uids = ResultUIDs.of(
-        source.first.SeriesInstanceUID, [plane.sop_instance_uid for plane in source.planes], findings.model
-    )
+    uids = ResultUIDs.about(findings, image, source.first.SeriesInstanceUID, revision)
     has_segments = findings.label_map is not None and bool(findings.label_map.present)
     kinds = ["SEG", "SR"] if has_segments else ["SR"]
     require(sorted(entry.kind for entry in objects) == kinds, "result", f"the objects are not {' and '.join(kinds)}")
@@ -50,10 +56,11 @@ def self_check(objects: Sequence[ResultObject], findings: Findings, image: Image
         dataset = _read(entry)
         try:
             _check_identity(dataset, entry, source, uids)
+            _check_description(dataset, entry.kind, version_of(predecessors))
             if entry.kind == "SEG":
                 check_segmentation(dataset, findings, image, source, uids)
             else:
-                check_report(dataset, findings, image, source, uids)
+                check_report(dataset, findings, image, source, uids, predecessors)
         # the checks read attributes that a sound object has
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise Quarantined(f"self-check of the {entry.kind}: an attribute is missing or malformed") from error
@@ -98,4 +105,10 @@ def _check_identity(dataset: Dataset, entry: ResultObject, source: Source, uids:
         kind,
         "the file and its data set differ in the SOP class",
     )
-    require("RESEARCH" in str(dataset.get("SeriesDescription")), kind, "SeriesDescription does not say RESEARCH")
+
+
+def _check_description(dataset: Dataset, kind: str, version: int) -> None:
+    description = str(dataset.get("SeriesDescription"))
+    require("RESEARCH" in description, kind, "SeriesDescription does not say RESEARCH")
+    which = f", version {version}" if version > 1 else ""
+    require(description.endswith(which), kind, "SeriesDescription does not say which version it is")

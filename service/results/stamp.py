@@ -44,9 +44,10 @@ def series_number(findings: Findings, kind: str) -> int:
     return 9000 + 2 * int(findings.model.uid_root) + (kind == "SR")
 
 
-def series_description(findings: Findings, what: str) -> str:
-    """Series Description (LO, at most 64 characters) that says RESEARCH first."""
-    return f"RESEARCH {findings.model.name} {findings.model.version} {what}"[:64]
+def series_description(findings: Findings, what: str, version: int = 1) -> str:
+    """Series Description (LO, at most 64 characters) that says RESEARCH first, and from the second version on which."""
+    which = f", version {version}" if version > 1 else ""
+    return f"RESEARCH {findings.model.name} {findings.model.version} {what}"[: 64 - len(which)] + which
 
 
 def stamp(dataset: Dataset, findings: Findings, attributes: Dataset) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
-from engines.types import ModelIdentity
+from engines.types import Findings, Image, ModelIdentity, Volume
 
 NAMESPACE = UUID("ed26c229-5479-4d1a-bedb-8823b802ca3c")
 """Wetread's own name space for UUIDv5 (RFC 9562 5.5)."""
@@ -44,16 +44,36 @@ class ResultUIDs:
         SOP Instance UIDs of the source, sorted. A late slice gives other results, with other UIDs.
     model
         Name, version, digest and ``uid_root`` count.
+    revision
+        Which corrections of the source images it rests on (`service.versions.revision`), empty where there were none:
+        corrected images have the same UIDs, and their results must not.
+    notes
+        What a reader is told of the input. The same images with another note give another report.
     """
 
     series_uid: str
     instance_uids: tuple[str, ...]
     model: ModelIdentity
+    revision: str = ""
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, series_uid: str, instance_uids: Sequence[str], model: ModelIdentity) -> "ResultUIDs":
+    def of(
+        cls,
+        series_uid: str,
+        instance_uids: Sequence[str],
+        model: ModelIdentity,
+        revision: str = "",
+        notes: tuple[str, ...] = (),
+    ) -> "ResultUIDs":
         """For source instances in any order, repeated or not."""
-        return cls(series_uid, tuple(sorted(set(instance_uids))), model)
+        return cls(series_uid, tuple(sorted(set(instance_uids))), model, revision, notes)
+
+    @classmethod
+    def about(cls, findings: Findings, image: Image, series_uid: str, revision: str = "") -> "ResultUIDs":
+        """For the findings of one model about an image of a series."""
+        sources = image.sources if isinstance(image, Volume) else (image.source,)
+        return cls.of(series_uid, sources, findings.model, revision, findings.notes)
 
     def series(self, kind: str) -> str:
         """Series Instance UID of the result object of this kind (``SEG``, ``SR``)."""
@@ -79,4 +99,5 @@ class ResultUIDs:
     def _uid(self, *what: str) -> str:
         model = self.model
         identity = (model.name, model.version, model.digest, model.uid_root)
-        return derived_uid(*what, *identity, self.series_uid, *self.instance_uids)
+        told = (self.revision, *self.notes) if self.revision or self.notes else ()
+        return derived_uid(*what, *identity, self.series_uid, *self.instance_uids, *told)
