@@ -87,7 +87,7 @@ class Radiograph:
         P, H, F, the first letters of PatientOrientation (PS3.3 C.7.6.1.1.1). A frontal chest X-ray lies as a reader
         wants it with ``("L", "F")``, which is also taken where the header says nothing.
     aspect
-        Height of a pixel over its width; only where the spacing, which tells it too, is not known.
+        Height of a pixel over its width; it counts only where the spacing, which tells it too, is not known.
     """
 
     array: NDArray[np.float32]

@@ -14,8 +14,8 @@ from service.series.padding import padding
 from service.series.pixels import describe, stored_values
 
 LEAST_SEEN = 0.05
-"""Share of the pixels that a window has to leave between its darkest and its brightest value. A window that leaves less
-shows nothing; chest X-rays keep more than half, a finger on a large plate a tenth."""
+"""Share of the pixels that a window has to leave between black and white, and share of the greys that these have to
+have. A window that leaves less shows nothing."""
 
 
 def radiograph(file: Path, data_set: Dataset) -> tuple[Radiograph, tuple[str, ...]]:
@@ -45,12 +45,11 @@ def radiograph(file: Path, data_set: Dataset) -> tuple[Radiograph, tuple[str, ..
     values = modality_values(frames[0], data_set)
     inside = slice(None) if mask is None or mask.all() else ~mask
     values, shown = _as_shown(values, inside, data_set)
-    dark, bright = float(values[inside].min()), float(values[inside].max())
     inverted, contradiction = _inverted(data_set)
     if inverted:
-        values = np.float32(dark + bright) - values
+        values = values[inside].min() + values[inside].max() - values
     if mask is not None:
-        values = np.where(mask, np.float32(dark), values)
+        values = np.where(mask, values[inside].min(), values)
     millimetres, distances = spacing(data_set)
     points_to, direction = orientation(data_set)
     image = Radiograph(
@@ -58,7 +57,7 @@ def radiograph(file: Path, data_set: Dataset) -> tuple[Radiograph, tuple[str, ..
         millimetres,
         str(data_set.SOPInstanceUID),
         points_to,
-        pixel_aspect(data_set) if millimetres is None else 1.0,
+        pixel_aspect(data_set),
     )
     return image, (*shown, *contradiction, *distances, *direction)
 
@@ -75,7 +74,7 @@ def _as_shown(values: Values, inside: slice | NDArray[np.bool_], data_set: Datas
     if seen is None:
         return values, ()
     part = seen[inside]
-    if np.mean((part > 0.01) & (part < 0.99)) < LEAST_SEEN:
+    if np.mean((part > 0.01) & (part < 0.99)) < LEAST_SEEN or np.ptp(part) < LEAST_SEEN:
         return values, ("The image's window was ignored: it leaves almost nothing to see.",)
     return seen, ()
 
