@@ -170,9 +170,9 @@ def parts(body: bytes, boundary: bytes) -> Iterator[bytes]:
     if before < len(delimiter) - 2:
         raise ValueError("no delimiter")
     while not body.startswith(b"--", before):
-        end = body.find(delimiter, before)
-        head = body.find(b"\r\n\r\n", before, end)
-        if end < 0 or head < 0:
+        head = body.find(b"\r\n\r\n", before)
+        end = body.find(delimiter, head + 4)
+        if head < 0 or end < 0:
             raise ValueError("no closing delimiter")
         yield body[head + 4 : end]
         before = end + len(delimiter)
