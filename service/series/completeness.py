@@ -16,7 +16,7 @@ import structlog
 from service.errors import Quarantined, WetreadError
 from service.header import HeaderFacts, read_facts
 from service.ledger.ledger import ASSEMBLE, Ledger, NextJob, SeriesRecord
-from service.series.evidence import Decision, judge
+from service.series.evidence import Decision, Observed, judge
 from service.series.incoming import Asked, Incoming
 from service.series.rhythm import Rhythm
 from service.settings import SeriesSettings
@@ -92,10 +92,11 @@ class Completeness:
         key = key_of(facts.study_uid, facts.series_uid)
         with self._lock:
             carried = self._carried.setdefault(association, set())
-            if key not in carried:
-                carried.add(key)
-                for other in carried & self._open.keys() - {key}:
-                    self._open[other].moved_on = True
+            begins = key not in carried
+            carried.add(key)
+            for other in carried & self._open.keys() - {key}:
+                self._open[other].alive_until = self._clock()
+                self._open[other].moved_on |= begins
             if key not in self._open:
                 record = SeriesRecord(key, facts.study_uid, facts.series_uid, facts.modality, sender)
                 if not self._ledger.open_series(record, len(self._spool.instances(key))):
@@ -128,10 +129,11 @@ class Completeness:
             now = self._clock()
             for series in list(self._open.values()):
                 usual = self._rhythm.usual(series.record.sender)
-                decision = judge(series.observed(usual), self._settings, now)
+                observed = series.observed(usual)
+                decision = judge(observed, self._settings, now)
                 if decision.complete:
                     self._complete(series, decision)
-                elif self._worth_asking(series, series.usual_pause(usual), now):
+                elif self._worth_asking(series, observed, now):
                     series.asked = replace(series.asked, at=now, arrivals=series.arrivals, pending=True)
                     calls.append(partial(self._ask, series))
                 elif self._fetch and series.asked.short > 1 and not series.asked.fetched:
@@ -174,16 +176,22 @@ class Completeness:
 
     # ---- the archive -----------------------------------------------------------------------------------------------
 
-    def _worth_asking(self, series: Incoming, usual_pause: float, now: float) -> bool:
+    def _worth_asking(self, series: Incoming, observed: Observed, now: float) -> bool:
         """Whether the archive's count would tell something now.
 
         An archive that forwards image by image while it receives has as many as we at each moment. So it is asked only
-        when the sender has moved on, or all of its associations have ended for longer than it usually pauses.
+        after a silence that is longer than the sender's usual pauses, and a longer one in an association that stalls or
+        after one that was lost.
         """
         asked = series.asked
         if self._counts is None or asked.pending:
             return False
-        if not series.moved_on and (series.open or now - series.last_event < usual_pause):
+        patience = observed.usual_pause
+        if observed.open and not observed.moved_on:
+            patience = max(2 * patience, self._settings.quiet_seconds)
+        elif observed.lost:
+            patience = self._settings.quiet_ceiling_seconds / 2
+        if now - series.last_event < patience:
             return False
         again = asked.count is not None and asked.count > series.instances and now - asked.at >= ASK_AGAIN_SECONDS
         return again or asked.arrivals != series.arrivals

@@ -45,8 +45,8 @@ class Continuity:
     Positions outrank numbers: where every stack is evenly filled, a jump in InstanceNumber is a way of numbering.
     """
 
-    _along: list[tuple[NDArray[np.float64], list[float]]] = field(default_factory=list)
-    """Per orientation: its six values, and where its slices lie along the normal, in mm."""
+    _stacks: list[tuple[NDArray[np.float64], NDArray[np.float64], list[float]]] = field(default_factory=list)
+    """Per orientation: its six values, its normal, and where its slices lie along that, in mm."""
     _numbers: set[int] = field(default_factory=set)
     _verdict: Verdict | None = None
 
@@ -57,16 +57,16 @@ class Continuity:
             self._numbers.add(facts.instance_number)
         if facts.position is None or facts.orientation is None:
             return
-        orientation, position = np.asarray(facts.orientation), np.asarray(facts.position)
-        along = float(np.cross(orientation[:3], orientation[3:]) @ position)
-        if not math.isfinite(along):
+        if not all(map(math.isfinite, facts.position + facts.orientation)):
             return
-        for known, places in self._along:
+        orientation = np.asarray(facts.orientation)
+        for known, normal, places in self._stacks:
             if np.abs(known - orientation).max() < 1e-3:
-                places.append(along)
+                places.append(float(normal @ facts.position))
                 return
-        if len(self._along) < ORIENTATIONS:
-            self._along.append((orientation, [along]))
+        if len(self._stacks) < ORIENTATIONS:
+            normal = np.cross(orientation[:3], orientation[3:])
+            self._stacks.append((orientation, normal, [float(normal @ facts.position)]))
 
     @property
     def verdict(self) -> Verdict:
@@ -76,7 +76,7 @@ class Continuity:
         return self._verdict
 
     def _look(self) -> Verdict:
-        stacks = [_Stack.of(places) for _, places in self._along]
+        stacks = [_Stack.of(places) for *_, places in self._stacks]
         stacks = [stack for stack in stacks if stack.positions >= 3]
         jump = _jumps(self._numbers)
         even = bool(stacks) and all(stack.even for stack in stacks)

@@ -27,7 +27,7 @@ WEIGHTS = {
 PAUSES = 5.0
 """A unit of silence is so many times the sender's usual longest pause."""
 OPEN_FLOOR_SECONDS = 10.0
-"""The least unit while an association that carried the series is open and nothing else comes in it."""
+"""The least unit while an association that carried the series is open and nothing at all comes in it."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ class Observed:
         How many different ones have come.
     last_event
         When its last image came or, where that is later, when the last association that carried it ended.
+    alive_until
+        When the last image of any series came in an open association that carried this one.
     usual_pause
         The sender's usual longest pause in the state that the series is in, in seconds.
     open
@@ -102,6 +104,7 @@ class Observed:
 
     instances: int
     last_event: float
+    alive_until: float = 0.0
     usual_pause: float = 0.0
     open: bool = False
     released: bool = False
@@ -148,7 +151,7 @@ def judge(observed: Observed, settings: SeriesSettings, now: float) -> Decision:
     if observed.multi_frame:
         evidence.append(_evidence("multi-frame", "multi-frame"))
     silence = max(0.0, now - observed.last_event)
-    points = WEIGHTS["quiet"] * silence / _unit(observed, settings, bool(against))
+    points = WEIGHTS["quiet"] * _units(silence, observed, settings, bool(against))
     evidence.append(Evidence("quiet", points, f"quiet {silence:.1f} s"))
 
     limit = settings.silent_seconds if observed.open else settings.limit_seconds
@@ -161,9 +164,14 @@ def _evidence(name: str, text: str) -> Evidence:
     return Evidence(name, WEIGHTS[name], text)
 
 
-def _unit(observed: Observed, settings: SeriesSettings, against: bool) -> float:
-    """Seconds of silence that are worth 100 points."""
+def _units(silence: float, observed: Observed, settings: SeriesSettings, against: bool) -> float:
+    """Silence in units, each of which is evidence enough by itself."""
     ceiling = settings.silent_seconds if observed.open else settings.quiet_ceiling_seconds
-    stalled = observed.open and not observed.moved_on  # an association that brings other things is alive
-    floor = max(settings.quiet_seconds, OPEN_FLOOR_SECONDS if stalled else 0.0, 1e-3)
-    return ceiling if against else max(floor, min(PAUSES * observed.usual_pause, ceiling))
+    if against:
+        return silence / ceiling
+    floor = max(settings.quiet_seconds, 1e-3)
+    unit = max(floor, min(PAUSES * observed.usual_pause, ceiling))
+    if not observed.open or observed.moved_on:
+        return silence / unit
+    alive = min(silence, max(0.0, observed.alive_until - observed.last_event))
+    return alive / unit + (silence - alive) / max(unit, OPEN_FLOOR_SECONDS)

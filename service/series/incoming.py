@@ -53,6 +53,7 @@ class Incoming:
 
     record: SeriesRecord
     last_event: float
+    alive_until: float = 0.0
     continuity: Continuity = field(default_factory=Continuity)
     asked: Asked = field(default_factory=Asked)
     pauses: Pauses = field(default_factory=Pauses)
@@ -126,19 +127,15 @@ class Incoming:
         """How many different instances there are."""
         return len(self._instances)
 
-    def usual_pause(self, usual: Pauses) -> float:
-        """The pause to reckon with now: the sender's usual one, or its own longest one where that is longer."""
-        if self._open:
-            return max(usual.within, self.pauses.within)
-        return max(usual.between, self.pauses.between)
-
     def observed(self, usual: Pauses) -> Observed:
         """What is known now, in the light of what is usual for the sender."""
+        within, between = max(usual.within, self.pauses.within), max(usual.between, self.pauses.between)
         lost = self.lost and not usual.aborts
         return Observed(
             instances=self.instances,
             last_event=self.last_event,
-            usual_pause=self.usual_pause(usual),
+            alive_until=self.alive_until,
+            usual_pause=within if self._open else between,
             open=self.open,
             released=self._carried and not self._open and not lost,
             lost=lost,
