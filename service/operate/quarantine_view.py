@@ -45,7 +45,7 @@ def _group(group: Group, complete: bool) -> RenderableType:
     lines.add_column(no_wrap=True)
     lines.add_column(overflow="fold")
     lines.add_row(Text(f"{len(group.entries)} ×", style="yellow"), Text(group.reason))
-    lines.add_row("", Text(f"{decimal(group.size)}, since {_age(group.entries[0].since)}", style="dim"))
+    lines.add_row("", Text(f"{decimal(group.size)}, here for {_age(group.entries[0].since)}", style="dim"))
     lines.add_row("", Text(" ".join(ids), style="cyan"))
     return lines
 
@@ -114,8 +114,8 @@ def _age(moment: float) -> str:
     for unit, length in (("day", 1440), ("hour", 60), ("minute", 1)):
         if minutes >= length:
             count = minutes // length
-            return f"{count} {unit}{'s' * (count > 1)} ago"
-    return "less than a minute ago"
+            return f"{count} {unit}{'s' * (count > 1)}"
+    return "less than a minute"
 
 
 def _moment(seconds: float) -> str:
