@@ -112,6 +112,9 @@ def _models(settings: Settings) -> Iterator[Line]:
     except WetreadError as error:
         yield Line(False, "models", str(error))
         return
+    for name, narrowing in settings.routing.items():
+        keys = ", ".join(sorted(narrowing.model_fields_set)) or "nothing"
+        yield Line(True, f"routing {name}", f"narrowed by {keys}" if narrowing.enabled else "off")
     for name, package in packages.items():
         # one that is cropped to another needs that one beside it
         wanted = {name: package} | {

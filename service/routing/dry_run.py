@@ -144,19 +144,17 @@ def _receive(
     others = 0
     for number, file in enumerate(files):
         watch("reading headers", number, len(files))
-        if not _is_dicom(file):
-            others += 1
-        elif refusal := _refusal(file, carried_along):
-            apart[refusal, False] += 1
-        else:
-            content = file.read_bytes()
-            try:
-                facts = read_facts(content)
-            except Quarantined as error:
-                apart[str(error), True] += 1
+        try:
+            if not _is_dicom(file):
+                others += 1
+            elif refusal := _refusal(file, carried_along):
+                apart[refusal, False] += 1
             else:
-                arrivals = series.setdefault(key_of(facts.study_uid, facts.series_uid), _Arrivals(facts))
-                _arrive(arrivals, facts.sop_instance_uid, file, hashlib.sha256(content).digest())
+                _arrive(series, file, file.read_bytes())
+        except Quarantined as error:
+            apart[str(error), True] += 1
+        except OSError as error:
+            apart[f"the file cannot be read ({error.strerror})", False] += 1
     watch("reading headers", len(files), len(files))
     return series, _counted(apart), others
 
@@ -181,7 +179,11 @@ def _refusal(file: Path, carried_along: bool) -> str:
     return ""
 
 
-def _arrive(arrivals: _Arrivals, uid: str, file: Path, digest: bytes) -> None:
+def _arrive(series: dict[str, _Arrivals], file: Path, content: bytes) -> None:
+    """File it under its series; of several files of one instance the last one counts. Raises `Quarantined`."""
+    facts, digest = read_facts(content), hashlib.sha256(content).digest()
+    arrivals = series.setdefault(key_of(facts.study_uid, facts.series_uid), _Arrivals(facts))
+    uid = facts.sop_instance_uid
     if uid in arrivals.files:
         same = arrivals.digests[uid] == digest
         arrivals.again["the same instance again" if same else "replaced by a later file of the same instance"] += 1
