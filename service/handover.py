@@ -52,6 +52,7 @@ class _StoredItem(BaseModel):
     unit: str = ""
     spacing: tuple[float, float] | None = None
     orientation: tuple[str, str] = ("L", "F")
+    aspect: float = 1.0
     files: tuple[str, ...]
     facts: ImageFacts
     notes: tuple[str, ...]
@@ -84,6 +85,7 @@ def save_item(folder: Path, item: Item) -> None:
         unit=image.unit if isinstance(image, Volume) else "",
         spacing=None if isinstance(image, Volume) else image.spacing,
         orientation=("L", "F") if isinstance(image, Volume) else image.orientation,
+        aspect=1.0 if isinstance(image, Volume) else image.aspect,
         files=tuple(file.name for file in item.files),
         facts=item.facts,
         notes=item.notes,
@@ -111,7 +113,7 @@ def load_item(folder: Path, instances: Path) -> Item:
             array, np.asarray(stored.affine), stored.sources, stored.unit, at=stored.at, frames=stored.frames
         )
     else:
-        image = Radiograph(np.asarray(array), stored.spacing, stored.sources[0], stored.orientation)
+        image = Radiograph(np.asarray(array), stored.spacing, stored.sources[0], stored.orientation, stored.aspect)
     files = tuple(instances / name for name in stored.files)
     return Item(stored.key, image, files, stored.facts, stored.notes, stored.version)
 

@@ -114,7 +114,7 @@ def _mark_sides(picture: Pillow.Image) -> None:
 def _radiograph_panel(image: Radiograph, label_map: LabelMap | None) -> Pillow.Image:
     low, high = np.percentile(image.array, PERCENTILES)
     width = WIDTH - 3 * MARGIN - SIDEBAR
-    size = fit(image.array.shape, image.spacing or (1.0, 1.0), (width, width))
+    size = fit(image.array.shape, image.pixel, (width, width))
     labels = label_map.array if label_map else None
     segments = label_map.segments if label_map else ()
     picture = plane_picture(grey(image.array, low, high), labels, segments, size)

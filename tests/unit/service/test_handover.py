@@ -72,12 +72,13 @@ def test_an_item_of_an_earlier_boot_of_the_machine_is_not_trusted(tmp_path: Path
 
 
 def test_a_radiograph_of_unknown_spacing_comes_back_as_it_was_left(tmp_path: Path) -> None:
-    image = Radiograph(np.arange(6, dtype=np.float32).reshape(2, 3), None, "1.1", ("F", "R"))
+    image = Radiograph(np.arange(6, dtype=np.float32).reshape(2, 3), None, "1.1", ("F", "R"), 2.0)
     save_item(tmp_path, Item("key", image, (Path("a/x.dcm"),), ImageFacts("DX", "", "PA", 1), ()))
     read = load_item(tmp_path, Path("a"))
     assert isinstance(read.image, Radiograph)
     np.testing.assert_array_equal(read.image.array, image.array)
     assert (read.image.spacing, read.image.source, read.image.orientation) == (None, "1.1", ("F", "R"))
+    assert read.image.aspect == 2.0
 
 
 def test_findings_come_back_as_they_were_left(tmp_path: Path) -> None:
