@@ -61,7 +61,7 @@ def segmentation(
     present = label_map.present
     result = hd.seg.Segmentation(
         source_images=source.headers,
-        pixel_array=_in_stored_order(_renumbered(label_map.array, present), source),
+        pixel_array=_renumbered(label_map.array, present),
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
             _description(segment, number, findings, uids) for number, segment in enumerate(present, start=1)
@@ -88,6 +88,7 @@ def segmentation(
             "The pixel spacing of the image is unknown; the 1 mm stated here is nominal, do not measure with it"
         )
     result.ImageComments = ". ".join(note.rstrip(".") for note in notes) + "."
+    _refer_to_frames(result, source)
     _set_dimension_organization(result, uids.dimension_organization())
     stamp(result, findings, source.attributes)
     return result
@@ -100,15 +101,14 @@ def _renumbered(labels: NDArray[np.uint8], present: Sequence[Segment]) -> NDArra
     return numbers[labels]
 
 
-def _in_stored_order(labels: NDArray[np.uint8], source: Source) -> NDArray[np.uint8]:
-    """The frames of a multi-frame source in their own order, which need not be the volume's."""
-    if "NumberOfFrames" not in source.first:
-        return labels
-    stored = np.zeros((source.first.NumberOfFrames, *labels.shape[1:]), np.uint8)
-    for plane, slice_ in zip(source.planes, labels, strict=True):
-        assert plane.frame is not None
-        stored[plane.frame - 1] = slice_
-    return stored
+def _refer_to_frames(dataset: hd.seg.Segmentation, source: Source) -> None:
+    """Refer to the frames by their numbers in the source image; `Source.headers` hold only those that were used."""
+    if source.planes[0].frame is None:
+        return
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        for derivation in group.DerivationImageSequence:
+            for image in derivation.SourceImageSequence:
+                image.ReferencedFrameNumber = source.planes[image.ReferencedFrameNumber - 1].frame
 
 
 def _description(segment: Segment, number: int, findings: Findings, uids: ResultUIDs) -> SegmentDescription:

@@ -20,6 +20,8 @@ REQUIRED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClass
 
 SAME_PLACE_MM = 0.01
 SAME_DIRECTION = 1e-3
+OFF_PLACE_MM = 0.5
+"""How far a slice of a volume may lie from its source image: scanners round positions, and volumes even that out."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Source:
     Attributes
     ----------
     headers
-        One data set per SOP instance: UIDs and geometry, nothing of the patient.
+        One data set per SOP instance: UIDs and geometry, nothing of the patient. One of a multi-frame image holds the
+        frames that were used, in the order of the slices.
     attributes
         Of patient and study, with the character set, what could be copied.
     planes
@@ -88,16 +91,15 @@ def read_source(headers: Sequence[Dataset], image: Image) -> Source:
     _require_identity(headers, image)
     stored = _stored_planes(headers, image)
     planes = _planes_of_slices(stored, image) if isinstance(image, Volume) else stored
+    _require_one_grid(planes, image)
     frame_of_reference = _frame_of_reference(headers, image)
     attributes, dropped = copied_attributes(headers[0])
-    cleaned = tuple(_cleaned(header, image, stored, frame_of_reference) for header in headers)
+    cleaned = tuple(_cleaned(header, image, planes, frame_of_reference) for header in headers)
     return Source(cleaned, attributes, planes, frame_of_reference, dropped)
 
 
 def _require_identity(headers: Sequence[Dataset], image: Image) -> None:
-    expected = list(image.sources) if isinstance(image, Volume) else [image.source]
-    if len(headers) == 1 and set(expected) == {headers[0].get("SOPInstanceUID")}:
-        expected = expected[:1]
+    expected = list(dict.fromkeys(image.sources)) if isinstance(image, Volume) else [image.source]
     if len(headers) != len(expected):
         raise Quarantined(f"{len(headers)} source headers for {len(expected)} images: no result can be filed")
     for keyword in REQUIRED:
@@ -116,15 +118,19 @@ def _stored_planes(headers: Sequence[Dataset], image: Image) -> tuple[Plane, ...
         # a nominal millimetre per pixel where the true spacing is unknown.
         spacing = image.spacing or (1.0, 1.0)
         return (Plane(image.source, None, (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), spacing),)
-    planes = tuple(plane for header in headers for plane in _planes_of_instance(header))
+    return tuple(plane for header in headers for plane in _planes_of_instance(header))
+
+
+def _require_one_grid(planes: Sequence[Plane], image: Image) -> None:
+    """The slices of a volume have one orientation and spacing; other frames of a multi-frame image may have others."""
     first = planes[0]
     for plane in planes:
         if not np.allclose(plane.orientation, first.orientation, atol=SAME_DIRECTION):
             raise Quarantined("the source images differ in ImageOrientationPatient; send one orientation per series")
         if not np.allclose(plane.spacing, first.spacing, atol=SAME_DIRECTION):
             raise Quarantined("the source images differ in PixelSpacing; send one spacing per series")
-    _require_same_grid(image, first)
-    return planes
+    if isinstance(image, Volume):
+        _require_same_grid(image, first)
 
 
 def _planes_of_instance(header: Dataset) -> Iterator[Plane]:
@@ -161,7 +167,7 @@ def _numbers(item: Dataset, keyword: str, count: int) -> tuple[float, ...]:
     return values
 
 
-def _cleaned(header: Dataset, image: Image, stored: Sequence[Plane], frame_of_reference: str) -> Dataset:
+def _cleaned(header: Dataset, image: Image, planes: Sequence[Plane], frame_of_reference: str) -> Dataset:
     """What highdicom asks of a source image, and no more: it warns of odd values by quoting them."""
     cleaned = Dataset()
     for keyword in (*REQUIRED, "Modality"):
@@ -173,23 +179,24 @@ def _cleaned(header: Dataset, image: Image, stored: Sequence[Plane], frame_of_re
     cleaned.Rows, cleaned.Columns = image.array.shape[-2:]
     cleaned.FrameOfReferenceUID = frame_of_reference
     cleaned.PositionReferenceIndicator = ""
-    own = [plane for plane in stored if plane.sop_instance_uid == header.SOPInstanceUID]
-    _set_geometry(cleaned, own, _thickness(header, image))
+    own = [plane for plane in planes if plane.sop_instance_uid == header.SOPInstanceUID]
+    _set_geometry(cleaned, own, planes[0], _thickness(header, image))
     return cleaned
 
 
 def _planes_of_slices(stored: Sequence[Plane], image: Volume) -> tuple[Plane, ...]:
-    """For each slice the plane that lies there; frames of a multi-frame image may be stored in another order."""
-    positions = np.array([plane.position for plane in stored])
+    """The plane of each slice, which must lie where the volume has it; frames may be stored in another order."""
+    frames = image.frames or (None,) * len(image.sources)
+    by_source = {(plane.sop_instance_uid, plane.frame): plane for plane in stored}
     planes = []
-    for index, uid in enumerate(image.sources):
-        expected = image.affine[:3, 3] + index * image.affine[:3, 0]
-        own = [number for number, plane in enumerate(stored) if plane.sop_instance_uid == uid]
-        nearest = min(own, key=lambda number: float(np.linalg.norm(positions[number] - expected)))
-        distance = float(np.linalg.norm(positions[nearest] - expected))
-        if distance > image.spacing[0] / 2:
+    for index, source in enumerate(zip(image.sources, frames, strict=True)):
+        if source not in by_source:
+            raise Quarantined(f"slice {index + 1} of the volume has no source image")
+        plane = by_source[source]
+        distance = float(np.linalg.norm(image.slice_affine(index)[:3, 3] - plane.position))
+        if distance > OFF_PLACE_MM:
             raise Quarantined(f"slice {index + 1} of the volume lies {distance:.1f} mm away from its source image")
-        planes.append(stored[nearest])
+        planes.append(plane)
     return tuple(planes)
 
 
@@ -223,17 +230,17 @@ def _thickness(header: Dataset, image: Image) -> float:
     return thickness if thickness > 0 else apart
 
 
-def _set_geometry(header: Dataset, planes: Sequence[Plane], thickness: float) -> None:
-    first = planes[0]
-    if first.frame is None:
-        header.ImagePositionPatient = _decimal(first.position)
-        header.ImageOrientationPatient = _decimal(first.orientation)
-        header.PixelSpacing = _decimal(first.spacing)
+def _set_geometry(header: Dataset, planes: Sequence[Plane], template: Plane, thickness: float) -> None:
+    """Position of each of the planes; orientation and spacing those of the template, which the volume has."""
+    if planes[0].frame is None:
+        header.ImagePositionPatient = _decimal(planes[0].position)
+        header.ImageOrientationPatient = _decimal(template.orientation)
+        header.PixelSpacing = _decimal(template.spacing)
         header.SliceThickness = format_number_as_ds(thickness)
         return
     shared, orientation, measures = Dataset(), Dataset(), Dataset()
-    orientation.ImageOrientationPatient = _decimal(first.orientation)
-    measures.PixelSpacing = _decimal(first.spacing)
+    orientation.ImageOrientationPatient = _decimal(template.orientation)
+    measures.PixelSpacing = _decimal(template.spacing)
     measures.SliceThickness = format_number_as_ds(thickness)
     shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [orientation], [measures]
     header.SharedFunctionalGroupsSequence = [shared]

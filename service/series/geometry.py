@@ -16,7 +16,7 @@ from service.errors import Quarantined
 SAME_POSITION_MM = 0.01
 """Slices closer than this along the normal lie at one position."""
 SAME_DIRECTION = 1e-3
-"""How far direction cosines may differ within a stack: 0.06°."""
+"""How far direction cosines (0.06°) and pixel spacing (mm) may differ within a stack."""
 OFF_LINE_MM = 0.25
 """How far a slice may lie beside the line through the first and the last one."""
 ROUNDING_MM = 0.051
@@ -59,7 +59,7 @@ class Plane:
         return bool(
             np.abs(self.along_row - other.along_row).max() < SAME_DIRECTION
             and np.abs(self.along_column - other.along_column).max() < SAME_DIRECTION
-            and np.allclose(self.spacing, other.spacing, rtol=1e-3)
+            and np.allclose(self.spacing, other.spacing, rtol=0, atol=SAME_DIRECTION)
         )
 
 

@@ -61,13 +61,17 @@ def _same_grid(slices: Sequence[Slice]) -> list[list[Slice]]:
     for one in sorted(slices, key=lambda each: (each.number, str(each.file))):
         for cluster in clusters:
             other = cluster[0]
-            same = (one.shape, one.marks.frame_of_reference) == (other.shape, other.marks.frame_of_reference)
-            if same and one.plane.parallel(other.plane):
+            if _home(one) == _home(other) and one.plane.parallel(other.plane):
                 cluster.append(one)
                 break
         else:
             clusters.append([one])
     return sorted(clusters, key=len, reverse=True)
+
+
+def _home(one: Slice) -> tuple[object, ...]:
+    """Size and frame of reference; the frames of one multi-frame image never mix with those of another one."""
+    return one.shape, one.marks.frame_of_reference, None if one.frame is None else one.file
 
 
 def _one_at_a_position(cluster: list[Slice], remainders: list[Remainder]) -> list[tuple[list[Slice], tuple[str, ...]]]:

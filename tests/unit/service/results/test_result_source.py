@@ -180,7 +180,8 @@ def test_an_enhanced_ct_is_referred_to_by_its_frames(upside_down: bool, shared_d
     affine[:3, 0], affine[:3, 3] = second - first, first
     affine[:3, 1], affine[:3, 2] = orientation[3:] * spacing[0], orientation[:3] * spacing[1]
     shape = (2, header.Rows, header.Columns)
-    volume = Volume(np.zeros(shape, np.int16), affine, (header.SOPInstanceUID,) * 2)
+    frames_of_slices = tuple(index + 1 for index in order)
+    volume = Volume(np.zeros(shape, np.int16), affine, (header.SOPInstanceUID,) * 2, frames=frames_of_slices)
     labels = small_labels((3, *shape[1:]))[1:]
     seg, sr = encode(lung_findings(labels, volume), volume, [header], tmp_path)
     dataset = pydicom.dcmread(seg.path)
