@@ -4,8 +4,9 @@
 
     spool/
       lock                          held by the one node that works on this spool
+      versions.lock                 held while an instance gets its place
       incoming/*.part               being written; removed at start
-      series/SERIES/INSTANCE.dcm    as received, bit for bit
+      series/SERIES/INSTANCE.dcm    as received, bit for bit (corrected ones: `service.versions`)
       quarantine/SERIES-HASH/…      what cannot be used, each with a reason.json
       work/SERIES/ITEM/…            hand-over from stage to stage; can be made again from series/
       results/SERIES/ITEM/MODEL/…   encoded objects, until they are delivered and the series is forgotten
@@ -17,33 +18,31 @@ SERIES and INSTANCE are hashes of UIDs: no name comes from the wire, so none can
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from enum import Enum
 from pathlib import Path
 from typing import IO
 
 from service.durable import make_folder, replace_file, sync_folder, write_synced
 from service.errors import ConfigurationError, OutOfResources
+from service.versions import (
+    CORRECTED_REASON,
+    Stored,
+    all_current,
+    corrections,
+    current,
+    forget_versions,
+    place,
+)
 
 
 def key_of(*uids: str) -> str:
     """The name of something in the spool and in logs: 16 hexadecimal digits of the SHA-256 of its UIDs."""
     return hashlib.sha256("\0".join(uids).encode()).hexdigest()[:16]
-
-
-class Stored(Enum):
-    """What became of an instance that was given to the spool."""
-
-    NEW = "new"
-    DUPLICATE = "duplicate"
-    """The same bytes are there already."""
-    CONFLICT = "conflict"
-    """Other bytes are there under the same UID; the first stay, these go to quarantine."""
 
 
 @dataclass(frozen=True)
@@ -115,31 +114,44 @@ class Spool:
             self._lock.close()
             self._lock = None
 
-    def store(self, series: str, instance: str, content: bytes) -> Stored:
+    def store(self, series: str, instance: str, content: bytes, again: bool = False) -> Stored:
         """Keep one instance (a whole DICOM file) of a series; returns when it would survive a power cut.
+
+        Parameters
+        ----------
+        again
+            Use a content that was replaced before. Otherwise it is a duplicate: two sources that forward different
+            wrappings of an image in turn would replace each other's for ever.
 
         Raises
         ------
         OutOfResources
             The disk is full or cannot be written.
         """
-        target = self.instance_path(series, instance)
+        folder = self.instance_folder(series)
         part = self.root / "incoming" / f"{uuid.uuid4().hex}.part"
         try:
-            make_folder(target.parent)
+            make_folder(folder)
             write_synced(part, lambda file: file.write(content))
-            try:
-                os.link(part, target)  # unlike a rename, it never replaces what is there
-                outcome = Stored.NEW
-            except FileExistsError:
-                outcome = Stored.DUPLICATE if target.read_bytes() == content else Stored.CONFLICT
-            sync_folder(target.parent)  # a duplicate's first copy may not be synced yet
+            with self._alone():
+                outcome = place(folder, instance, part, lambda old: self._keep_replaced(series, old), again)
+            sync_folder(folder)  # a duplicate's first copy may not be synced yet
         except OSError as error:
             raise OutOfResources(f"the spool cannot be written: {error.strerror}") from error
         else:
             return outcome
         finally:
             part.unlink(missing_ok=True)
+
+    def _keep_replaced(self, series: str, content: bytes) -> None:
+        self.quarantine(series, content, CORRECTED_REASON)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Among the threads of this process and the commands beside it, one at a time."""
+        with (self.root / "versions.lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
 
     def quarantine(self, series: str, content: bytes | Path, reason: str) -> QuarantineEntry:
         """Keep what cannot be used beside its reason. The same content is kept once; a file also stays where it is."""
@@ -171,7 +183,7 @@ class Spool:
 
     def instance_path(self, series: str, instance: str) -> Path:
         """Where an instance lies, or would lie; ``series`` and ``instance`` are keys."""
-        return self.instance_folder(series) / f"{instance}.dcm"
+        return current(self.instance_folder(series), instance)
 
     def instance_folder(self, series: str) -> Path:
         """The folder of a series' instances."""
@@ -179,7 +191,11 @@ class Spool:
 
     def instances(self, series: str) -> list[Path]:
         """The files of a series, in no particular order of slices."""
-        return sorted(self.instance_folder(series).glob("*.dcm"))
+        return all_current(self.instance_folder(series))
+
+    def corrections(self, series: str) -> int:
+        """How often an instance of a series was replaced by a corrected one."""
+        return corrections(self.instance_folder(series))
 
     def work(self, *parts: str) -> Path:
         """The folder in which stages leave files for the next one; made when it is not there."""
@@ -191,8 +207,10 @@ class Spool:
 
     def forget(self, series: str) -> None:
         """Remove the files of a series: instances, intermediate files and results. Quarantine stays."""
-        for name in ("work", "results", "series"):
+        for name in ("work", "results"):
             shutil.rmtree(self.root / name / series, ignore_errors=True)
+        with suppress(OSError):
+            forget_versions(self.instance_folder(series))
 
     def writable(self) -> bool:
         """Whether the spool takes a file just now."""

@@ -18,10 +18,11 @@ from sqlalchemy import Connection, and_, create_engine, delete, event, func, ins
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine import Row
 
-from service.ledger.schema import decisions, jobs, metadata, results, series
+from service.ledger.schema import corrections, decisions, jobs, lineage, metadata, results, series
 from service.series.evidence import Decision, Evidence
 from service.types import ResultObject
 
+ENCODED, SENDING, SENT, SUPERSEDED = ("encoded", "sending", "sent", "superseded")
 RECEIVE, ASSEMBLE, INFER, ENCODE, DELIVER = STAGES = ("receive", "assemble", "infer", "encode", "deliver")
 READY, RUNNING, DONE, DEAD, CANCELLED = STATES = ("ready", "running", "done", "dead", "cancelled")
 
@@ -71,7 +72,11 @@ class Job:
 
 @dataclass(frozen=True)
 class ResultRecord:
-    """A row of ``results``: one encoded object and how far it got."""
+    """A row of ``results``: one encoded object and how far it got.
+
+    ``status`` is ``encoded``, ``sending`` (it may have reached the archive), ``sent`` or ``superseded``; ``archive``
+    names the one that it was sent to, and stays empty for what never was.
+    """
 
     series: str
     item: str
@@ -127,15 +132,20 @@ class Ledger:
 
     # ---- receiving -------------------------------------------------------------------------------------------------
 
-    def open_series(self, record: SeriesRecord, instances: int) -> bool:
+    def open_series(self, record: SeriesRecord, instances: int, corrected: int = 0) -> bool:
         """Note durably that a series is being received; return whether anything is new.
 
-        A series that was found complete with the same number of instances stays as it is: a study that is forwarded
-        again runs nothing new. With another number it is opened again and runs again.
+        A series that was found complete with the same number of instances, as many of them corrected, stays as it is:
+        a study that is forwarded again runs nothing new. With other numbers it is opened again and runs again.
+
+        Parameters
+        ----------
+        corrected
+            How often an instance of the series was replaced by a corrected one.
         """
         with self._transaction() as connection:
             known = connection.execute(select(series.c.instances).where(series.c.key == record.key)).scalar()
-            if known is not None and known == instances:
+            if known is not None and (known, _corrected(connection, record.key)) == (instances, corrected):
                 return False
             if known is None:
                 connection.execute(insert(series).values(**vars(record), instances=0, opened_at=time.time()))
@@ -148,13 +158,21 @@ class Ledger:
             return [job.series for job in _select(connection, jobs.c.stage == RECEIVE, jobs.c.state == RUNNING)]
 
     def complete_series(
-        self, key: str, instances: int, note: str, next_jobs: Sequence[NextJob], decision: Decision | None = None
+        self,
+        key: str,
+        instances: int,
+        note: str,
+        next_jobs: Sequence[NextJob],
+        decision: Decision | None = None,
+        corrected: int = 0,
     ) -> None:
         """A series is whole: finish its receive stage, create the next ones, and keep what that rested on."""
         with self._transaction() as connection:
             if decision is not None:
                 _keep_decision(connection, key, instances, decision)
             connection.execute(update(series).where(series.c.key == key).values(instances=instances))
+            connection.execute(delete(corrections).where(corrections.c.series == key))
+            connection.execute(insert(corrections).values(series=key, count=corrected))
             where = and_(jobs.c.series == key, jobs.c.stage == RECEIVE)
             began = connection.execute(select(jobs.c.created_at).where(where)).scalar_one()
             now = time.time()
@@ -218,6 +236,30 @@ class Ledger:
             for next_job in next_jobs:
                 _create(connection, job.series.key, next_job)
 
+    def begin_sending(self, job: Job, archive: str) -> list[ResultRecord]:
+        """The results of a job's item and model that are to be sent; from now on they count as sent. Raises `StaleJob`.
+
+        So a report that reaches the archive just before the node ends, or before a later version of it is encoded, is
+        known to its successor.
+        """
+        mine = and_(results.c.series == job.series.key, results.c.item == job.item, results.c.model == job.model)
+        waiting = and_(mine, results.c.status.in_((ENCODED, SENDING)))
+        with self._transaction() as connection:
+            self._set(connection, job, state=RUNNING)
+            connection.execute(update(results).where(waiting).values(status=SENDING, archive=archive))
+            return _results(connection, waiting)
+
+    def not_sent(self, job: Job, records: Sequence[ResultRecord]) -> None:
+        """The archive has not taken these after all. Raises `StaleJob`."""
+        with self._transaction() as connection:
+            self._set(connection, job, state=RUNNING)
+            _withdraw(connection, records, SENDING, ENCODED)
+
+    def withdraw(self, records: Sequence[ResultRecord]) -> None:
+        """Never send these, if their sending has not begun: later versions take their place."""
+        with self._transaction() as connection:
+            _withdraw(connection, records, ENCODED, SUPERSEDED)
+
     def retry_later(self, job: Job, run_at: float, note: str) -> None:
         """Give a job back, to be tried again from ``run_at``. Raises `StaleJob`."""
         with self._transaction() as connection:
@@ -267,11 +309,9 @@ class Ledger:
 
     def results(self, series_key: str | None = None) -> list[ResultRecord]:
         """What was encoded, and how far it got."""
-        query = select(results)
-        if series_key is not None:
-            query = query.where(results.c.series.startswith(series_key, autoescape=True))
+        mine = [] if series_key is None else [results.c.series.startswith(series_key, autoescape=True)]
         with self._engine.begin() as connection:
-            return [_result(row) for row in connection.execute(query.order_by(results.c.series, results.c.kind))]
+            return _results(connection, *mine)
 
     def decisions(self, series_key: str) -> list[DecisionRecord]:
         """Each time a series was found complete, in order; ``series_key`` may be the beginning of one."""
@@ -371,8 +411,24 @@ def _keep_result(connection: Connection, record: ResultRecord) -> None:
         "status": record.status,
         "archive": record.archive,
     }
-    connection.execute(delete(results).where(results.c.sop_instance_uid == record.result.sop_instance_uid))
-    connection.execute(insert(results).values(**values))
+    ancestry = {
+        "sop_instance_uid": record.result.sop_instance_uid,
+        "series": record.series,
+        "series_uid": record.result.series_uid,
+        "predecessors": json.dumps(record.result.predecessors),
+    }
+    for table, row in ((results, values), (lineage, ancestry)):
+        connection.execute(delete(table).where(table.c.sop_instance_uid == record.result.sop_instance_uid))
+        connection.execute(insert(table).values(**row))
+
+
+def _withdraw(connection: Connection, records: Sequence[ResultRecord], status: str, new_status: str) -> None:
+    named = results.c.sop_instance_uid.in_([record.result.sop_instance_uid for record in records])
+    connection.execute(update(results).where(named, results.c.status == status).values(status=new_status, archive=""))
+
+
+def _corrected(connection: Connection, key: str) -> int:
+    return connection.execute(select(corrections.c.count).where(corrections.c.series == key)).scalar() or 0
 
 
 def _keep_decision(connection: Connection, key: str, instances: int, decision: Decision) -> None:
@@ -418,6 +474,20 @@ def _job(row: Row[Any]) -> Job:
     )
 
 
+def _results(connection: Connection, *conditions: Any) -> list[ResultRecord]:
+    query = select(results, lineage.c.series_uid, lineage.c.predecessors)
+    query = query.join(lineage, lineage.c.sop_instance_uid == results.c.sop_instance_uid, isouter=True)
+    query = query.where(*conditions).order_by(results.c.series, results.c.kind)
+    return [_result(row) for row in connection.execute(query)]
+
+
 def _result(row: Row[Any]) -> ResultRecord:
-    result = ResultObject(row.kind, row.sop_class_uid, row.sop_instance_uid, Path(row.path))
+    result = ResultObject(
+        row.kind,
+        row.sop_class_uid,
+        row.sop_instance_uid,
+        Path(row.path),
+        row.series_uid or "",
+        tuple(json.loads(row.predecessors or "[]")),
+    )
     return ResultRecord(row.series, row.item, row.model, result, row.status, row.archive)

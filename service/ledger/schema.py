@@ -76,6 +76,22 @@ results = Table(
     Column("kind", String(16), nullable=False),
     Column("sop_class_uid", String(128), nullable=False),
     Column("path", Text, nullable=False),
-    Column("status", String(16), nullable=False),  # encoded | sent
+    Column("status", String(16), nullable=False),  # encoded | sending | sent | superseded
     Column("archive", String(64), nullable=False, default=""),
+)
+
+lineage = Table(
+    "lineage",
+    metadata,
+    Column("sop_instance_uid", String(128), primary_key=True),  # of a result, as in ``results``
+    Column("series", ForeignKey("series.key", ondelete="CASCADE"), nullable=False),
+    Column("series_uid", String(128), nullable=False),  # Series Instance UID of the result itself
+    Column("predecessors", Text, nullable=False),  # JSON: SOP Instance UIDs of the reports that it supersedes
+)
+
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("series", ForeignKey("series.key", ondelete="CASCADE"), primary_key=True),
+    Column("count", Integer, nullable=False),  # how many instances were replaced when it was last found complete
 )

@@ -8,7 +8,7 @@ from service.errors import ConfigurationError, Quarantined
 from service.header import HeaderFacts, read_facts
 from service.ledger.ledger import ASSEMBLE, Ledger, NextJob, SeriesRecord
 from service.series.evidence import Decision, Evidence
-from service.spool import QuarantineEntry, Spool, Stored, key_of
+from service.spool import QuarantineEntry, Spool, key_of
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,17 @@ def to_do(spool: Spool, entry: QuarantineEntry) -> list[str]:
     _, _, advice = entry.reason.partition("; ")
     steps = [advice or "send the instance again from its source"]
     facts = header(spool, entry)
+    command = f"`wetread quarantine release {entry.id}`"
     if isinstance(facts, str):
         steps.append(f"it cannot be released: {facts}")
-    elif spool.instance_path(key_of(facts.study_uid, facts.series_uid), key_of(facts.sop_instance_uid)).exists():
-        steps.append(f"`wetread quarantine release {entry.id}` tries its series again, once the cause is gone")
     else:
-        steps.append(f"`wetread quarantine release {entry.id}` puts it back into its series and runs that again")
+        in_use = spool.instance_path(key_of(facts.study_uid, facts.series_uid), key_of(facts.sop_instance_uid))
+        if not in_use.exists():
+            steps.append(f"{command} puts it back into its series and runs that again")
+        elif in_use.read_bytes() == file_of(spool, entry).read_bytes():
+            steps.append(f"{command} tries its series again, once the cause is gone")
+        else:
+            steps.append(f"{command} uses it instead of the content that is in use, and runs its series again")
     return [*steps, f"`wetread quarantine discard {entry.id}` removes it for good"]
 
 
@@ -143,11 +148,7 @@ def _put_back(spool: Spool, ledger: Ledger, entry: QuarantineEntry, sender: str)
             raise Quarantined("the ledger does not know its series; name with --sender whose results they will be")
         record = SeriesRecord(key, facts.study_uid, facts.series_uid, facts.modality, sender)
     content = file_of(spool, entry).read_bytes()
-    if spool.store(key, key_of(facts.sop_instance_uid), content) is Stored.CONFLICT:
-        raise Quarantined(
-            "another content of the same instance is in use; send the right one again from its source, "
-            "or discard this one"
-        )
+    spool.store(key, key_of(facts.sop_instance_uid), content, again=True)
     return record
 
 

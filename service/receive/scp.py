@@ -17,7 +17,8 @@ from service.errors import OutOfResources, Quarantined
 from service.header import HeaderFacts, read_facts
 from service.receive.contexts import CARRIED_ALONG, PROCESSED, TRANSFER_SYNTAXES
 from service.settings import Settings
-from service.spool import Spool, Stored, key_of
+from service.spool import Spool, key_of
+from service.versions import CORRECTED_REASON, Stored
 from service.wire import VERIFICATION, affected, without_delay
 
 log = structlog.get_logger()
@@ -46,7 +47,7 @@ class Receiver:
     Parameters
     ----------
     count
-        Called once for each instance with what became of it (``new``, ``duplicate``, ``conflict``, ``quarantined``,
+        Called once for each instance with what became of it (``new``, ``duplicate``, ``corrected``, ``quarantined``,
         ``refused``).
     """
 
@@ -121,14 +122,10 @@ class Receiver:
             return DATA_SET_DOES_NOT_MATCH
         series = key_of(facts.study_uid, facts.series_uid)
         outcome = self._spool.store(series, key_of(facts.sop_instance_uid), content)
-        if outcome is Stored.CONFLICT:
-            reason = (
-                "its SOP Instance UID came before with other content, which was kept; compare the two at the source"
-            )
-            self._quarantine(series, content, reason)
-        else:
-            self._arrivals.arrived(id(event.assoc), facts, sender)
-            self._count(outcome.value)
+        if outcome is Stored.CORRECTED:
+            log.warning("instance.corrected", series=series, reason=CORRECTED_REASON)
+        self._arrivals.arrived(id(event.assoc), facts, sender)
+        self._count(outcome.value)
         return SUCCESS
 
     def _quarantine(self, series: str, content: bytes, reason: str) -> None:
