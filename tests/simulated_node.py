@@ -37,6 +37,9 @@ class _Shelf:
     def instances(self, series: str) -> list[Path]:
         return [Path(f"{instance}.dcm") for instance in self._files.get(series, {})]
 
+    def corrections(self, series: str) -> int:
+        return 0
+
 
 class _Recording(Ledger):
     """The real ledger; it also writes down when, on the virtual clock, a series was opened and found complete."""
@@ -47,16 +50,22 @@ class _Recording(Ledger):
         self.open: set[str] = set()
         self.sent: dict[str, Sent] = {}
 
-    def open_series(self, record: SeriesRecord, instances: int, changed: bool = False) -> bool:
-        opened = super().open_series(record, instances)
+    def open_series(self, record: SeriesRecord, instances: int, corrected: int = 0) -> bool:
+        opened = super().open_series(record, instances, corrected)
         if opened:
             self.open.add(record.key)
         return opened
 
     def complete_series(
-        self, key: str, instances: int, note: str, next_jobs: Sequence[NextJob], decision: Decision | None = None
+        self,
+        key: str,
+        instances: int,
+        note: str,
+        next_jobs: Sequence[NextJob],
+        decision: Decision | None = None,
+        corrected: int = 0,
     ) -> None:
-        super().complete_series(key, instances, note, next_jobs, decision)
+        super().complete_series(key, instances, note, next_jobs, decision, corrected)
         assert decision is not None
         self.open.remove(key)
         self.sent[key].decisions.append((self.now, instances, decision))

@@ -130,7 +130,7 @@ def release(spool: Spool, ledger: Ledger, entries: Sequence[QuarantineEntry], se
         count = len(spool.instances(record.key))
         receiving = record in ledger.receiving()
         if not receiving:
-            _run_again(ledger, record, count, len(members))
+            _run_again(ledger, record, count, spool.corrections(record.key), len(members))
         for entry in members:
             spool.discard(entry)
             done.append(Released(entry, series=record.key, instances=count, receiving=receiving))
@@ -156,7 +156,7 @@ def _known(ledger: Ledger, key: str) -> SeriesRecord | None:
     return next((job.series for job in ledger.list_jobs(series_key=key)), None)
 
 
-def _run_again(ledger: Ledger, record: SeriesRecord, instances: int, released: int) -> None:
+def _run_again(ledger: Ledger, record: SeriesRecord, instances: int, corrected: int, released: int) -> None:
     """An operator's word is evidence enough that the series is to run as it is."""
     last = next(reversed(ledger.decisions(record.key)), None)
     decision = Decision(
@@ -165,5 +165,6 @@ def _run_again(ledger: Ledger, record: SeriesRecord, instances: int, released: i
         evidence=(Evidence("operator", 100.0, f"{released} released from quarantine"),),
         against=() if last is None else last.against,
     )
-    ledger.open_series(record, instances)
-    ledger.complete_series(record.key, instances, f"{instances} instances: {decision}", [NextJob(ASSEMBLE)], decision)
+    ledger.open_series(record, instances, corrected)
+    note = f"{instances} instances: {decision}"
+    ledger.complete_series(record.key, instances, note, [NextJob(ASSEMBLE)], decision, corrected)

@@ -99,7 +99,7 @@ class Completeness:
                 self._open[other].moved_on |= begins
             if key not in self._open:
                 record = SeriesRecord(key, facts.study_uid, facts.series_uid, facts.modality, sender)
-                if not self._ledger.open_series(record, len(self._spool.instances(key))):
+                if not self._ledger.open_series(record, len(self._spool.instances(key)), self._spool.corrections(key)):
                     return
                 instance = key_of(facts.sop_instance_uid)
                 known = self._recent.pop(key) if key in self._recent else self._from_spool(record, but=instance)
@@ -146,8 +146,9 @@ class Completeness:
     def _complete(self, series: Incoming, decision: Decision) -> None:
         key, sender = series.record.key, series.record.sender
         count = len(self._spool.instances(key))
-        noun = "instance" if count == 1 else "instances"
-        self._ledger.complete_series(key, count, f"{count} {noun}: {decision}", [NextJob(ASSEMBLE)], decision)
+        note = f"{count} {'instance' if count == 1 else 'instances'}: {decision}"
+        corrected = self._spool.corrections(key)
+        self._ledger.complete_series(key, count, note, [NextJob(ASSEMBLE)], decision, corrected)
         log.info(
             "series.completed",
             series=key,
