@@ -105,10 +105,14 @@ def _refer_to_frames(dataset: hd.seg.Segmentation, source: Source) -> None:
     """Refer to the frames by their numbers in the source image; `Source.headers` hold only those that were used."""
     if source.planes[0].frame is None:
         return
-    for group in dataset.PerFrameFunctionalGroupsSequence:
-        for derivation in group.DerivationImageSequence:
-            for image in derivation.SourceImageSequence:
-                image.ReferencedFrameNumber = source.planes[image.ReferencedFrameNumber - 1].frame
+    images = {
+        id(image): image  # frames of several segments share one
+        for group in dataset.PerFrameFunctionalGroupsSequence
+        for derivation in group.DerivationImageSequence
+        for image in derivation.SourceImageSequence
+    }
+    for image in images.values():
+        image.ReferencedFrameNumber = source.planes[image.ReferencedFrameNumber - 1].frame
 
 
 def _description(segment: Segment, number: int, findings: Findings, uids: ResultUIDs) -> SegmentDescription:

@@ -49,3 +49,13 @@ def test_int16_values_do_not_overflow_in_the_mean(package: ModelPackage) -> None
     labels = np.ones((4, 300, 300), np.uint8)
     _, mean = measure(package, ct(np.full(labels.shape, 3000, np.int16), np.eye(4)), labels)
     assert mean.value == pytest.approx(3000)
+
+
+def test_a_slice_stands_for_half_of_the_way_to_each_neighbour(package: ModelPackage) -> None:
+    """Worked by hand: slices at 0, 5, 10 and 20 mm stand for 5, 5, 7.5 and 10 mm."""
+    labels = np.ones((4, 10, 10), np.uint8)
+    labels[0] = 0
+    array = np.zeros(labels.shape, np.int16)
+    affine = np.diag([5.0, 2.0, 2.0, 1.0])
+    uneven = Volume(array, affine, ("1.2",) * 4, at=(0.0, 1.0, 2.0, 4.0))
+    assert measure(package, uneven, labels)[0].value == pytest.approx(100 * 4 * (5 + 7.5 + 10) / 1000)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engines.postprocessing import keep_largest_component, labels_on_radiograph, labels_on_source
@@ -109,3 +110,33 @@ def test_the_largest_component_works_on_an_x_ray_too() -> None:
 
 def test_no_labels_stay_no_labels() -> None:
     assert not keep_largest_component(np.zeros((3, 4, 5), np.uint8)).any()
+
+
+@given(
+    affine=affines(),
+    gaps=st.lists(st.sampled_from([0.4, 1.0, 1.3, 2.0, 3.0]), min_size=6, max_size=12),
+)
+@settings(deadline=None, max_examples=30)
+def test_uneven_slices_are_labelled_where_they_lie(affine: Affine, gaps: list[float]) -> None:
+    """A probability that grows evenly through the patient is one half on a plane, which no slice may misplace."""
+    at = (0.0, *(float(value) for value in np.cumsum(gaps)))
+    at = tuple(value * round(at[-1]) / at[-1] for value in at)
+    shape = (len(at), 9, 11)
+    volume = Volume(np.zeros(shape, np.int16), affine, ("1.2",) * len(at), at=at)
+    whole = Volume(np.zeros((round(at[-1]) + 1, *shape[1:]), np.int16), affine, ("1.2",) * (round(at[-1]) + 1))
+    _, grid = resample_to_grid(whole, (1.0, 1.0, 1.0))
+    size = np.ceil((np.abs(affine[:3, :3]) @ [round(at[-1]) + 1, *shape[1:]])[::-1]).astype(int)
+    centre = (affine @ [at[-1] / 2, 4, 5, 1])[:3]
+    across = affine[:3, 0] / np.linalg.norm(affine[:3, 0])
+
+    def probability(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.clip(0.5 + (positions - centre) @ across / 200, 0, 1)
+
+    index = np.stack(np.meshgrid(*(np.arange(length) for length in size), indexing="ij"), axis=-1)
+    field = probability(index @ grid[:3, :3].T + grid[:3, 3])
+    labels = labels_on_source(np.stack([1 - field, field]).astype(np.float32), grid, volume)
+    slices = np.array(at)[:, None, None]
+    voxels = np.stack(np.broadcast_arrays(slices, np.arange(9)[:, None], np.arange(11)), axis=-1)
+    expected = probability(voxels @ affine[:3, :3].T + affine[:3, 3])
+    clear = np.abs(expected - 0.5) > 1e-4
+    np.testing.assert_array_equal(labels[clear] == 1, expected[clear] > 0.5)

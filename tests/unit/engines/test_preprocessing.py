@@ -8,6 +8,7 @@ from engines.preprocessing import (
     Box,
     bounding_box,
     crop,
+    evenly_spaced,
     fit,
     percentile_window,
     resample_to_grid,
@@ -165,3 +166,50 @@ def test_the_bounding_box_is_wider_by_the_margin_and_stays_inside() -> None:
 
 def test_an_empty_mask_has_no_bounding_box() -> None:
     assert bounding_box(np.zeros((5, 5), bool), 0.1) is None
+
+
+PLACES = st.lists(st.floats(0.5, 9.0), min_size=4, max_size=14).map(lambda gaps: np.concatenate([[0], np.cumsum(gaps)]))
+
+
+@given(
+    places=PLACES,
+    tilt=st.floats(-0.5, 0.5),
+    turn=st.tuples(*[st.floats(-3, 3)] * 3),
+    gradient=st.tuples(*[st.floats(-3, 3)] * 3),
+)
+@settings(deadline=None)
+def test_what_grows_evenly_in_the_patient_does_so_on_the_grid_whatever_the_gaps_tilt_and_orientation(
+    places: NDArray[np.float64],
+    tilt: float,
+    turn: tuple[float, float, float],
+    gradient: tuple[float, float, float],
+) -> None:
+    """Linear interpolation is exact for a linear field, so this tells of every misplaced slice."""
+    axes = np.linalg.qr(np.random.default_rng(int(abs(turn[0]) * 1e6)).normal(size=(3, 3)))[0]
+    steps = max(1, round(float(places[-1] / np.diff(places).min())))
+    shape, at = (len(places), 14, 12), tuple(float(place) for place in places / places[-1] * steps)
+    affine = np.eye(4)
+    affine[:3, :3] = axes * [places[-1] / steps, 1.5, 2.0]
+    affine[:3, 0] += tilt * affine[0, 0] * axes[:, 1]
+    affine[:3, 3] = turn
+    voxels = np.stack(np.meshgrid(at, np.arange(14), np.arange(12), indexing="ij"), axis=-1)
+    positions = voxels @ affine[:3, :3].T + affine[:3, 3]
+    field = (positions @ np.array(gradient) + 7).astype(np.float32)
+    volume = Volume(field, affine, ("1.2",) * shape[0], at=at)
+    grid, grid_affine = resample_to_grid(volume, (0.9, 0.8, 0.7))
+    index = np.argwhere(np.ones(grid.shape, bool))
+    where = index @ grid_affine[:3, :3].T + grid_affine[:3, 3]
+    inner = (np.linalg.inv(affine) @ np.c_[where, np.ones(len(where))].T)[:3].T
+    inside = np.all((inner >= 0.01) & (inner <= np.array([at[-1], 13, 11]) - 0.01), axis=1)
+    assert inside.any()
+    expected = where[inside] @ np.array(gradient) + 7
+    np.testing.assert_allclose(grid[tuple(index[inside].T)], expected, atol=2e-3 + 1e-5 * float(np.abs(field).max()))
+
+
+def test_evened_slices_keep_the_sources_nearest_to_them() -> None:
+    array = np.arange(3, dtype=np.int16)[:, None, None] * np.full((3, 2, 2), 10, np.int16)
+    even = evenly_spaced(Volume(array, np.eye(4), ("a", "b", "c"), at=(0.0, 1.0, 3.0)))
+    assert even.array[:, 0, 0].tolist() == [0, 10, 15, 20]
+    assert even.sources[0] == "a"
+    assert even.sources[-1] == "c"
+    assert even.at is None
