@@ -117,6 +117,39 @@ def test_what_has_no_uids_cannot_be_released_and_stays(
     assert any("cannot be released" in step for step in to_do(spool, entries[0]))
 
 
+def test_an_instance_that_was_corrected_can_be_released_and_counts_again(
+    spool: Spool, ledger: Ledger, slices: Series, tmp_path: Path
+) -> None:
+    record = received(spool, ledger, slices.files[0])
+    other = pydicom.dcmread(slices.files[0])
+    other.SeriesDescription = "Somebody corrected this"
+    other.save_as(tmp_path / "other.dcm")
+    instance = key_of(other.SOPInstanceUID)
+    spool.store(record.key, instance, (tmp_path / "other.dcm").read_bytes())
+    [earlier] = spool.quarantined()
+    assert any("instead of the content that is in use" in step for step in to_do(spool, earlier))
+    [done] = release(spool, ledger, [earlier])
+    assert (done.refusal, done.instances) == ("", 1)
+    assert spool.instance_path(record.key, instance).read_bytes() == slices.files[0].read_bytes()
+    [later] = spool.quarantined()
+    assert (spool.root / later.path).read_bytes() == (tmp_path / "other.dcm").read_bytes()
+    assert ledger.claim([ASSEMBLE]) is not None
+    assert not ledger.open_series(record, 1, spool.corrections(record.key)), "sent again, it runs nothing new"
+
+
+def test_what_is_in_its_series_and_in_quarantine_runs_its_series_again(
+    spool: Spool, ledger: Ledger, slices: Series
+) -> None:
+    record = received(spool, ledger, *slices.files)
+    entry = quarantined(spool, slices.files[1])
+    assert any("tries its series again" in step for step in to_do(spool, entry))
+    [done] = release(spool, ledger, [entry])
+    assert (done.refusal, done.instances) == ("", 3)
+    job = ledger.claim([ASSEMBLE])
+    assert job is not None
+    assert job.series == record
+
+
 def test_an_entry_whose_file_is_gone_can_still_be_shown_and_discarded(spool: Spool, ledger: Ledger) -> None:
     entry = spool.quarantine("00aa", BROKEN, "the header cannot be read")
     (spool.root / entry.path).unlink()
