@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from service.series.pixels import PixelDescription
+from service.series.pixel_description import PixelDescription
 
 PADDING_HU = -1024
 """What padding becomes in a CT: the lowest value of the 12-bit scale, with which most scanners fill what lies outside

@@ -5,7 +5,6 @@ several slices decode at once. What the header says of the smallest and largest 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import imagecodecs
@@ -15,18 +14,7 @@ from pydicom import Dataset, uid
 from pydicom.encaps import generate_frames
 
 from service.errors import Quarantined
-
-LOSSY = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K})
-"""Transfer syntaxes whose values may differ from the scanner's."""
-
-_NATIVE = frozenset(
-    {
-        uid.ImplicitVRLittleEndian,
-        uid.ExplicitVRLittleEndian,
-        uid.ExplicitVRBigEndian,
-        uid.DeflatedExplicitVRLittleEndian,
-    }
-)
+from service.series.pixel_description import PixelDescription, describe
 
 _DECODERS: dict[str, Callable[[bytes], NDArray[np.generic]]] = {
     uid.JPEGBaseline8Bit: imagecodecs.jpeg_decode,
@@ -41,108 +29,6 @@ _DECODERS: dict[str, Callable[[bytes], NDArray[np.generic]]] = {
     uid.HTJ2KLosslessRPCL: imagecodecs.htj2k_decode,
     uid.HTJ2K: imagecodecs.htj2k_decode,
 }
-
-
-@dataclass(frozen=True)
-class PixelDescription:
-    """How the pixels of a greyscale image are stored (Image Pixel Module, PS3.3 C.7.6.3).
-
-    Attributes
-    ----------
-    rows, columns, frames
-        Size of a frame in pixels, and how many frames there are.
-    allocated, stored, high_bit
-        BitsAllocated (8, 16 or 32), BitsStored and HighBit of one pixel cell.
-    signed
-        The stored values are two's complement.
-    syntax
-        Transfer syntax UID.
-    swapped_words
-        8-bit pixels lie in big endian 16-bit words (OW), so that neighbours have changed places (PS3.5 8.1.1).
-    """
-
-    rows: int
-    columns: int
-    frames: int
-    allocated: int
-    stored: int
-    high_bit: int
-    signed: bool
-    syntax: uid.UID
-    swapped_words: bool = False
-
-    @property
-    def encapsulated(self) -> bool:
-        """Each frame is compressed on its own."""
-        return self.syntax not in _NATIVE
-
-    @property
-    def frame_bytes(self) -> int:
-        """Length of one uncompressed frame."""
-        return self.rows * self.columns * self.allocated // 8
-
-    @property
-    def kind(self) -> np.dtype[Any]:
-        """Type of the stored values: as wide as the pixel cell, in this machine's byte order."""
-        return np.dtype(f"{'i' if self.signed else 'u'}{self.allocated // 8}")
-
-
-def describe(data_set: Dataset) -> PixelDescription:
-    """Read how the pixels of an image are stored. The pixels themselves need not have been read.
-
-    Raises
-    ------
-    Quarantined
-        The image is colour, a mask of single bits or packed, or its description is incomplete or contradicts itself.
-    """
-    photometric = data_set.get("PhotometricInterpretation")
-    if photometric == "PALETTE COLOR":
-        raise Quarantined("an image in palette colours, where a greyscale one is needed; no model runs on it")
-    try:
-        if photometric not in ("MONOCHROME1", "MONOCHROME2") or int(data_set.get("SamplesPerPixel") or 1) != 1:
-            raise Quarantined("a colour image, where a greyscale one is needed; no model runs on it")
-        syntax = uid.UID(str(data_set.file_meta.TransferSyntaxUID))
-        stored = int(data_set.BitsStored)
-        high_bit = data_set.get("HighBit")
-        description = PixelDescription(
-            rows=int(data_set.Rows),
-            columns=int(data_set.Columns),
-            frames=int(data_set.get("NumberOfFrames") or 1),
-            allocated=int(data_set.BitsAllocated),
-            stored=stored,
-            high_bit=stored - 1 if high_bit is None else int(high_bit),
-            signed=bool(int(data_set.get("PixelRepresentation") or 0)),
-            syntax=syntax,
-        )
-    except (AttributeError, TypeError, ValueError) as error:
-        raise Quarantined(
-            f"the description of the pixels is incomplete ({error}); repair the header and send it again"
-        ) from error
-    _require_sense(description)
-    big_endian_words = (
-        syntax == uid.ExplicitVRBigEndian and "PixelData" in data_set and data_set["PixelData"].VR == "OW"
-    )
-    if big_endian_words and description.allocated == 8:
-        return PixelDescription(**{**vars(description), "swapped_words": True})
-    return description
-
-
-def _require_sense(of: PixelDescription) -> None:
-    if of.allocated == 1:
-        raise Quarantined("one bit per pixel: a mask, where a greyscale image is needed; no model runs on it")
-    if of.allocated == 12:
-        raise Quarantined("12-bit pixels packed without gaps, a retired form that is not read; convert the image")
-    if (
-        of.allocated not in (8, 16, 32)
-        or not 0 < of.stored <= of.high_bit + 1 <= of.allocated
-        or min(of.rows, of.columns, of.frames) < 1
-    ):
-        raise Quarantined(
-            f"{of.rows} rows, {of.columns} columns, {of.frames} frames, {of.stored} of {of.allocated} bits up to bit "
-            f"{of.high_bit}: no such image; repair the header"
-        )
-    if of.encapsulated and of.syntax not in _DECODERS and of.syntax != uid.RLELossless:
-        raise Quarantined(f"the transfer syntax {of.syntax.name} is not read; send the image in another one")
 
 
 def stored_values(data_set: Dataset) -> list[NDArray[Any]]:

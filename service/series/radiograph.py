@@ -11,7 +11,8 @@ from service.errors import Quarantined
 from service.series.detector import orientation, pixel_aspect, spacing
 from service.series.modality import Values, modality_values, presented
 from service.series.padding import padding
-from service.series.pixels import describe, stored_values
+from service.series.pixel_description import describe
+from service.series.pixels import stored_values
 
 LEAST_SEEN = 0.05
 """Share of the pixels that a window has to leave between black and white, and share of the greys that these have to

@@ -20,7 +20,8 @@ from pydicom.tag import Tag
 from service.errors import PermanentError, Quarantined
 from service.series.geometry import Plane, plane
 from service.series.padding import Padding, padding, without_padding
-from service.series.pixels import LOSSY, PixelDescription, coded_frames, decode_frame, describe, native_frame
+from service.series.pixel_description import LOSSY, PixelDescription, describe
+from service.series.pixels import coded_frames, decode_frame, native_frame
 from service.series.slab import Slot
 
 SLICES = (uid.CTImageStorage, uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)

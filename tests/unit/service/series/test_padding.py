@@ -4,7 +4,7 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from service.series.padding import PADDING_HU, Padding, padding, without_padding
-from service.series.pixels import PixelDescription
+from service.series.pixel_description import PixelDescription
 
 
 def description(*, signed: bool, allocated: int = 16) -> PixelDescription:

@@ -20,7 +20,8 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEGLSLossl
 
 from service.errors import Quarantined
 from service.receive.contexts import TRANSFER_SYNTAXES
-from service.series.pixels import PixelDescription, coded_frames, decode_frame, describe, native_frame, stored_values
+from service.series.pixel_description import PixelDescription, describe
+from service.series.pixels import coded_frames, decode_frame, native_frame, stored_values
 from tests.validators import require_tool
 
 
