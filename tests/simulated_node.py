@@ -97,8 +97,8 @@ def play(habit: Habit, archive: str, studies: int, seed: int, url: str = "sqlite
             while calls and calls[0][0] <= ledger.now:
                 heapq.heappop(calls)[2]()
             watcher.decide()
-        if not ledger.open:
-            ledger.now = max(ledger.now, until if until < float("inf") else ledger.now)
+        if not ledger.open and until < float("inf"):
+            ledger.now = until
 
     for events, sent in traffic(habit, studies, seed):
         ledger.sent.update(sent)
@@ -112,7 +112,8 @@ def play(habit: Habit, archive: str, studies: int, seed: int, url: str = "sqlite
                 watcher.aborted(event.association)
             else:
                 watcher.released(event.association)
-            ledger.now = before if ledger.open else ledger.now  # the ticks keep their beat
+            if ledger.open:
+                ledger.now = before  # the node looks at its own beat, not at that of the sender
         pass_time(float("inf"))
     ledger.close()
     for series in ledger.sent.values():

@@ -210,6 +210,17 @@ def test_interleaved_series_are_not_taken_for_moved_on(scanner: Scanner) -> None
     assert scanner.complete("B")
 
 
+def test_an_association_that_goes_on_with_other_series_does_not_stall(scanner: Scanner) -> None:
+    for number in range(1, 6):
+        scanner.slice(number)
+        scanner.slice(number, series="B")
+    for number in range(6, 22):
+        scanner.now = round(scanner.now + 0.1, 1)
+        scanner.slice(number, series="B")
+    assert scanner.complete()
+    assert not scanner.complete("B")
+
+
 def test_the_header_may_announce_how_many_come(scanner: Scanner) -> None:
     for number in (1, 2, 3):
         scanner.slice(number, announced=3)

@@ -39,6 +39,8 @@ def seconds_until_complete(observed: Observed) -> float:
         (Observed(100, 0.0, open=True), 10.0),
         (Observed(100, 0.0, open=True, usual_pause=20.0), 100.0),
         (Observed(100, 0.0, open=True, usual_pause=200.0), 300.0),
+        (Observed(100, 0.0, open=True, alive_until=1.0), 6.0),  # silence among other images weighs as much as after all
+        (Observed(100, 0.0, open=True, alive_until=5.0), 2.0),
         (Observed(100, 0.0, open=True, moved_on=True), 1.2),
         (Observed(100, 0.0, open=True, moved_on=True, slices=Verdict(whole=True)), 0.8),
         (Observed(100, 0.0, open=True, moved_on=True, archive=100, confirmed=True), 0.0),
