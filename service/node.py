@@ -14,11 +14,14 @@ from engines.engine_set import open_engines
 from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
 from engines.runtimes.base import RuntimeSettings
 from service import __version__
+from service.archive.client import archives_of
 from service.errors import ConfigurationError
 from service.ledger.ledger import ASSEMBLE, DELIVER, ENCODE, INFER, open_ledger
 from service.operate.http import EngineHealth, Health, HttpServer
 from service.operate.metrics import Metrics
 from service.pipeline import Pipeline
+from service.receive.intake import Intake
+from service.receive.missing import MissingInstances
 from service.receive.scp import Receiver
 from service.routing.narrowing import check_narrowing
 from service.series.completeness import Completeness
@@ -83,9 +86,14 @@ class Node:
             Worker(self._ledger, {stage: pipeline.stages[stage] for stage in lane}, settings.retry, self._metrics)
             for lane in LANES
         ]
-        completeness = Completeness(settings.series, self._spool, self._ledger)
-        completeness.resume()
-        self._receiver = Receiver(settings, self._spool, completeness, self._metrics.count_instance)
+        intake = Intake(self._spool, self._metrics.count_instance)
+        missing = MissingInstances(archives_of(settings), self._spool, intake)
+        self._completeness = Completeness(
+            settings.series, self._spool, self._ledger, counts=missing.count, fetch=missing.fetch
+        )
+        self._completeness.resume()
+        intake.tell(self._completeness, self._streaming)
+        self._receiver = Receiver(settings, intake)
         try:
             self._receiver.start()
         except OSError as error:
@@ -98,7 +106,7 @@ class Node:
         self._http.start()
         for worker in self._workers:
             worker.start()
-        self._ticker = threading.Thread(target=self._tick, args=(completeness,), name="ticker", daemon=True)
+        self._ticker = threading.Thread(target=self._tick, name="ticker", daemon=True)
         self._ticker.start()
         self._started = True
         log.info("node.started", version=__version__, models=sorted(packages), http_port=self._http.port)
@@ -118,6 +126,7 @@ class Node:
                 worker.hand_back()
         self._stopping.set()
         self._ticker.join()
+        self._completeness.close()
         self._http.stop()
         self._streaming.stop()
         self._opened.__exit__(None, None, None)
@@ -155,12 +164,12 @@ class Node:
             ),
         )
 
-    def _tick(self, completeness: Completeness) -> None:
+    def _tick(self) -> None:
         """Several times a second: complete what is whole; now and then: prolong leases, forget what is old."""
         last_beat = last_sweep = time.monotonic()
         while not self._stopping.wait(0.1):
             try:
-                completeness.decide()
+                self._completeness.decide()
                 if time.monotonic() - last_beat > 20:
                     last_beat = time.monotonic()
                     for worker in self._workers:

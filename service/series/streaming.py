@@ -27,8 +27,8 @@ class Streaming:
         self._lock = threading.Lock()
         self._readers: dict[str, SeriesReader] = {}
 
-    def arrived(self, association: int, facts: HeaderFacts, sender: str, corrected: bool = False) -> None:
-        """An instance is in the spool. See `service.receive.scp.Arrivals`."""
+    def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
+        """An instance is in the spool. See `service.receive.intake.Arrivals`."""
         if facts.sop_class_uid not in SLICES:
             return
         series = key_of(facts.study_uid, facts.series_uid)

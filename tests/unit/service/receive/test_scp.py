@@ -14,6 +14,7 @@ from pynetdicom.association import Association
 from service.errors import OutOfResources
 from service.header import HeaderFacts
 from service.receive.contexts import TRANSFER_SYNTAXES
+from service.receive.intake import Intake
 from service.receive.scp import Receiver
 from service.settings import NodeSettings, parse
 from service.spool import Spool, key_of
@@ -69,7 +70,9 @@ def running(tmp_path: Path) -> Iterator[Running]:
         "test",
     )
     spool, noted, outcomes = Spool(tmp_path), Noted(), Counter[str]()
-    receiver = Receiver(settings, spool, noted, lambda outcome: outcomes.update([outcome]))
+    intake = Intake(spool, lambda outcome: outcomes.update([outcome]))
+    intake.tell(noted)
+    receiver = Receiver(settings, intake)
     receiver.start()
     yield Running(receiver, spool, noted, outcomes)
     receiver.stop()
@@ -117,7 +120,7 @@ def test_an_unknown_calling_ae_title_is_rejected(running: Running) -> None:
 
 def test_without_any_sender_nobody_gets_in(tmp_path: Path) -> None:
     settings = parse({"node": {"ae_title": "NODE", "port": 0}}, "test")
-    receiver = Receiver(settings, Spool(tmp_path), Noted(), lambda _: None)
+    receiver = Receiver(settings, Intake(Spool(tmp_path), lambda _: None))
     receiver.start()
     try:
         association = AE("ANYBODY")

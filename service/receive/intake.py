@@ -1,0 +1,103 @@
+"""What happens to an instance that the node is given, however it came: stored, told of, and only then acknowledged."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from service.errors import Quarantined
+from service.header import HeaderFacts, read_facts
+from service.spool import Spool, key_of
+from service.versions import CORRECTED_REASON, Stored
+
+log = structlog.get_logger()
+
+SUCCESS = 0x0000
+DATA_SET_DOES_NOT_MATCH = 0xA900  # PS3.4 B.2.3
+
+
+class Arrivals(Protocol):
+    """Who wants to know what arrives (`service.series.completeness`, `service.series.streaming`)."""
+
+    def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
+        """An instance is stored and not yet acknowledged; an error here keeps it from being acknowledged."""
+
+    def released(self, association: int) -> None:
+        """The sender has released an association."""
+
+    def aborted(self, association: int) -> None:
+        """An association was aborted, or its connection lost."""
+
+
+class Intake:
+    """Takes instances into the spool.
+
+    Parameters
+    ----------
+    count
+        Called once for each instance with what became of it (``new``, ``duplicate``, ``corrected``, ``quarantined``,
+        ``refused``).
+    """
+
+    def __init__(self, spool: Spool, count: Callable[[str], None]) -> None:
+        self._spool = spool
+        self._count = count
+        self._listeners: tuple[Arrivals, ...] = ()
+
+    def tell(self, *listeners: Arrivals) -> None:
+        """From now on, tell these of every instance and association, in this order."""
+        self._listeners += listeners
+
+    def take(self, content: bytes, sender: str, association: int, named: tuple[str, str] | None = None) -> int:
+        """Keep one instance, a whole DICOM file; return the status of C-STORE (PS3.4 B.2.3).
+
+        Parameters
+        ----------
+        sender
+            Its calling AE title.
+        association
+            Which association it came over: any number that no other one has at the time.
+        named
+            SOP class and instance by which the sender has announced it, where it has.
+
+        Raises
+        ------
+        OutOfResources, sqlalchemy.exc.DBAPIError
+            It cannot be kept now.
+        """
+        try:
+            facts = read_facts(content)
+        except Quarantined as error:
+            self._quarantine(key_of(named[1] if named else str(len(content))), content, str(error))
+            return SUCCESS
+        if named is not None and (facts.sop_class_uid, facts.sop_instance_uid) != named:
+            self.refuse(sender, "SOP class or instance differ from the command's")
+            return DATA_SET_DOES_NOT_MATCH
+        series = key_of(facts.study_uid, facts.series_uid)
+        outcome = self._spool.store(series, key_of(facts.sop_instance_uid), content)
+        if outcome is Stored.CORRECTED:
+            log.warning("instance.corrected", series=series, reason=CORRECTED_REASON)
+        for listener in self._listeners:
+            listener.arrived(association, facts, sender)
+        self._count(outcome.value)
+        return SUCCESS
+
+    def refuse(self, sender: str, reason: str) -> None:
+        """Note that an instance was not taken."""
+        self._count("refused")
+        log.warning("instance.refused", sender=sender, reason=reason)
+
+    def released(self, association: int) -> None:
+        """The sender has released an association."""
+        for listener in self._listeners:
+            listener.released(association)
+
+    def aborted(self, association: int) -> None:
+        """An association was aborted, or its connection lost."""
+        for listener in self._listeners:
+            listener.aborted(association)
+
+    def _quarantine(self, series: str, content: bytes, reason: str) -> None:
+        self._spool.quarantine(series, content, reason)
+        self._count("quarantined")
+        log.warning("instance.quarantined", series=series, reason=reason)
