@@ -5,7 +5,8 @@ reads, does no harm. All of it can be made again from the received instances. Th
 synced: an item says in which boot of the machine it was made, and one of an earlier boot is made again.
 """
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Container, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,18 @@ def drop_slabs(folder: Path, arrays: Sequence[NDArray[Any]]) -> None:
     for slab in folder.glob("*.slab"):
         if slab.name not in used:
             slab.unlink(missing_ok=True)
+
+
+def drop_items(folder: Path, but: Container[str]) -> None:
+    """Remove the items of earlier assemblies from the folder of a series, with what was found of them, but for some."""
+    for key in items_in(folder):
+        if key not in but:
+            shutil.rmtree(folder / key)
+
+
+def items_in(folder: Path) -> set[str]:
+    """The items that the last assembly has left in the folder of a series."""
+    return {path.parent.name for path in folder.glob(f"*/{ITEM}")}
 
 
 def _keep_array(folder: Path, array: NDArray[Any]) -> _StoredArray:

@@ -5,36 +5,52 @@ then leaves the same.
 """
 
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import structlog
 
 from engines.package import ModelPackage
-from engines.types import Findings, Image
+from engines.types import Findings, Image, Volume
 from service.deliver.scu import send, sendable
 from service.errors import ConfigurationError, Quarantined, Rejected
-from service.handover import drop_slabs, found_of, load_findings, load_item, save_findings, save_item
+from service.handover import (
+    drop_items,
+    drop_slabs,
+    found_of,
+    items_in,
+    load_findings,
+    load_item,
+    save_findings,
+    save_item,
+)
 from service.ledger.ledger import (
     ASSEMBLE,
     CANCELLED,
     DELIVER,
     DONE,
     ENCODE,
+    ENCODED,
     INFER,
+    SENT,
     Job,
     Ledger,
     NextJob,
     ResultRecord,
 )
 from service.results.encode import encode
+from service.results.predecessors import version_of
+from service.results.uids import ResultUIDs
 from service.routing.models import route
 from service.series.assembly import Assembly, Item, assemble_from
 from service.series.reader import LeftOut
 from service.series.streaming import Streaming
 from service.settings import Settings
 from service.spool import Spool, key_of
+from service.superseding import Earlier, earlier_results
+from service.versions import revision
 
 log = structlog.get_logger()
 
@@ -100,6 +116,7 @@ class Pipeline:
             if not models:
                 notes.append("no model wants it: " + "; ".join(f"{name}: {why}" for name, why in refusals.items()))
                 faults += [f"{name}: {why}" for name, why in refusals.items() if why.faulty]
+        drop_items(self._spool.work(series), {item.key for item in assembly.items})
         drop_slabs(self._spool.work(series), [item.image.array for item in assembly.items])
         notes += [*assembly.refused, *self._leave_out(series, assembly.left_out)]
         if faults and not next_jobs and not inferred:
@@ -160,18 +177,38 @@ class Pipeline:
         return Outcome(note, (NextJob(ENCODE, job.item, job.model),))
 
     def encode(self, job: Job) -> Outcome:
-        """Findings to result objects, checked against the source series."""
+        """Findings to result objects, checked against the source series; they supersede what was said before."""
         series = job.series.key
         item = self._item(job)
         folder = self._spool.work(series, job.item, job.model)
         if not found_of(folder, item):
             return Outcome("the series has changed since; it is analysed again")
         findings = load_findings(folder)
-        objects = encode(findings, item.image, item.headers(), self._spool.results(series, job.item, job.model))
-        records = tuple(
-            ResultRecord(series, job.item, job.model, result, status="encoded", archive="") for result in objects
-        )
-        return Outcome(", ".join(result.kind for result in objects), (NextJob(DELIVER, job.item, job.model),), records)
+        headers, corrections = item.headers(), revision(item.files)
+        uids = ResultUIDs.about(findings, item.image, headers[0].SeriesInstanceUID, corrections)
+        earlier = self._earlier(job, item, {uids.instance("SEG"), uids.instance("SR")})
+        results = self._spool.results(series, job.item, job.model)
+        objects = encode(findings, item.image, headers, results, corrections, earlier.predecessors)
+        records = [ResultRecord(series, job.item, job.model, result, ENCODED, archive="") for result in objects]
+        note = ", ".join(result.kind for result in objects)
+        if earlier.predecessors:
+            note += f", version {version_of(earlier.predecessors)}"
+        return Outcome(note, (NextJob(DELIVER, job.item, job.model),), (*records, *earlier.superseded))
+
+    def _earlier(self, job: Job, item: Item, own: Collection[str]) -> Earlier:
+        """What a result supersedes. From now on nothing of that begins to be sent."""
+        series = job.series.key
+        # a radiograph is an image of its own: what becomes of others in its series does not concern it
+        items = items_in(self._spool.work(series)) if isinstance(item.image, Volume) else None
+
+        def look() -> Earlier:
+            results = self._ledger.results(series)
+            return earlier_results(
+                results, job.item, job.model, own, lambda key: items is not None and key not in items
+            )
+
+        self._ledger.withdraw(look().outdated)
+        return look()
 
     def deliver(self, job: Job) -> Outcome:
         """Result objects to the archive of the sender."""
@@ -181,16 +218,23 @@ class Pipeline:
                 f"no archive is configured for the sender {job.series.sender}; "
                 f"add [senders.{job.series.sender}] with an archive, restart, then `wetread jobs retry {job.id}`"
             )
-        records = [
-            record
-            for record in self._ledger.results(job.series.key)
-            if (record.item, record.model, record.status) == (job.item, job.model, "encoded")
-        ]
-        files = [sendable(record.result.path) for record in records]
-        refusals = {answer.refusal for answer in send(destination, self._settings.node.ae_title, files)} - {""}
+        records = self._ledger.begin_sending(job, destination.name)
+        if not records:
+            return Outcome("nothing to send: a later version takes its place")
+        refusals: set[str] = set()
+        taken: set[Path] = set()
+        try:
+            files = [sendable(record.result.path) for record in records]
+            for answer in send(destination, self._settings.node.ae_title, files):
+                if answer.refusal:
+                    refusals.add(answer.refusal)
+                else:
+                    taken.add(answer.file.path)
+        finally:
+            self._ledger.not_sent(job, [record for record in records if record.result.path not in taken])
         if refusals:
             raise Rejected("; ".join(sorted(refusals)))
-        sent = tuple(replace(record, status="sent", archive=destination.name) for record in records)
+        sent = tuple(replace(record, status=SENT) for record in records)
         return Outcome(f"{len(sent)} objects sent to {destination.name}", results=sent)
 
     def _leave_out(self, series: str, files: Sequence[LeftOut]) -> list[str]:

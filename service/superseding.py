@@ -1,0 +1,87 @@
+"""Which earlier results a new one takes the place of, as the ledger knows them.
+
+Whatever the ledger says of the new result itself counts first, so that encoding it again names the same predecessors
+whether or not it was written down that it was encoded.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+
+from service.ledger.ledger import ENCODED, SENDING, SENT, SUPERSEDED, ResultRecord
+from service.results.predecessors import Predecessor
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What a new result takes the place of.
+
+    Attributes
+    ----------
+    predecessors
+        Reports that were sent and that the new one names. What was never sent nobody has seen, so nobody is told of it.
+    outdated
+        All results that are superseded with it, as they were.
+    """
+
+    predecessors: tuple[Predecessor, ...]
+    outdated: tuple[ResultRecord, ...]
+
+    @property
+    def superseded(self) -> tuple[ResultRecord, ...]:
+        """The outdated results, as they are to be written down."""
+        return tuple(replace(record, status=SUPERSEDED) for record in self.outdated)
+
+
+def earlier_results(
+    results: Sequence[ResultRecord], item: str, model: str, own: Collection[str], gone: Callable[[str], bool]
+) -> Earlier:
+    """Find what the result of a model about an item takes the place of.
+
+    Parameters
+    ----------
+    results
+        All results of the series.
+    own
+        SOP Instance UIDs of the new result, which may be in the ledger already.
+    gone
+        Whether an item is no more because its slices are in others now, of which this is one.
+    """
+    known = {record.result.sop_instance_uid: record for record in results}
+    others = [record for uid, record in known.items() if record.model == model and uid not in own]
+    own_reports = [known[uid] for uid in own if uid in known and known[uid].result.kind == "SR"]
+    if own_reports:
+        reports = [known[uid] for report in own_reports for uid in report.result.predecessors if uid in known]
+    else:
+        reports = [
+            record
+            for record in others
+            if record.result.kind == "SR"
+            and (
+                (record.item == item and record.status in (SENDING, SENT))
+                or (gone(record.item) and _is_free(record, item, results))
+            )
+        ]
+    outdated = [
+        record
+        for record in others
+        if (record.item == item or gone(record.item)) and record.status in (ENCODED, SENDING, SENT)
+    ]
+    return Earlier(tuple(_predecessor(record, known) for record in reports), tuple(outdated))
+
+
+def _is_free(report: ResultRecord, item: str, results: Sequence[ResultRecord]) -> bool:
+    """Whether a report on an item that is gone was sent, and superseded at most by reports on its other heirs."""
+    heirs = [other for other in results if report.result.sop_instance_uid in other.result.predecessors]
+    if not heirs:
+        return report.status in (SENDING, SENT)
+    return all(heir.item != item and heir.status != SUPERSEDED for heir in heirs)
+
+
+def _predecessor(record: ResultRecord, known: dict[str, ResultRecord]) -> Predecessor:
+    result = record.result
+    return Predecessor(result.series_uid, result.sop_class_uid, result.sop_instance_uid, _version(record, known))
+
+
+def _version(record: ResultRecord, known: dict[str, ResultRecord]) -> int:
+    earlier = [known[uid] for uid in record.result.predecessors if uid in known]
+    return 1 + max((_version(one, known) for one in earlier), default=0)
