@@ -34,6 +34,8 @@ LOSSLESS = frozenset(
 LOSSY = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K})
 """Transfer syntaxes whose values may differ from the scanner's."""
 
+LOSSY_NOTE = "The source image was compressed with loss."
+
 
 @dataclass(frozen=True)
 class PixelDescription:
@@ -135,3 +137,9 @@ def _require_sense(of: PixelDescription) -> None:
             f"{of.rows} rows, {of.columns} columns, {of.frames} frames, {of.stored} of {of.allocated} bits up to bit "
             f"{of.high_bit}: no such image; repair the header"
         )
+
+
+def compression_notes(header: Dataset) -> tuple[str, ...]:
+    """Tell the reader of results that the image was compressed with loss, now or ever before (PS3.3 C.7.6.1.1.5)."""
+    lossy = header.file_meta.TransferSyntaxUID in LOSSY or header.get("LossyImageCompression") == "01"
+    return (LOSSY_NOTE,) if lossy else ()

@@ -11,7 +11,7 @@ from service.errors import Quarantined
 from service.series.detector import orientation, pixel_aspect, spacing
 from service.series.modality import Values, modality_values, presented
 from service.series.padding import padding
-from service.series.pixel_description import describe
+from service.series.pixel_description import compression_notes, describe
 from service.series.pixels import stored_values
 
 LEAST_SEEN = 0.05
@@ -60,7 +60,7 @@ def radiograph(file: Path, data_set: Dataset) -> tuple[Radiograph, tuple[str, ..
         points_to,
         pixel_aspect(data_set),
     )
-    return image, (*shown, *contradiction, *distances, *direction)
+    return image, (*compression_notes(data_set), *shown, *contradiction, *distances, *direction)
 
 
 def _as_shown(values: Values, inside: slice | NDArray[np.bool_], data_set: Dataset) -> tuple[Values, tuple[str, ...]]:

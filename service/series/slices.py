@@ -20,13 +20,11 @@ from pydicom.tag import Tag
 from service.errors import PermanentError, Quarantined
 from service.series.geometry import Plane, plane
 from service.series.padding import Padding, padding, without_padding
-from service.series.pixel_description import LOSSY, PixelDescription, describe
+from service.series.pixel_description import PixelDescription, compression_notes, describe
 from service.series.pixels import coded_frames, decode_frame, native_frame
 from service.series.slab import Slot
 
 SLICES = (uid.CTImageStorage, uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)
-
-LOSSY_NOTE = "The source image was compressed with loss."
 
 
 class NotMeant(PermanentError):
@@ -124,7 +122,7 @@ class Image:
             plane=where,
             shape=(self.description.rows, self.description.columns),
             marks=groups.marks(),
-            notes=_notes(self.header),
+            notes=compression_notes(self.header),
             slot=place(values, number, float(where.position @ where.normal)),
         )
 
@@ -175,11 +173,6 @@ def in_modality_units(
         if values.min() >= -32768 and values.max() <= 32767:
             return values.astype(np.int16)
     return (stored * np.float64(slope) + np.float64(intercept)).astype(np.float32)
-
-
-def _notes(header: Dataset) -> tuple[str, ...]:
-    lossy = header.file_meta.TransferSyntaxUID in LOSSY or header.get("LossyImageCompression") == "01"
-    return (LOSSY_NOTE,) if lossy else ()
 
 
 def _number(header: Dataset) -> int | None:

@@ -134,6 +134,14 @@ def test_an_image_that_is_nothing_but_padding_is_even() -> None:
     assert np.ptp(values) == 0
 
 
+def test_loss_in_any_compression_is_told_to_the_reader(shared_data: Path) -> None:
+    assert "with loss" not in made(xray(RAMP))[1]
+    assert "with loss" in made(xray(RAMP, LossyImageCompression="01"))[1]
+    for name, lossy in (("RG2_JPLY", True), ("RG2_JPLL", False), ("RG1_JLSN", True)):
+        _, notes = radiograph(Path("unused"), pydicom.dcmread(shared_data / "dicom" / "cr" / f"wg04_{name}.dcm"))
+        assert ("The source image was compressed with loss." in notes) == lossy
+
+
 def test_several_frames_are_refused() -> None:
     with pytest.raises(Quarantined, match="2 frames"):
         radiograph(Path("unused"), xray(RAMP, Rows=32, NumberOfFrames=2))
