@@ -39,7 +39,7 @@ class Habit:
     duplicated: float = 0.0
     aborted: float = 0.0
     """How often an association breaks."""
-    returns: float = 0.95
+    returns: float = 0.8
     """How often the sender comes again after that."""
     stalls: float = 0.0
     """How often an image waits for 1 to 8 s."""
