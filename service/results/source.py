@@ -115,8 +115,8 @@ def _require_identity(headers: Sequence[Dataset], image: Image) -> None:
 def _stored_planes(headers: Sequence[Dataset], image: Image) -> tuple[Plane, ...]:
     if isinstance(image, Radiograph):
         # An X-ray has no place in the patient. Viewers still need one to lay a segmentation on it: its own plane, with
-        # a nominal millimetre per pixel where the true spacing is unknown.
-        spacing = image.spacing or (1.0, 1.0)
+        # a nominal millimetre per pixel width where the true spacing is unknown.
+        spacing = image.pixel
         return (Plane(image.source, None, (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), spacing),)
     return tuple(plane for header in headers for plane in _planes_of_instance(header))
 
