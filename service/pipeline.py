@@ -5,7 +5,7 @@ then leaves the same.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -49,7 +49,7 @@ from service.series.reader import LeftOut
 from service.series.streaming import Streaming
 from service.settings import Settings
 from service.spool import Spool, key_of
-from service.superseding import Earlier, earlier_results
+from service.superseding import take_over
 from service.versions import revision
 
 log = structlog.get_logger()
@@ -186,7 +186,8 @@ class Pipeline:
         findings = load_findings(folder)
         headers, corrections = item.headers(), revision(item.files)
         uids = ResultUIDs.about(findings, item.image, headers[0].SeriesInstanceUID, corrections)
-        earlier = self._earlier(job, item, {uids.instance("SEG"), uids.instance("SR")})
+        own = {uids.instance("SEG"), uids.instance("SR")}
+        earlier = take_over(self._ledger, job, own, self._gone(series, item))
         results = self._spool.results(series, job.item, job.model)
         objects = encode(findings, item.image, headers, results, corrections, earlier.predecessors)
         records = [ResultRecord(series, job.item, job.model, result, ENCODED, archive="") for result in objects]
@@ -195,20 +196,12 @@ class Pipeline:
             note += f", version {version_of(earlier.predecessors)}"
         return Outcome(note, (NextJob(DELIVER, job.item, job.model),), (*records, *earlier.superseded))
 
-    def _earlier(self, job: Job, item: Item, own: Collection[str]) -> Earlier:
-        """What a result supersedes. From now on nothing of that begins to be sent."""
-        series = job.series.key
-        # a radiograph is an image of its own: what becomes of others in its series does not concern it
-        items = items_in(self._spool.work(series)) if isinstance(item.image, Volume) else None
-
-        def look() -> Earlier:
-            results = self._ledger.results(series)
-            return earlier_results(
-                results, job.item, job.model, own, lambda key: items is not None and key not in items
-            )
-
-        self._ledger.withdraw(look().outdated)
-        return look()
+    def _gone(self, series: str, item: Item) -> Callable[[str], bool]:
+        """Tells of an item of the series whether it is no more, because its slices are in others, as in this one."""
+        if not isinstance(item.image, Volume):
+            return lambda key: False  # a radiograph is an image of its own
+        items = items_in(self._spool.work(series))
+        return lambda key: key not in items
 
     def deliver(self, job: Job) -> Outcome:
         """Result objects to the archive of the sender."""

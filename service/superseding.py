@@ -7,7 +7,19 @@ whether or not it was written down that it was encoded.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
-from service.ledger.ledger import ENCODED, SENDING, SENT, SUPERSEDED, ResultRecord
+from service.errors import TransientError
+from service.ledger.ledger import (
+    DELIVER,
+    ENCODED,
+    READY,
+    RUNNING,
+    SENDING,
+    SENT,
+    SUPERSEDED,
+    Job,
+    Ledger,
+    ResultRecord,
+)
 from service.results.predecessors import Predecessor
 
 
@@ -30,6 +42,36 @@ class Earlier:
     def superseded(self) -> tuple[ResultRecord, ...]:
         """The outdated results, as they are to be written down."""
         return tuple(replace(record, status=SUPERSEDED) for record in self.outdated)
+
+
+def take_over(ledger: Ledger, job: Job, own: Collection[str], gone: Callable[[str], bool]) -> Earlier:
+    """Find what the result of a job supersedes; from now on nothing of that begins to be sent.
+
+    Parameters
+    ----------
+    own, gone
+        As for `earlier_results`.
+
+    Raises
+    ------
+    TransientError
+        Some of it is being sent just now, and it will soon be known whether it has arrived.
+    """
+    series = job.series.key
+
+    def look() -> Earlier:
+        return earlier_results(ledger.results(series), job.item, job.model, own, gone)
+
+    ledger.withdraw(look().outdated)
+    earlier = look()
+    under_way = {
+        (other.item, other.model)
+        for other in ledger.list_jobs(series_key=series)
+        if other.stage == DELIVER and other.state in (READY, RUNNING)
+    }
+    if any(one.status == SENDING and (one.item, one.model) in under_way for one in earlier.outdated):
+        raise TransientError("an earlier result is being sent; this one waits to know whether that has arrived")
+    return earlier
 
 
 def earlier_results(
