@@ -98,10 +98,9 @@ def earlier_results(
             record
             for record in others
             if record.result.kind == "SR"
-            and (
-                (record.item == item and record.status in (SENDING, SENT))
-                or (gone(record.item) and _is_free(record, item, results))
-            )
+            and _was_sent(record)
+            and (record.item == item or gone(record.item))
+            and _is_free(record, item, results)
         ]
     outdated = [
         record
@@ -112,11 +111,18 @@ def earlier_results(
 
 
 def _is_free(report: ResultRecord, item: str, results: Sequence[ResultRecord]) -> bool:
-    """Whether a report on an item that is gone was sent, and superseded at most by reports on its other heirs."""
-    heirs = [other for other in results if report.result.sop_instance_uid in other.result.predecessors]
-    if not heirs:
-        return report.status in (SENDING, SENT)
-    return all(heir.item != item and heir.status != SUPERSEDED for heir in heirs)
+    """Whether no report that was sent names this one, or only current ones on other parts of an item that is gone."""
+    uid = report.result.sop_instance_uid
+    heirs = [other for other in results if uid in other.result.predecessors and not _is_withdrawn(other)]
+    return all(heir.item not in (item, report.item) and heir.status != SUPERSEDED for heir in heirs)
+
+
+def _was_sent(record: ResultRecord) -> bool:
+    return record.status in (SENDING, SENT) or (record.status == SUPERSEDED and bool(record.archive))
+
+
+def _is_withdrawn(record: ResultRecord) -> bool:
+    return record.status == SUPERSEDED and not record.archive
 
 
 def _predecessor(record: ResultRecord, known: dict[str, ResultRecord]) -> Predecessor:

@@ -58,7 +58,7 @@ def report(
         manufacturer_model_name=findings.model.name,
         software_versions=software_versions(findings),
         device_serial_number=findings.model.digest[:64],
-        series_description=series_description(findings, "report", version_of(predecessors)),
+        series_description=series_description(findings, "SR", version_of(predecessors)),
         is_complete=True,
         is_final=False,
         is_verified=False,

@@ -77,7 +77,7 @@ def segmentation(
         transfer_syntax_uid=ExplicitVRLittleEndian,
         content_label="RESEARCH",
         content_description=f"{RESEARCH}: {findings.model.name} {findings.model.version}"[:64],
-        series_description=series_description(findings, "segmentation", version_of(predecessors)),
+        series_description=series_description(findings, "SEG", version_of(predecessors)),
         contributing_equipment=[contributing_equipment(findings)],
         specific_character_set=None,
         omit_empty_frames=True,

@@ -19,6 +19,7 @@ from service.results.check_segmentation import check_segmentation
 from service.results.mismatch import require
 from service.results.predecessors import Predecessor, version_of
 from service.results.source import Source, read_source
+from service.results.stamp import series_description
 from service.results.uids import ResultUIDs
 from service.types import ResultObject
 
@@ -56,7 +57,7 @@ def self_check(
         dataset = _read(entry)
         try:
             _check_identity(dataset, entry, source, uids)
-            _check_description(dataset, entry.kind, version_of(predecessors))
+            _check_description(dataset, entry.kind, findings, version_of(predecessors))
             if entry.kind == "SEG":
                 check_segmentation(dataset, findings, image, source, uids)
             else:
@@ -107,8 +108,10 @@ def _check_identity(dataset: Dataset, entry: ResultObject, source: Source, uids:
     )
 
 
-def _check_description(dataset: Dataset, kind: str, version: int) -> None:
-    description = str(dataset.get("SeriesDescription"))
-    require("RESEARCH" in description, kind, "SeriesDescription does not say RESEARCH")
-    which = f", version {version}" if version > 1 else ""
-    require(description.endswith(which), kind, "SeriesDescription does not say which version it is")
+def _check_description(dataset: Dataset, kind: str, findings: Findings, version: int) -> None:
+    expected = series_description(findings, kind, version)
+    require(
+        dataset.get("SeriesDescription") == expected,
+        kind,
+        "SeriesDescription does not say RESEARCH, the model, and which version this is",
+    )

@@ -15,6 +15,8 @@ from service.results.uids import derived_uid
 
 MANUFACTURER = "Wetread"
 RESEARCH = "Research use only"
+DESCRIBED = {"SEG": "segmentation", "SR": "report"}
+"""What the kinds of objects are called in their descriptions."""
 IMPLEMENTATION_CLASS_UID = UID(derived_uid("implementation class"))
 
 
@@ -44,10 +46,10 @@ def series_number(findings: Findings, kind: str) -> int:
     return 9000 + 2 * int(findings.model.uid_root) + (kind == "SR")
 
 
-def series_description(findings: Findings, what: str, version: int = 1) -> str:
+def series_description(findings: Findings, kind: str, version: int = 1) -> str:
     """Series Description (LO, at most 64 characters) that says RESEARCH first, and from the second version on which."""
     which = f", version {version}" if version > 1 else ""
-    return f"RESEARCH {findings.model.name} {findings.model.version} {what}"[: 64 - len(which)] + which
+    return f"RESEARCH {findings.model.name} {findings.model.version} {DESCRIBED[kind]}"[: 64 - len(which)] + which
 
 
 def stamp(dataset: Dataset, findings: Findings, attributes: Dataset) -> None:

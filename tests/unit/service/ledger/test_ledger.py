@@ -71,6 +71,14 @@ def test_a_series_forwarded_again_opens_nothing_and_a_late_slice_opens_it_again(
     assert again.id == job.id
 
 
+def test_a_corrected_instance_opens_a_series_again_once(ledger: Ledger) -> None:
+    received(ledger, instances=3)
+    assert ledger.open_series(SERIES, 3, corrected=1)
+    ledger.complete_series(SERIES.key, 3, "", [NextJob(ASSEMBLE)], corrected=1)
+    assert not ledger.open_series(SERIES, 3, corrected=1)
+    assert ledger.open_series(SERIES, 3, corrected=2)
+
+
 def test_a_stale_worker_cannot_finish_what_another_has_claimed(tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}", lease_seconds=0.0)
     received(ledger)

@@ -6,9 +6,12 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+from pydicom.uid import Comprehensive3DSRStorage
 
 from engines.types import LabelMap, Radiograph, Volume
 from service.results.encode import encode
+from service.results.predecessors import Predecessor
+from service.results.stamp import series_description
 from service.types import ResultObject
 from tests.unit.service.results.examples import (
     LEFT_LUNG,
@@ -44,6 +47,9 @@ CHARACTER_SETS = [
     "chrX1",
     "chrX2",
 ]
+
+
+EARLIER = Predecessor("2.25.7", Comprehensive3DSRStorage, "2.25.8")
 
 
 def written(example: Example, folder: Path) -> tuple[ResultObject, ...]:
@@ -282,3 +288,55 @@ def test_results_belong_to_the_same_patient_and_study_as_the_source(
     objects = written(nlst_ct, tmp_path)
     sources = sorted(next((shared_data / "dicom").glob("ct_nlst*/CT_*")).glob("*.dcm"))[:5]
     assert dcentvfy_errors(*sources, *(entry.path for entry in objects)) == []
+
+
+def superseding(example: Example, folder: Path, *predecessors: Predecessor) -> tuple[ResultObject, ...]:
+    return encode(example.findings, example.image, example.headers, folder, predecessors=predecessors)
+
+
+def test_a_superseding_report_names_its_predecessor_and_every_checker_reads_it(
+    nlst_ct: Example, shared_data: Path, tmp_path: Path
+) -> None:
+    objects = superseding(nlst_ct, tmp_path, EARLIER)
+    seg, sr = objects
+    for entry in objects:
+        assert dciodvfy_errors(entry.path) == []
+    sources = sorted(next((shared_data / "dicom").glob("ct_nlst*/CT_*")).glob("*.dcm"))[:5]
+    assert dcentvfy_errors(*sources, seg.path, sr.path) == []
+    text = dsrdump_text(sr.path)
+    assert "Supersedes an earlier report of this series" in text
+    assert "Research use only" in text
+    assert len(tid1500(sr.path, tmp_path)["Measurements"]) == 2
+    assert sr.predecessors == (EARLIER.sop_instance_uid,)
+    [study] = pydicom.dcmread(sr.path).PredecessorDocumentsSequence
+    assert study.StudyInstanceUID == nlst_ct.headers[0].StudyInstanceUID
+    [series] = study.ReferencedSeriesSequence
+    [document] = series.ReferencedSOPSequence
+    assert (series.SeriesInstanceUID, document.ReferencedSOPInstanceUID) == ("2.25.7", "2.25.8")
+    comments = pydicom.dcmread(seg.path).ImageComments
+    assert "Supersedes an earlier segmentation of this series" in comments
+
+
+def test_a_version_is_told_by_its_description(tmp_path: Path) -> None:
+    example = small_ct_example()
+    for predecessors, ending in (
+        ((), "0.1.0"),
+        ((EARLIER,), "version 2"),
+        ((replace(EARLIER, version=2), replace(EARLIER, sop_instance_uid="2.25.9", version=4)), "version 5"),
+    ):
+        for entry in superseding(example, tmp_path / str(len(predecessors)), *predecessors):
+            what = {"SEG": "segmentation", "SR": "report"}[entry.kind]
+            description = pydicom.dcmread(entry.path).SeriesDescription
+            expected = f"RESEARCH ct-lung 0.1.0 {what}"
+            assert description == (expected if not predecessors else f"{expected}, {ending}")
+    long = replace(example.findings, model=replace(example.findings.model, name="x" * 60))
+    assert len(series_description(long, "SR", 2)) == 64
+    assert series_description(long, "SR", 2).endswith(", version 2")
+
+
+def test_results_of_corrected_images_have_other_uids(tmp_path: Path) -> None:
+    example = small_ct_example()
+    before = written(example, tmp_path)
+    after = encode(example.findings, example.image, example.headers, tmp_path, revision="abc")
+    assert not {entry.sop_instance_uid for entry in before} & {entry.sop_instance_uid for entry in after}
+    assert not {entry.series_uid for entry in before} & {entry.series_uid for entry in after}

@@ -1,12 +1,15 @@
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
 import pytest
 from pydicom import Dataset
+from pydicom.uid import Comprehensive3DSRStorage
 
 from service.errors import Quarantined
 from service.results.encode import encode
+from service.results.predecessors import Predecessor
 from service.results.self_check import self_check
 from service.types import ResultObject
 from tests.unit.service.results.examples import Example, pneumonia_findings, small_ct_example, small_radiograph
@@ -413,3 +416,69 @@ def test_a_changed_probability_is_caught(tmp_path: Path) -> None:
     damaged(objects[0], damage)
     with pytest.raises(Quarantined, match="Normal states other values"):
         check(objects, example)
+
+
+EARLIER = Predecessor("2.25.7", Comprehensive3DSRStorage, "2.25.8")
+
+
+def named_document(dataset: Dataset) -> Dataset:
+    document: Dataset = dataset.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    return document
+
+
+def other_predecessor(dataset: Dataset) -> None:
+    named_document(dataset).ReferencedSOPInstanceUID = "2.25.9"
+
+
+def other_predecessor_class(dataset: Dataset) -> None:
+    named_document(dataset).ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.33"
+
+
+def other_predecessor_series(dataset: Dataset) -> None:
+    dataset.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].SeriesInstanceUID = "2.25.9"
+
+
+def other_predecessor_study(dataset: Dataset) -> None:
+    dataset.PredecessorDocumentsSequence[0].StudyInstanceUID = "2.25.9"
+
+
+def one_predecessor_more(dataset: Dataset) -> None:
+    dataset.PredecessorDocumentsSequence = [*dataset.PredecessorDocumentsSequence] * 2
+
+
+PREDECESSOR_DAMAGES: dict[str, Damage] = {
+    "another predecessor": other_predecessor,
+    "another class of predecessor": other_predecessor_class,
+    "another series of predecessor": other_predecessor_series,
+    "another study of predecessor": other_predecessor_study,
+    "a predecessor more": one_predecessor_more,
+    "no predecessor": missing("PredecessorDocumentsSequence"),
+    "another version": set_("SeriesDescription", "RESEARCH ct-lung 0.1.0 report, version 3"),
+    "a first version": set_("SeriesDescription", "RESEARCH ct-lung 0.1.0 report"),
+}
+
+
+@pytest.mark.parametrize("name", PREDECESSOR_DAMAGES)
+def test_a_report_that_supersedes_another_one_than_it_must_is_caught(
+    name: str, example: Example, tmp_path: Path
+) -> None:
+    parts = example.findings, example.image, example.headers
+    objects = encode(*parts, tmp_path, "", [EARLIER])
+    self_check(objects, *parts, "", [EARLIER])
+    damaged(objects[1], PREDECESSOR_DAMAGES[name])
+    with pytest.raises(Quarantined, match="SR"):
+        self_check(objects, *parts, "", [EARLIER])
+
+
+def test_a_report_that_supersedes_none_must_name_none(example: Example, tmp_path: Path) -> None:
+    parts = example.findings, example.image, example.headers
+    objects = encode(*parts, tmp_path, "", [EARLIER])
+    with pytest.raises(Quarantined, match="which version this is"):
+        self_check(objects, *parts)
+
+
+def test_a_report_that_supersedes_itself_is_caught(example: Example, tmp_path: Path) -> None:
+    parts = example.findings, example.image, example.headers
+    itself = encode(*parts, tmp_path)[1]
+    with pytest.raises(Quarantined, match="itself"):
+        encode(*parts, tmp_path, "", [replace(EARLIER, sop_instance_uid=itself.sop_instance_uid)])

@@ -48,3 +48,12 @@ def test_a_late_slice_gives_other_uids() -> None:
 
 def test_a_frame_of_reference_belongs_to_the_image_and_not_to_the_model() -> None:
     assert frame_of_reference_uid("1.2.3.1") == frame_of_reference_uid("1.2.3.1") != frame_of_reference_uid("1.2.3.2")
+
+
+def test_corrected_images_and_other_notes_give_other_uids() -> None:
+    versions = [
+        ResultUIDs.of("1.2.3", ["1.2.3.1", "1.2.3.2"], MODEL, revision, notes)
+        for revision, notes in (("", ()), ("ab", ()), ("cd", ()), ("", ("A slice is missing.",)), ("", ("ab",)))
+    ]
+    assert len({uids.instance("SR") for uids in versions}) == len(versions)
+    assert versions[0] == UIDS
