@@ -11,6 +11,7 @@ from service.ledger.ledger import ASSEMBLE, RECEIVE, DecisionRecord, Ledger, Ser
 from service.series.completeness import Completeness
 from service.settings import SeriesSettings
 from service.spool import Spool, key_of
+from service.versions import Stored
 
 SETTINGS = SeriesSettings(quiet_seconds=2.0, silent_seconds=60.0)
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -419,3 +420,30 @@ def test_the_same_slices_again_change_nothing_and_a_late_one_opens_the_series(sc
     scanner.released(3)
     assert scanner.seconds_until_complete() == 1.0, "nobody would have waited so long: no habit is learnt from it"
     assert [decision.instances for decision in scanner.decided()] == [1, 2]
+
+
+def test_a_corrected_slice_opens_the_series_and_the_same_again_does_not(scanner: Scanner) -> None:
+    scanner.slices(1, 2, 3)
+    scanner.released()
+    assert scanner.complete()
+    scanner.spool.store(key(), key_of("A.2"), b"corrected")
+    scanner.slice(2, association=2)  # its earlier content, a duplicate by now
+    assert not scanner.complete()
+    scanner.released(2)
+    scanner.seconds_until_complete()
+    scanner.slices(1, 2, 3, association=3)
+    assert scanner.complete()
+    assert [decision.instances for decision in scanner.decided()] == [3, 3]
+
+
+def test_a_corrected_slice_counts_when_it_is_sent_again_after_the_node_ended_before_it_knew(scanner: Scanner) -> None:
+    scanner.slices(1, 2, 3)
+    scanner.released()
+    assert scanner.complete()
+    scanner.spool.store(key(), key_of("A.2"), b"corrected")  # and here the node ends; nothing was acknowledged
+    scanner.completeness = scanner.watcher()
+    scanner.completeness.resume()
+    assert scanner.complete()
+    assert scanner.spool.store(key(), key_of("A.2"), b"corrected") is Stored.DUPLICATE
+    scanner.slice(2, association=2)
+    assert not scanner.complete()
