@@ -116,6 +116,7 @@ def test_encoding_again_names_the_same_whether_or_not_the_first_time_was_written
     kept = work.encoded("b")
     work.delivered()
     sent = work.encoded("b")
+    assert work.statuses()["b.SR"] == (ENCODED, ""), "it does not supersede itself"
     assert named(first) == named(lost) == named(kept) == named(sent) == ["a.SR"]
 
 

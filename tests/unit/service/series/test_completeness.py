@@ -425,7 +425,7 @@ def test_the_same_slices_again_change_nothing_and_a_late_one_opens_the_series(sc
 def test_a_corrected_slice_opens_the_series_and_the_same_again_does_not(scanner: Scanner) -> None:
     scanner.slices(1, 2, 3)
     scanner.released()
-    assert scanner.complete()
+    scanner.seconds_until_complete()
     scanner.spool.store(key(), key_of("A.2"), b"corrected")
     scanner.slice(2, association=2)  # its earlier content, a duplicate by now
     assert not scanner.complete()
@@ -439,7 +439,7 @@ def test_a_corrected_slice_opens_the_series_and_the_same_again_does_not(scanner:
 def test_a_corrected_slice_counts_when_it_is_sent_again_after_the_node_ended_before_it_knew(scanner: Scanner) -> None:
     scanner.slices(1, 2, 3)
     scanner.released()
-    assert scanner.complete()
+    scanner.seconds_until_complete()
     scanner.spool.store(key(), key_of("A.2"), b"corrected")  # and here the node ends; nothing was acknowledged
     scanner.completeness = scanner.watcher()
     scanner.completeness.resume()
