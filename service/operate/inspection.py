@@ -18,7 +18,7 @@ from rich.text import Text
 from engines.engine_set import open_engines
 from service.deliver.scu import echo
 from service.errors import ConfigurationError, WetreadError
-from service.ledger.ledger import READY, DecisionRecord, Job, ResultRecord
+from service.ledger.ledger import READY, SUPERSEDED, DecisionRecord, Job, ResultRecord
 from service.node import runtime_settings, served_packages
 from service.settings import Settings, load
 from service.spool import Spool
@@ -163,8 +163,18 @@ def series_view(
         yield from _decisions_view([decision for decision in decisions if decision.series == series.key])
         yield f"study   {series.study_uid}\nseries  {series.series_uid}"
     for record in results:
-        result, where = record.result, f"{record.status} to {record.archive}" if record.archive else record.status
-        yield f"{result.kind:7} {result.sop_instance_uid}\n        {record.model}, {where}, {result.path}"
+        result = record.result
+        yield f"{result.kind:7} {result.sop_instance_uid}\n        {record.model}, {_fate(record)}, {result.path}"
+        for earlier in result.predecessors:
+            yield f"        supersedes {earlier}"
+
+
+def _fate(record: ResultRecord) -> str:
+    """How far a result got, in words."""
+    if record.status == SUPERSEDED:
+        sent = f"was sent to {record.archive}" if record.archive else "was never sent"
+        return f"{record.status} ({sent})"
+    return f"{record.status} to {record.archive}" if record.archive else record.status
 
 
 def _decisions_view(decisions: Sequence[DecisionRecord]) -> Iterator[RenderableType]:
@@ -207,6 +217,7 @@ def result_as_json(record: ResultRecord) -> dict[str, Any]:
     """A result, for programs."""
     return {
         "series": record.series,
+        "item": record.item,
         "model": record.model,
         "kind": record.result.kind,
         "sop_class": record.result.sop_class_uid,
@@ -214,4 +225,5 @@ def result_as_json(record: ResultRecord) -> dict[str, Any]:
         "status": record.status,
         "archive": record.archive,
         "path": str(record.result.path),
+        "supersedes": list(record.result.predecessors),
     }
