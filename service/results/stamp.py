@@ -47,9 +47,12 @@ def series_number(findings: Findings, kind: str) -> int:
 
 
 def series_description(findings: Findings, kind: str, version: int = 1) -> str:
-    """Series Description (LO, at most 64 characters) that says RESEARCH first, and from the second version on which."""
-    which = f", version {version}" if version > 1 else ""
-    return f"RESEARCH {findings.model.name} {findings.model.version} {DESCRIBED[kind]}"[: 64 - len(which)] + which
+    """Series Description (LO, at most 64 characters) that says RESEARCH first, then which version it is after the first.
+
+    Viewers show the beginning only: OHIF some 22 characters.
+    """
+    which = f" v{version}" if version > 1 else ""
+    return f"RESEARCH{which} {findings.model.name} {findings.model.version} {DESCRIBED[kind]}"[:64]
 
 
 def stamp(dataset: Dataset, findings: Findings, attributes: Dataset) -> None:

@@ -94,7 +94,7 @@ def test_late_and_corrected_slices_give_reports_that_name_their_predecessor(
     node.send([other])
     [*_, third] = after(node, archive, series, 3)
     assert predecessors(third) == [second.SOPInstanceUID], "one chain, not a star"
-    assert third.SeriesDescription.endswith("report, version 3")
+    assert third.SeriesDescription.startswith("RESEARCH v3 ")
     [(reason, path)] = node.quarantined()
     assert reason.startswith("replaced by a corrected instance")
     assert data_set_of(path) == data_set_of(series.files[20])

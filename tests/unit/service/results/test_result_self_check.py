@@ -453,7 +453,7 @@ PREDECESSOR_DAMAGES: dict[str, Damage] = {
     "another study of predecessor": other_predecessor_study,
     "a predecessor more": one_predecessor_more,
     "no predecessor": missing("PredecessorDocumentsSequence"),
-    "another version": set_("SeriesDescription", "RESEARCH ct-lung 0.1.0 report, version 3"),
+    "another version": set_("SeriesDescription", "RESEARCH v3 ct-lung 0.1.0 report"),
     "a first version": set_("SeriesDescription", "RESEARCH ct-lung 0.1.0 report"),
 }
 
