@@ -47,7 +47,7 @@ def series_number(findings: Findings, kind: str) -> int:
 
 
 def series_description(findings: Findings, kind: str, version: int = 1) -> str:
-    """Series Description (LO, at most 64 characters) that says RESEARCH first, then which version it is after the first.
+    """Series Description (LO, at most 64 characters) that says RESEARCH, then which version it is after the first.
 
     Viewers show the beginning only: OHIF some 22 characters.
     """
