@@ -4,7 +4,6 @@ Each stack of a CT series becomes a `Volume`, each X-ray image a `Radiograph`. W
 reason, while the rest goes on.
 """
 
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -74,15 +73,15 @@ class Assembly:
 
 
 def assemble(files: Sequence[Path], threads: int = 2) -> Assembly:
-    """Make images of the files of one series, with nothing kept on disk after they are gone."""
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(threads) as pool:
-        return assemble_from(SeriesReader(Path(folder), pool), files)
+    """Make images of the files of one series, in memory."""
+    with ThreadPoolExecutor(threads) as pool:
+        return assemble_from(SeriesReader(None, pool), files)
 
 
 def assemble_from(reader: SeriesReader, files: Sequence[Path]) -> Assembly:
     """Make images of the files of one series, of which the reader may have read some, or all, already.
 
-    The arrays of volumes are mapped from the reader's folder.
+    The arrays of volumes are mapped from the reader's slabs.
     """
     reading = reader.read(files)
     stacks, remainders = stacks_of(reading.slices)
@@ -129,7 +128,7 @@ def _volume(key: str, stack: Stack, reader: SeriesReader, reading: Reading) -> I
         missing_slices=grid.missing,
         tilt_degrees=grid.tilt_degrees,
     )
-    notes = [*stack.notes, *(note for one in slices for note in one.notes), *_geometry_notes(stack)]
+    notes = [*stack.notes, *(note for one in slices for note in one.header.storage.notes), *_geometry_notes(stack)]
     if unusable := len({one.file for one in reading.left_out if one.faulty}):
         # at the end of a series a missing slice leaves no gap, so the reader has to be told
         notes.append(f"{unusable} images of the series could not be used; the volume may be incomplete.")

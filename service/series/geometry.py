@@ -29,50 +29,55 @@ OBLIQUE = np.cos(np.radians(30))
 
 
 @dataclass(frozen=True, eq=False)
-class Plane:
-    """The plane of one slice.
+class Axes:
+    """How a slice lies, wherever it lies.
 
     Attributes
     ----------
-    position
-        Centre of the first pixel, LPS mm: ImagePositionPatient.
     along_row, along_column
         Perpendicular unit vectors in the direction of growing column index and of growing row index:
         ImageOrientationPatient.
+    normal
+        Unit vector from slice to slice.
     spacing
         Distance between rows and between columns in mm: PixelSpacing.
     """
 
-    position: NDArray[np.float64]
     along_row: NDArray[np.float64]
     along_column: NDArray[np.float64]
+    normal: NDArray[np.float64]
     spacing: tuple[float, float]
 
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """The plane of one slice: ``position`` is the centre of its first pixel, LPS mm (ImagePositionPatient)."""
+
+    position: NDArray[np.float64]
+    axes: Axes
+
     @property
-    def normal(self) -> NDArray[np.float64]:
-        """Unit vector from slice to slice."""
-        normal: NDArray[np.float64] = np.cross(self.along_row, self.along_column)
-        return normal
+    def along(self) -> float:
+        """Position along its own normal in mm."""
+        return float(self.position @ self.axes.normal)
 
     def parallel(self, other: "Plane") -> bool:
         """Whether both have the same orientation and pixel spacing."""
-        return bool(
-            np.abs(self.along_row - other.along_row).max() < SAME_DIRECTION
-            and np.abs(self.along_column - other.along_column).max() < SAME_DIRECTION
-            and np.allclose(self.spacing, other.spacing, rtol=0, atol=SAME_DIRECTION)
+        one, two = self.axes, other.axes
+        return one is two or bool(
+            np.abs(one.along_row - two.along_row).max() < SAME_DIRECTION
+            and np.abs(one.along_column - two.along_column).max() < SAME_DIRECTION
+            and np.abs(np.subtract(one.spacing, two.spacing)).max() < SAME_DIRECTION
         )
 
 
-def plane(position: Sequence[float], orientation: Sequence[float], spacing: Sequence[float]) -> Plane:
-    """Build a plane from attribute values. Raises `Quarantined` where they do not describe one."""
-    for name, values, count in (
-        ("ImagePositionPatient", position, 3), ("ImageOrientationPatient", orientation, 6), ("PixelSpacing", spacing, 2)
-    ):  # fmt: skip
-        if len(values) != count:
-            raise Quarantined(f"{name} has {len(values)} values instead of {count}; repair the header, send it again")
-    numbers = np.concatenate([position, orientation, spacing]).astype(float)
-    if not np.all(np.isfinite(numbers)) or min(spacing) <= 0:
-        raise Quarantined(f"PixelSpacing {spacing} or the position is not usable; repair the header and send it again")
+def axes(orientation: Sequence[float], spacing: Sequence[float]) -> Axes:
+    """Build axes from attribute values. Raises `Quarantined` where they do not describe any."""
+    for name, values, count in (("ImageOrientationPatient", orientation, 6), ("PixelSpacing", spacing, 2)):
+        if len(values) != count or not np.all(np.isfinite(values)):
+            raise Quarantined(f"{name} is not {count} numbers; repair the header and send it again")
+    if min(spacing) <= 0:
+        raise Quarantined(f"PixelSpacing {spacing} is not usable; repair the header and send it again")
     row, column = np.asarray(orientation[:3], float), np.asarray(orientation[3:], float)
     if abs(np.linalg.norm(row) - 1) > 1e-2 or abs(np.linalg.norm(column) - 1) > 1e-2 or abs(row @ column) > 1e-2:
         raise Quarantined(
@@ -81,7 +86,7 @@ def plane(position: Sequence[float], orientation: Sequence[float], spacing: Sequ
     row /= np.linalg.norm(row)  # written with few digits, they are not exactly perpendicular unit vectors
     column -= (column @ row) * row
     column /= np.linalg.norm(column)
-    return Plane(np.asarray(position, float), row, column, (float(spacing[0]), float(spacing[1])))
+    return Axes(row, column, np.cross(row, column), (float(spacing[0]), float(spacing[1])))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +117,7 @@ class Grid:
 
 def along_normal(planes: Sequence[Plane]) -> NDArray[np.float64]:
     """The position of each plane along the normal of the first one, in mm."""
-    return np.stack([each.position for each in planes]) @ planes[0].normal
+    return np.stack([each.position for each in planes]) @ planes[0].axes.normal
 
 
 def grid_of(planes: Sequence[Plane]) -> Grid:
@@ -148,10 +153,10 @@ def grid_of(planes: Sequence[Plane]) -> Grid:
         at = tuple(float(value) for value in fraction * steps)
     affine = np.eye(4)
     affine[:3, 0] = span / steps
-    affine[:3, 1] = planes[0].along_column * planes[0].spacing[0]
-    affine[:3, 2] = planes[0].along_row * planes[0].spacing[1]
+    affine[:3, 1] = planes[0].axes.along_column * planes[0].axes.spacing[0]
+    affine[:3, 2] = planes[0].axes.along_row * planes[0].axes.spacing[1]
     affine[:3, 3] = first
-    sideways = span - (span @ planes[0].normal) * planes[0].normal
+    sideways = span - (span @ planes[0].axes.normal) * planes[0].axes.normal
     tilt = float(np.degrees(np.arctan2(np.linalg.norm(sideways), length)))
     return Grid(affine, at, typical, float(gaps.max()), _missing(gaps, typical), tilt)
 
@@ -174,7 +179,7 @@ def _missing(gaps: NDArray[np.float64], typical: float) -> int:
 
 def plane_name(one: Plane) -> str:
     """``axial``, ``coronal``, ``sagittal``, or ``oblique`` where the normal is more than 30° from each axis."""
-    nearest = int(np.abs(one.normal).argmax())
-    if abs(one.normal[nearest]) < OBLIQUE:
+    nearest = int(np.abs(one.axes.normal).argmax())
+    if abs(one.axes.normal[nearest]) < OBLIQUE:
         return "oblique"
     return ("sagittal", "coronal", "axial")[nearest]

@@ -7,7 +7,6 @@ slice, too many at once) takes the same way, only later.
 
 import threading
 import uuid
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,13 +15,12 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from numpy.typing import NDArray
 from pydicom import uid
 
 from engines.types import Radiograph
 from service.errors import PermanentError, Quarantined
 from service.series.radiograph import radiograph
-from service.series.slab import Slab, Slot
+from service.series.slab import FileSlab, MemorySlab, Slab
 from service.series.slices import Image, NotMeant, Slice, open_image
 
 RADIOGRAPHS = (
@@ -64,53 +62,69 @@ class Reading:
 
 
 Outcome = Slice | XRay | LeftOut
+Outcomes = list[Outcome | Future[Outcome]]
+
+TOGETHER = 16
+"""Files that one task reads where many are there already: tasks cost as much as small slices."""
 
 
 class SeriesReader:
-    """Reads the files of one series; the decoded slices lie in slabs in a folder.
+    """Reads the files of one series; the decoded slices lie in slabs.
 
     Parameters
     ----------
     folder
-        Where slabs are made; what is in it already is left alone.
+        Where slabs are made; what is in it already is left alone. None for slabs in memory.
     pool
         Shared by all series, so that their number does not matter.
     """
 
-    def __init__(self, folder: Path, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, folder: Path | None, pool: ThreadPoolExecutor) -> None:
         self._folder = folder
         self._pool = pool
         self._lock = threading.Lock()
         self._slabs: dict[tuple[tuple[int, int], np.dtype[Any]], Slab] = {}
-        self._under_way: dict[Path, tuple[str, Future[list[Outcome | Future[Outcome]]]]] = {}
+        self._under_way: dict[Path, tuple[str, Future[list[Outcomes]], int]] = {}
+        """By file: which version of it, the task that reads it, and its place among the files of that task."""
 
     def add(self, file: Path) -> None:
         """Begin to read a file, unless that was done before and it is still the same file."""
-        stamp = _stamp(file)
-        with self._lock:
-            known = self._under_way.get(file)
-            if known is None or known[0] != stamp:
-                self._under_way[file] = stamp, self._pool.submit(self._read, file, len(self._under_way))
+        self._begin([file])
 
     def read(self, files: Sequence[Path]) -> Reading:
         """Wait until these files are read, and give what they hold; what else was added does not count."""
-        for file in files:
-            self.add(file)
+        for start in range(0, len(files), TOGETHER):
+            self._begin(files[start : start + TOGETHER])
+        tasks = [self._under_way[file] for file in files]
         outcomes = [
             outcome.result() if isinstance(outcome, Future) else outcome
-            for file in files
-            for outcome in self._under_way[file][1].result()
+            for _, future, place in tasks
+            for outcome in future.result()[place]
         ]
         return Reading(
             tuple(one for one in outcomes if isinstance(one, Slice)),
             tuple(one for one in outcomes if isinstance(one, XRay)),
-            tuple(_once(one for one in outcomes if isinstance(one, LeftOut))),
-            {file: self._under_way[file][0] for file in files},
+            tuple(dict.fromkeys(one for one in outcomes if isinstance(one, LeftOut))),
+            {file: stamp for file, (stamp, _, _) in zip(files, tasks, strict=True)},
         )
+
+    def _begin(self, files: Sequence[Path]) -> None:
+        stamps = [(file, _stamp(file)) for file in files]
+        with self._lock:
+            fresh = [(file, stamp) for file, stamp in stamps if self._under_way.get(file, ("",))[0] != stamp]
+            if fresh:
+                future = self._pool.submit(self._read_all, [file for file, _ in fresh], len(self._under_way))
+                for place, (file, stamp) in enumerate(fresh):
+                    self._under_way[file] = stamp, future, place
+
+    def _read_all(self, files: Sequence[Path], counted: int) -> list[Outcomes]:
+        return [self._read(file, counted + place) for place, file in enumerate(files)]
 
     def new_slab(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> Slab:
         """An empty slab beside the others."""
-        return Slab(self._folder / f"{uuid.uuid4().hex}.slab", shape, dtype)
+        if self._folder is None:
+            return MemorySlab(shape, dtype)
+        return FileSlab(self._folder / f"{uuid.uuid4().hex}.slab", shape, dtype)
 
     def close(self) -> None:
         """Close the slabs; volumes that were mapped from them stay valid."""
@@ -121,15 +135,15 @@ class SeriesReader:
 
     def discard(self) -> None:
         """Give up: wait for what is under way and remove the slabs."""
-        for _, future in self._under_way.values():
+        for _, future, _ in self._under_way.values():
             if not future.cancel():
                 future.exception()
-        paths = [slab.path for slab in self._slabs.values()]
-        self.close()
-        for path in paths:
-            path.unlink(missing_ok=True)
+        with self._lock:
+            for slab in self._slabs.values():
+                slab.remove()
+            self._slabs.clear()
 
-    def _read(self, file: Path, counted: int) -> list[Outcome | Future[Outcome]]:
+    def _read(self, file: Path, counted: int) -> Outcomes:
         """In the pool: an X-ray image, one slice, or one task for each frame of a multi-frame image."""
         try:
             image = open_image(file)
@@ -143,28 +157,25 @@ class SeriesReader:
 
     def _slice(self, image: Image, index: int, counted: int) -> Outcome:
         try:
-            return image.slice(index, self._place, counted)
+            return image.slice(index, self._slab, counted)
         except Exception as error:
             return _left_out(image.file, error)
 
     def _radiograph(self, file: Path) -> Outcome | None:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                data_set = pydicom.dcmread(file)
-                if data_set.get("SOPClassUID") not in RADIOGRAPHS:
-                    return None
-                return XRay(file, *radiograph(file, data_set))
+            data_set = pydicom.dcmread(file)
+            if data_set.get("SOPClassUID") not in RADIOGRAPHS:
+                return None
+            return XRay(file, *radiograph(file, data_set))
         except Exception as error:
             return _left_out(file, error)
 
-    def _place(self, values: NDArray[Any], number: int, along: float) -> Slot:
-        shape = int(values.shape[0]), int(values.shape[1])
+    def _slab(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> Slab:
         with self._lock:
-            slab = self._slabs.get((shape, values.dtype))
+            slab = self._slabs.get((shape, dtype))
             if slab is None:
-                slab = self._slabs[shape, values.dtype] = self.new_slab(shape, values.dtype)
-        return slab.write(values, number, along)
+                slab = self._slabs[shape, dtype] = self.new_slab(shape, dtype)
+            return slab
 
 
 def _left_out(file: Path, error: Exception) -> LeftOut:
@@ -177,11 +188,6 @@ def _left_out(file: Path, error: Exception) -> LeftOut:
     # a header can be wrong in more ways than its parser foresees
     reason = f"the header cannot be understood ({type(error).__name__}); repair it and send the instance again"
     return LeftOut(file, reason, faulty=True)
-
-
-def _once(entries: Any) -> list[LeftOut]:
-    """One entry for each file and reason: the frames of an image may all have the same one."""
-    return list(dict.fromkeys(entries))
 
 
 def _stamp(file: Path) -> str:

@@ -71,7 +71,7 @@ def _same_grid(slices: Sequence[Slice]) -> list[list[Slice]]:
 
 def _home(one: Slice) -> tuple[object, ...]:
     """Size and frame of reference; the frames of one multi-frame image never mix with those of another one."""
-    return one.shape, one.marks.frame_of_reference, None if one.frame is None else one.file
+    return one.shape, one.frame_of_reference, None if one.frame is None else one.file
 
 
 def _one_at_a_position(cluster: list[Slice], remainders: list[Remainder]) -> list[tuple[list[Slice], tuple[str, ...]]]:

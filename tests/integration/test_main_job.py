@@ -162,7 +162,7 @@ def fetched(orthanc: Orthanc, node: RunningNode, source: Source, folder: Path) -
 def test_the_ct_and_the_x_rays_are_received_whole(job: Job) -> None:
     for source in job.sources:
         [receive] = job.node.jobs(source.series_uid, "receive")
-        assert receive["note"].startswith(f"{source.instances} instances;")
+        assert receive["note"].startswith(f"{source.instances} instance")
     assert {row["state"] for row in job.node.jobs()} == {"done"}
     assert not job.node.quarantined()
 
