@@ -147,10 +147,12 @@ def jobs_view(jobs: Sequence[Job]) -> Iterator[RenderableType]:
         for _ in range(5):
             table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
+        several = len({job.item for job in mine if job.item}) > 1
         for job in mine:
             state = Text(job.state, style=STATE_STYLES.get(job.state, ""))
             spent = "" if job.seconds is None else f"{job.seconds:.1f} s"
-            table.add_row(str(job.id), job.stage, job.model, state, spent, Text(_note(job)))
+            what = f"{job.model} {job.item}" if several and job.item else job.model
+            table.add_row(str(job.id), job.stage, what, state, spent, Text(_note(job)))
         yield Padding(table, (0, 0, 0, 2))
 
 

@@ -5,6 +5,7 @@ from pydicom import uid
 PROCESSED = (
     uid.CTImageStorage,
     uid.EnhancedCTImageStorage,
+    uid.LegacyConvertedEnhancedCTImageStorage,
     uid.ComputedRadiographyImageStorage,
     uid.DigitalXRayImageStorageForPresentation,
     uid.DigitalXRayImageStorageForProcessing,
