@@ -42,7 +42,7 @@ test-train: $(VENV)/.installed-train  ## the tests that train; installs PyTorch
 
 lock: $(VENV)/.installed-test  ## write constraints.txt anew: the newest versions that pyproject.toml allows
 	$(PIP) install uv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra test --extra rtx \
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra test --extra rtx --extra bench \
 		--no-emit-index-url --no-annotate --custom-compile-command "make lock" \
 		--output-file constraints.txt pyproject.toml
 

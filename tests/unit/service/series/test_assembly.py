@@ -1,13 +1,17 @@
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engines.types import Radiograph, Volume
 from service.series.assembly import assemble
+from tests.synthetic_ct import Scan, write_scan
 
 NLST = "dicom/ct_nlst101287_toshiba_jpegls_plus_sybil_sr"
 
@@ -197,3 +201,36 @@ def test_four_images_at_one_position_are_no_volume(shared_data: Path) -> None:
 
 def real_files(shared_data: Path, name: str) -> list[Path]:
     return sorted(file for file in (shared_data / "dicom" / name).rglob("*") if file.is_file())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    turn=st.tuples(*[st.floats(-3, 3)] * 3),
+    gap=st.floats(0.5, 6.0),
+    spacing=st.tuples(st.floats(0.3, 3.0), st.floats(0.3, 3.0)),
+    origin=st.tuples(*[st.floats(-400, 400)] * 3),
+    count=st.integers(3, 12),
+)
+def test_every_voxel_lies_where_itk_and_gdcm_have_it(
+    turn: tuple[float, float, float],
+    gap: float,
+    spacing: tuple[float, float],
+    origin: tuple[float, float, float],
+    count: int,
+) -> None:
+    rotation = np.linalg.qr(np.random.default_rng(abs(hash(turn)) % 2**32).normal(size=(3, 3)))[0]
+    scan = Scan(
+        tuple(gap * index for index in range(count)), tuple(np.round([*rotation[:, 0], *rotation[:, 1]], 13).tolist()),
+        shape=(7, 9), spacing=spacing, origin=origin,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        volume = volume_of(write_scan(scan, Path(folder)))
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames(reader.GetGDCMSeriesFileNames(folder))
+        image = reader.Execute()
+    last = (count - 1, 6, 8)
+    for index in [(0, 0, 0), (0, 6, 0), (0, 0, 8), (count - 1, 0, 0), last]:
+        theirs = np.array(image.TransformIndexToPhysicalPoint(tuple(reversed(index))))
+        np.testing.assert_allclose((volume.affine @ [*index, 1])[:3], theirs, atol=1e-4)
+        truth = scan.voxels(index[0])[index[1], index[2]]
+        np.testing.assert_allclose((volume.affine @ [*index, 1])[:3], truth, atol=1e-4)
