@@ -1,5 +1,6 @@
 """SIGKILL at any moment loses nothing that was acknowledged, and makes no result twice."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,3 +117,22 @@ def test_slices_that_come_long_after_a_kill_run_the_series_again(
     assert receive["note"].startswith("40 instances")
     assert sorted(map(data_set_of, node.stored())) == sorted(map(data_set_of, series.files))
     assert len(archive.objects) == 2 * len(partial) == 4
+
+
+def test_work_that_a_power_cut_may_have_torn_is_made_again_from_the_received_images(
+    node: RunningNode, archive: Archive, series: Series
+) -> None:
+    """Slices are not synced on their way from stage to stage; after another boot of the machine they do not count."""
+    node.kill_at("infer.started")
+    node.send(series.files)
+    node.wait()
+    assert the_state_of(node, "infer") == "running", "the kill came too late to prove anything"
+    [item] = (node.spool / "work").glob("*/volume/item.json")
+    item.write_text(json.dumps(json.loads(item.read_text()) | {"boot": "an earlier one"}))
+    [slab] = (node.spool / "work").glob("*/*.slab")
+    slab.write_bytes(bytes(slab.stat().st_size))  # as a file system may leave it
+
+    node.start()
+    assert_nothing_is_lost_or_doubled(node, archive, series)
+    assert json.loads(item.read_text())["boot"] != "an earlier one"
+    assert {path.read_bytes()[-100:] == bytes(100) for path in (node.spool / "work").glob("*/*.slab")} >= {False}
