@@ -10,7 +10,7 @@ CODE := $(PACKAGES) tests $(wildcard benchmarks)
 CHECKED_ALREADY := $(if $(filter check,$(MAKECMDGOALS)),--ignore=tests/unit)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check format test counterparts test-train lock clean
+.PHONY: help install demo check format test counterparts outcomes test-train lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: $(VENV)/.installed-test counterparts  ## all tests, against a real Orthanc
 
 counterparts:  ## the Debian packages that the tests need (with sudo when not root)
 	scripts/counterparts
+
+outcomes: $(VENV)/.installed-test  ## write docs/outcomes.md anew: what becomes of each real series
+	$(BIN)/python -m tests.outcomes
 
 test-train: $(VENV)/.installed-train  ## the tests that train; installs PyTorch
 	$(BIN)/python -m pytest tests/train

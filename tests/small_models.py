@@ -43,10 +43,24 @@ min_dice = 0.995
 """
 
 
+CHEST = 'body_part = ["CHEST"]\nminimum_slices = 4'
+EVERY_CT = "minimum_slices = 2\nprimary_only = false\nmax_gap_mm = 100.0"
+
+
 def volume_package(
-    models: Path, name: str = "tiny-ct", patch: Sequence[int] = (8, 12, 16), uid_root: str = "91"
+    models: Path,
+    name: str = "tiny-ct",
+    patch: Sequence[int] = (8, 12, 16),
+    uid_root: str = "91",
+    selection: str = CHEST,
 ) -> Path:
-    """A pointwise network on a 2 mm grid: background near -1000 HU, "Dark" near -500 HU, "Bright" near 0 HU."""
+    """A pointwise network on a 2 mm grid: background near -1000 HU, "Dark" near -500 HU, "Bright" near 0 HU.
+
+    Parameters
+    ----------
+    selection
+        Keys of ``[input]`` that say which CTs it is meant for.
+    """
     shape = [1, 1, *patch]
     description = (
         IDENTITY.format(name=name, uid_root=uid_root, task="segmentation")
@@ -54,8 +68,7 @@ def volume_package(
 [input]
 tensor = "image"
 modality = ["CT"]
-body_part = ["CHEST"]
-minimum_slices = 4
+{selection}
 spacing_mm = [2.0, 2.0, 2.0]
 window = [-1000.0, 0.0]
 patch = {list(patch)}

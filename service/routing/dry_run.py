@@ -1,11 +1,13 @@
 """``wetread route``: what would happen if the files of a folder were sent to the node. Nothing is stored or run."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
 
@@ -15,7 +17,7 @@ from service.errors import Quarantined
 from service.header import HeaderFacts, read_facts
 from service.receive.contexts import CARRIED_ALONG, PROCESSED, TRANSFER_SYNTAXES
 from service.routing.models import EVERYTHING, Refusal, route
-from service.series.assembly import Assembly, assemble
+from service.series.assembly import assemble
 from service.series.facts import ImageFacts
 from service.settings import Settings
 from service.spool import key_of
@@ -194,25 +196,18 @@ def _plan(
     key: str, arrivals: _Arrivals, packages: Mapping[str, ModelPackage], sender: str, settings: Settings | None
 ) -> PlannedSeries:
     narrowing = EVERYTHING if settings is None else settings.routing
-    assembly, problem = _assemble(sorted(arrivals.files.values()))
+    assembly = assemble(sorted(arrivals.files.values()))
     items = []
     for item in assembly.items:
         models, refusals = route(item.facts, packages, sender, narrowing)
         items.append(PlannedItem(item.key, _describe(item.image, item.facts), item.notes, tuple(models), refusals))
     left_out = Counter((each.reason, each.faulty) for each in assembly.left_out)
     left_out.update({(reason, False): count for reason, count in arrivals.again.items()})
+    problem = "" if any(item.models for item in items) else "; ".join(assembly.refused)
     facts = arrivals.facts
     return PlannedSeries(
         key, facts.series_uid, facts.modality, len(arrivals.files), tuple(items), _counted(left_out), problem
     )
-
-
-def _assemble(files: Sequence[Path]) -> tuple[Assembly, str]:
-    """The images of a series, and why there are none where the series is refused as a whole."""
-    try:
-        return assemble(files), ""
-    except Quarantined as error:
-        return Assembly(items=(), left_out=getattr(error, "left_out", ())), str(error)
 
 
 def _counted(reasons: Mapping[tuple[str, bool], int]) -> tuple[Counted, ...]:
@@ -222,12 +217,20 @@ def _counted(reasons: Mapping[tuple[str, bool], int]) -> tuple[Counted, ...]:
 def _describe(image: Image, facts: ImageFacts) -> str:
     rows, columns = image.array.shape[-2:]
     if isinstance(image, Volume):
-        spacing = " × ".join(f"{step:.2f}" for step in image.spacing)
+        spacing = " × ".join([_apart(image, facts), *(f"{step:.2f}" for step in image.spacing[1:])])
         tilt = f"tilted by {facts.tilt_degrees:.1f}°" if facts.tilt_degrees >= SHOWN_TILT else ""
         size = f"{len(image.sources)} slices of {rows} × {columns}"
         return ", ".join(_filled([size, facts.plane, f"{spacing} mm", tilt]))
     spacing = "spacing unknown" if image.spacing is None else f"{image.spacing[0]:.2f} × {image.spacing[1]:.2f} mm"
     return ", ".join(_filled([f"X-ray of {rows} × {columns}", facts.view, spacing]))
+
+
+def _apart(volume: Volume, facts: ImageFacts) -> str:
+    """How far neighbouring slices are apart along their normal, in mm: the least and the largest, where they differ."""
+    steps = np.ones(1) if volume.at is None else np.diff(volume.at)
+    apart = steps * volume.spacing[0] * math.cos(math.radians(facts.tilt_degrees))
+    least, largest = f"{apart.min():.2f}", f"{apart.max():.2f}"
+    return least if least == largest else f"{least} to {largest}"
 
 
 def _filled(texts: Iterable[str]) -> Iterator[str]:
