@@ -9,7 +9,7 @@ from PIL import ImageDraw, ImageFont
 
 from engines.types import Classification, Findings, Image, LabelMap, Measurement, Radiograph, Volume
 from service.results.stamp import RESEARCH
-from service.results.views import Array, fit, grey, in_patient_order, patient_axes, plane_picture
+from service.results.views import Array, at_even_steps, fit, grey, in_patient_order, patient_axes, plane_picture
 
 WIDTH = 1200
 MARGIN, GAP, HEADER = 24, 8, 76
@@ -54,8 +54,10 @@ def overlay_png(path: Path, image: Image, findings: Findings) -> None:
 
 def _volume_panels(volume: Volume, label_map: LabelMap | None) -> Pillow.Image:
     z, y, x = (volume.spacing[axis] for axis in patient_axes(volume.affine))
-    values = in_patient_order(volume.array, volume.affine)
-    labels = in_patient_order(label_map.array, volume.affine) if label_map else np.zeros(values.shape, np.uint8)
+    values = in_patient_order(at_even_steps(volume.array, volume.at), volume.affine)
+    labels = np.zeros(values.shape, np.uint8)
+    if label_map:
+        labels = in_patient_order(at_even_steps(label_map.array, volume.at), volume.affine)
     segments = label_map.segments if label_map else ()
     rows, columns = _body(values)
     values, labels = values[:, rows, columns], labels[:, rows, columns]

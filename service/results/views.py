@@ -41,6 +41,22 @@ def in_patient_order(array: Array, affine: Affine) -> Array:
     return np.flip(turned, tuple(place for place, axis in enumerate(axes) if directions[2 - place, axis] < 0))
 
 
+def at_even_steps(array: Array, at: tuple[float, ...] | None) -> Array:
+    """Give an array one slice at each step of its affine: the nearest one, so that nothing is drawn that is not there.
+
+    Parameters
+    ----------
+    array
+        ``[slice, row, column]``.
+    at
+        Where its slices lie, see `engines.types.Volume`.
+    """
+    if at is None:
+        return array
+    nearest = np.interp(np.arange(round(at[-1]) + 1), at, np.arange(len(at)))
+    return array[np.rint(nearest).astype(int)]
+
+
 def patient_axes(affine: Affine) -> tuple[int, ...]:
     """Which axis of the array runs along z, y and x of the patient."""
     along = np.abs(_directions(affine))

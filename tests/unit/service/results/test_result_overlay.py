@@ -103,6 +103,19 @@ def test_the_sheet_of_a_real_ct_is_1200_pixels_wide_and_shows_both_lungs(nlst_ct
             assert share_of(sheet.convert("RGB"), segment.colour) > 0.002
 
 
+def test_slices_that_are_not_evenly_spaced_are_drawn_where_they_lie(tmp_path: Path) -> None:
+    volume, _ = small_ct((24, 30, 40))
+    array, labels = np.full(volume.array.shape, -800, np.int16), np.zeros(volume.array.shape, np.uint8)
+    array[8:14], labels[8:14, 5:20, 10:30] = -200, LEFT_LUNG.number  # the same from slice 8 to slice 13
+    kept = [index for index in range(24) if index not in (3, 4, 10, 11)]
+    whole = replace(volume, array=array)
+    uneven = Volume(array[kept], volume.affine, tuple(map(str, kept)), at=tuple(map(float, kept)))
+    overlay_png(tmp_path / "whole.png", whole, lung_findings(labels, whole))
+    overlay_png(tmp_path / "uneven.png", uneven, lung_findings(labels[kept], uneven))
+    with Pillow.open(tmp_path / "whole.png") as one, Pillow.open(tmp_path / "uneven.png") as other:
+        assert np.array_equal(np.asarray(one)[:, :822], np.asarray(other)[:, :822])
+
+
 @pytest.mark.parametrize("shape", [(2, 1, 1), (3, 700, 5), (300, 4, 4)])
 def test_odd_volumes_and_empty_findings_can_be_drawn(shape: tuple[int, int, int], tmp_path: Path) -> None:
     volume, _ = small_ct(shape)
