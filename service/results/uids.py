@@ -41,7 +41,8 @@ class ResultUIDs:
     series_uid
         Series Instance UID of the source.
     instance_uids
-        SOP Instance UIDs of the source, sorted. A late slice gives other results, with other UIDs.
+        SOP Instance UIDs of the source, with the frame where it has several, sorted. A late slice gives other results,
+        with other UIDs.
     model
         Name, version, digest and ``uid_root`` count.
     revision
@@ -73,6 +74,8 @@ class ResultUIDs:
     def about(cls, findings: Findings, image: Image, series_uid: str, revision: str = "") -> "ResultUIDs":
         """For the findings of one model about an image of a series."""
         sources = image.sources if isinstance(image, Volume) else (image.source,)
+        if isinstance(image, Volume) and image.frames:  # a multi-frame image may hold several stacks
+            sources = tuple(f"{uid} {frame}" for uid, frame in zip(image.sources, image.frames, strict=True))
         return cls.of(series_uid, sources, findings.model, revision, findings.notes)
 
     def series(self, kind: str) -> str:

@@ -54,7 +54,8 @@ def at_even_steps(array: Array, at: tuple[float, ...] | None) -> Array:
     if at is None:
         return array
     nearest = np.interp(np.arange(round(at[-1]) + 1), at, np.arange(len(at)))
-    return array[np.rint(nearest).astype(int)]
+    even: Array = array[np.rint(nearest).astype(int)]
+    return even
 
 
 def patient_axes(affine: Affine) -> tuple[int, ...]:

@@ -87,7 +87,10 @@ def assemble_from(reader: SeriesReader, files: Sequence[Path]) -> Assembly:
     stacks, remainders = stacks_of(reading.slices)
     items = [_radiograph(one, reading) for one in reading.radiographs]
     for number, stack in enumerate(stacks, start=1):
-        key = "volume" if len(stacks) == 1 else f"volume-{number}"
+        key = "volume"
+        if len(stacks) > 1:
+            key = f"volume-{number}"
+            stack = replace(stack, notes=(_which(number, len(stacks), stack), *stack.notes))
         items.append(_volume(key, stack, reader, reading))
     reader.close()
     return Assembly(
@@ -135,6 +138,16 @@ def _volume(key: str, stack: Stack, reader: SeriesReader, reading: Reading) -> I
     files = tuple(one.file for one in slices)
     version = key_of(key, *(reading.stamps[file] for file in files), repr(facts), *notes)
     return Item(key, volume, files, facts, tuple(dict.fromkeys(notes)), version)
+
+
+def _which(number: int, count: int, stack: Stack) -> str:
+    """Tells the reader which of the stacks of a series it is about."""
+    name = "InstanceNumber" if stack.slices[0].frame is None else "frames"
+    numbers = [one.header.number() if one.frame is None else one.frame for one in stack.slices]
+    known = [each for each in numbers if each is not None]
+    span = f", {name} {min(known)} to {max(known)}" if known else ""
+    what = f"{len(stack.slices)} {plane_name(stack.slices[0].plane)} slices{span}"
+    return f"This is stack {number} of {count} in the series: {what}."
 
 
 def _geometry_notes(stack: Stack) -> list[str]:

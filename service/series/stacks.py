@@ -87,9 +87,12 @@ def _one_at_a_position(cluster: list[Slice], remainders: list[Remainder]) -> lis
     for name in DISTINGUISHING:
         parts = _by(cluster, lambda one, name=name: getattr(one.marks, name))  # type: ignore[misc]
         if 1 < len(parts) <= 2 * max(most, 2) and _told_apart(cluster, places, name):
-            split = [part for one in parts for part in _one_at_a_position(one, remainders)]
-            note = f"The series holds {len(parts)} stacks that differ in {WORDS.get(name, name)}; this is one of them."
-            return [(part, (*notes, note)) for part, notes in split]
+            note = f"The series holds {len(parts)} stacks that differ in {WORDS.get(name, name)}; this is the one with "
+            return [
+                (part, (*notes, f"{note}{_in_words(getattr(one[0].marks, name))}."))
+                for one in parts
+                for part, notes in _one_at_a_position(one, remainders)
+            ]
     if most == 1:
         return [(cluster, ())]
     if set(Counter(places).values()) == {most}:
@@ -97,6 +100,11 @@ def _one_at_a_position(cluster: list[Slice], remainders: list[Remainder]) -> lis
         note = f"The series holds {most} stacks at the same positions that nothing but their order tells apart."
         return [(part, (note,)) for part in parts]
     return [_newest(cluster, places, remainders)]
+
+
+def _in_words(mark: str) -> str:
+    """As any character set can say it."""
+    return mark.replace("\N{REPLACEMENT CHARACTER}", "?") or "none"
 
 
 def _places(cluster: Sequence[Slice]) -> list[int]:
