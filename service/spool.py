@@ -121,7 +121,7 @@ class Spool:
         ----------
         again
             Use a content that was replaced before. Otherwise it is a duplicate: two sources that forward different
-            wrappings of an image in turn would replace each other's for ever.
+            contents of an image in turn would replace each other's for ever.
 
         Raises
         ------

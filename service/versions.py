@@ -4,11 +4,12 @@
 
     INSTANCE.dcm         the first version
     INSTANCE+1.dcm       what replaced it, INSTANCE+2.dcm what replaced that
-    INSTANCE.replaced    the digest of each content that was replaced, one a line
+    INSTANCE.replaced    the fingerprint of each content that was replaced, one a line
 
 The number of lines is the number of the version that counts. So a file never changes under its name, whoever holds a
 list of files holds a list of contents, and one write (of ``INSTANCE.replaced``) makes the next version count: before
-it the old one does, after it the new one, whenever the machine stops.
+it the old one does, after it the new one, whenever the machine stops. What differs in its encoding only is no other
+content (`service.fingerprint`): an archive may pass on what it got from a scanner with other lengths and padding.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from enum import Enum
 from pathlib import Path
 
 from service.durable import replace_file, sync_folder
+from service.fingerprint import fingerprint
 
 REPLACED = ".replaced"
 CORRECTED_REASON = (
@@ -32,13 +34,13 @@ class Stored(Enum):
 
     NEW = "new"
     DUPLICATE = "duplicate"
-    """The same bytes are there already, or were there before they were corrected."""
+    """The same content is there already, or was there before it was corrected."""
     CORRECTED = "corrected"
-    """Other bytes were there under the same UID; these count now, and those are in quarantine."""
+    """Another content was there under the same UID; this one counts now, and that is in quarantine."""
 
 
 def replaced(folder: Path, instance: str) -> list[str]:
-    """The digests of the contents of an instance that no longer count, oldest first."""
+    """The fingerprints of the contents of an instance that no longer count, oldest first."""
     try:
         return (folder / f"{instance}{REPLACED}").read_text().split()
     except FileNotFoundError:
@@ -68,7 +70,7 @@ def corrections(folder: Path) -> int:
 def revision(files: Iterable[Path]) -> str:
     """A name for the corrections that a list of current files rests on; empty where there are none."""
     names = sorted({path.name for path in files if "+" in path.name})
-    return _digest("\0".join(names).encode())[:16] if names else ""
+    return hashlib.sha256("\0".join(names).encode()).hexdigest()[:16] if names else ""
 
 
 def place(folder: Path, instance: str, part: Path, keep: Callable[[bytes], None], again: bool) -> Stored:
@@ -87,18 +89,19 @@ def place(folder: Path, instance: str, part: Path, keep: Callable[[bytes], None]
     """
     before = replaced(folder, instance)
     target = _version(folder, instance, len(before))
-    came_before = bool(before) and _digest(part.read_bytes()) in before
+    new = part.read_bytes()
+    came_before = bool(before) and fingerprint(new) in before  # it costs a parse, so only where it may matter
     if not target.exists():
         if came_before:  # the one that replaced it was forgotten; this one must not bear its number
-            _replace(folder, instance, part, _digest(part.read_bytes()))
+            _replace(folder, instance, part, fingerprint(new))
         else:
             os.link(part, target)
         return Stored.NEW
     old = target.read_bytes()
-    if old == part.read_bytes() or (came_before and not again):
+    if old == new or (came_before and not again) or fingerprint(old) == fingerprint(new):
         return Stored.DUPLICATE
     keep(old)
-    _replace(folder, instance, part, _digest(old))
+    _replace(folder, instance, part, fingerprint(old))
     return Stored.CORRECTED
 
 
@@ -123,10 +126,6 @@ def forget_versions(folder: Path) -> None:
 
 def _version(folder: Path, instance: str, number: int) -> Path:
     return folder / (f"{instance}+{number}.dcm" if number else f"{instance}.dcm")
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _instance_of(path: Path) -> str:

@@ -24,7 +24,9 @@ from service.deliver.scu import echo, send, sendable
 from service.errors import ArchiveUnavailable, Rejected
 from service.receive.contexts import PROCESSED, TRANSFER_SYNTAXES
 from service.settings import ArchiveSettings
+from service.spool import Spool
 from service.types import Destination
+from service.versions import Stored
 from tests.orthanc import Orthanc, running_orthanc
 from tests.running_node import free_ports
 from tests.validators import require_tool
@@ -200,6 +202,27 @@ def test_instances_come_in_the_transfer_syntax_in_which_the_archive_holds_them(
         # over DIMSE this archive encodes the lengths of sequences anew, and leaves out what trails behind the pixels
         assert data_set(files[0])[0] == data_set(file.read_bytes())[0]
         assert without_padding(pydicom.dcmread(BytesIO(files[0]))) == without_padding(pydicom.dcmread(file))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_an_archive_wraps_anew_is_a_duplicate_of_what_came_from_elsewhere(
+    orthanc: Orthanc, listener: Listener, shared_data: Path, tmp_path: Path, way: str
+) -> None:
+    spool = Spool(tmp_path)
+    differ = 0
+    for file in sorted((shared_data / "dicom" / "cr").glob("*.dcm")):
+        if pydicom.dcmread(file, stop_before_pixels=True).SOPClassUID not in PROCESSED:  # these are not fetched
+            continue
+        image = series_of([file])
+        orthanc.upload(file)
+        _, [copy] = fetched(asking(orthanc, fetch=way), listener, image, list(image.files))
+        differ += data_set(copy) != data_set(file.read_bytes())
+        assert spool.store(file.name, "scanner first", file.read_bytes()) is Stored.NEW
+        assert spool.store(file.name, "scanner first", copy) is Stored.DUPLICATE, file.name
+        assert spool.store(file.name, "archive first", copy) is Stored.NEW
+        assert spool.store(file.name, "archive first", file.read_bytes()) is Stored.DUPLICATE, file.name
+    assert differ or way == "wado-rs"
+    assert not list(spool.quarantined())
 
 
 @pytest.mark.parametrize("way", ["c-move", "wado-rs"])  # Orthanc refuses a whole C-GET that names one

@@ -55,14 +55,14 @@ def test_each_correction_has_another_revision_and_what_was_not_corrected_has_non
     assert revision([spool.instance_path("series", "untouched")]) == ""
 
 
-def test_sources_that_send_different_wrappings_in_turn_replace_each_other_once(tmp_path: Path) -> None:
+def test_sources_that_send_different_contents_in_turn_replace_each_other_once(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
-    stored = [spool.store("series", "one", content) for content in (b"explicit", b"implicit") * 3]
+    stored = [spool.store("series", "one", content) for content in (b"first", b"second") * 3]
     assert stored == [Stored.NEW, Stored.CORRECTED] + [Stored.DUPLICATE] * 4
-    assert spool.instance_path("series", "one").read_bytes() == b"implicit"
+    assert spool.instance_path("series", "one").read_bytes() == b"second"
     (entry,) = spool.quarantined()
     spool.discard(entry)
-    assert spool.store("series", "one", b"explicit") is Stored.DUPLICATE
+    assert spool.store("series", "one", b"first") is Stored.DUPLICATE
 
 
 def test_an_operator_can_make_an_earlier_version_count_again_under_a_new_revision(tmp_path: Path) -> None:
