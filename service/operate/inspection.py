@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydicom.uid import generate_uid
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.padding import Padding
@@ -16,11 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from engines.engine_set import open_engines
+from service.archive.client import ArchiveClient
 from service.deliver.scu import echo
 from service.errors import ConfigurationError, WetreadError
 from service.ledger.ledger import READY, SUPERSEDED, DecisionRecord, Job, ResultRecord
 from service.node import runtime_settings, served_packages
-from service.settings import Settings, load
+from service.settings import ArchiveSettings, Settings, load
 from service.spool import Spool
 from service.types import Destination
 
@@ -57,6 +59,8 @@ def inspect(config: Path) -> Iterator[Line]:
             yield Line(False, f"archive {name}", f"archives.{name}: {error}")
         else:
             yield Line(True, f"archive {name}", f"{archive.ae_title} at {archive.host}:{archive.port} answers C-ECHO")
+            if archive.count != "no":
+                yield _asked(name, archive, settings.node.ae_title)
     yield from _models(settings)
 
 
@@ -72,6 +76,21 @@ def _senders(settings: Settings) -> Iterator[Line]:
         yield Line(True, "senders", "node.accept_unknown_senders = true: anybody who reaches the port may send")
     if settings.node.host in ("127.0.0.1", "localhost", "::1"):
         yield Line(True, "node.host", f"{settings.node.host}: only this machine can send; '0.0.0.0' opens it to others")
+
+
+def _asked(name: str, archive: ArchiveSettings, ae_title: str) -> Line:
+    """Whether an archive answers what the node asks about a series, with one that nobody has."""
+    what = f"archive {name} count"
+    try:
+        ArchiveClient(name, archive, ae_title).instances(generate_uid(), generate_uid())
+    except WetreadError as error:
+        # a series can be found complete without it, so that is wrong only where somebody has set it
+        chosen = bool({"count", "fetch"} & archive.model_fields_set)
+        fix = f'without it series wait longer; archives.{name}.count = "no" where that is how it should be'
+        return Line(not chosen, what, f"cannot be asked: {error}; {fix}")
+    ways = {"no": "missing images are not fetched", "c-move": f"missing images come by c-move, to {ae_title}"}
+    fetch = ways.get(archive.fetch, f"missing images come by {archive.fetch}")
+    return Line(True, what, f"can be asked what a series has ({archive.count}); {fetch}")
 
 
 def _spool(settings: Settings) -> Line:

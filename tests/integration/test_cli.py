@@ -14,6 +14,7 @@ from service.settings import TEMPLATE, load
 from service.spool import Spool
 from tests.archive import Archive
 from tests.copies import Series, copy_series
+from tests.orthanc import Orthanc, running_orthanc
 from tests.running_node import SENDER, RunningNode, Section, command, free_ports, small_engines, write_config
 from tests.waiting import eventually
 
@@ -35,6 +36,12 @@ def node(tmp_path_factory: pytest.TempPathFactory, away: Archive, engines: Secti
         tmp_path_factory.mktemp("node"), away.destination, models=(), sections={"engines": engines}
     ) as node:
         yield node
+
+
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    with running_orthanc(tmp_path_factory.mktemp("orthanc"), free_ports(1)[0], dicomweb=True) as running:
+        yield running
 
 
 @pytest.fixture
@@ -76,6 +83,47 @@ def test_check_says_what_is_right_and_exits_with_0(tmp_path: Path, engines: Sect
     assert told["ok"]
     assert all(line["ok"] for line in told["lines"])
     assert {"archive pacs", "spool", "model tiny-ct", "model tiny-cxr"} <= {line["what"] for line in told["lines"]}
+
+
+def counts(config: Path) -> list[dict[str, Any]]:
+    """What `check` says of how an archive can be asked."""
+    lines = json.loads(command("check", "--config", config, "--json").stdout)["lines"]
+    return [line for line in lines if line["what"].endswith(" count")]
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        ({}, "can be asked what a series has (c-find); missing images are not fetched"),
+        ({"fetch": "c-move"}, "can be asked what a series has (c-find); missing images come by c-move, to WETREAD"),
+        (
+            {"count": "qido", "fetch": "wado-rs"},
+            "can be asked what a series has (qido); missing images come by wado-rs",
+        ),
+    ],
+)
+def test_check_asks_an_archive_what_the_node_will_ask(
+    keys: dict[str, object], found: str, orthanc: Orthanc, tmp_path: Path, engines: Section
+) -> None:
+    sections = {"engines": engines, "archives.orthanc": {**keys, "dicomweb": orthanc.dicomweb}}
+    [line] = counts(RunningNode(tmp_path, orthanc.destination, sections=sections).config)
+    assert line == {"ok": True, "what": "archive orthanc count", "finding": found}
+
+
+def test_check_finds_an_archive_that_cannot_be_asked_wrong_only_where_somebody_has_set_that_it_is(
+    tmp_path: Path, engines: Section
+) -> None:
+    settings: list[Section] = [{}, {"count": "no"}, {"count": "c-find"}, {"fetch": "c-get"}]
+    with Archive() as archive:
+        said = [
+            counts(
+                RunningNode(tmp_path, archive.destination, sections={"engines": engines, "archives.pacs": keys}).config
+            )
+            for keys in settings
+        ]
+    assert [[line["ok"] for line in lines] for lines in said] == [[True], [], [False], [False]]
+    assert "takes none of: Study Root Query/Retrieve Information Model - FIND" in said[0][0]["finding"]
+    assert 'archives.pacs.count = "no"' in said[0][0]["finding"]
 
 
 def test_check_says_everything_that_is_wrong_and_exits_with_1(tmp_path: Path, away: Archive, engines: Section) -> None:
