@@ -17,7 +17,7 @@ from service import __version__
 from service.cli_options import DEFAULT_CONFIG, AsJson, Config, console, existing_ledger
 from service.cli_quarantine import app as quarantine_app
 from service.errors import ConfigurationError, WetreadError
-from service.ledger.ledger import STATES
+from service.ledger.records import STATES
 from service.logs import configure, silence_libraries
 from service.operate import inspection
 from service.settings import TEMPLATE, LogSettings, Settings, load

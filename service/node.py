@@ -16,7 +16,8 @@ from engines.runtimes.base import RuntimeSettings
 from service import __version__
 from service.archive.client import archives_of
 from service.errors import ConfigurationError
-from service.ledger.ledger import ASSEMBLE, DELIVER, ENCODE, INFER, open_ledger
+from service.ledger.ledger import open_ledger
+from service.ledger.records import ASSEMBLE, DELIVER, ENCODE, INFER
 from service.operate.http import EngineHealth, Health, HttpServer
 from service.operate.metrics import Metrics
 from service.pipeline import Pipeline

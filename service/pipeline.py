@@ -26,7 +26,8 @@ from service.handover import (
     save_findings,
     save_item,
 )
-from service.ledger.ledger import (
+from service.ledger.ledger import Ledger
+from service.ledger.records import (
     ASSEMBLE,
     CANCELLED,
     DELIVER,
@@ -36,7 +37,6 @@ from service.ledger.ledger import (
     INFER,
     SENT,
     Job,
-    Ledger,
     NextJob,
     ResultRecord,
 )

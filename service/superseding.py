@@ -8,18 +8,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from service.errors import TransientError
-from service.ledger.ledger import (
-    DELIVER,
-    ENCODED,
-    READY,
-    RUNNING,
-    SENDING,
-    SENT,
-    SUPERSEDED,
-    Job,
-    Ledger,
-    ResultRecord,
-)
+from service.ledger.ledger import Ledger
+from service.ledger.records import DELIVER, ENCODED, READY, RUNNING, SENDING, SENT, SUPERSEDED, Job, ResultRecord
 from service.results.predecessors import Predecessor
 
 

@@ -12,7 +12,8 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from service.errors import PermanentError, TransientError
-from service.ledger.ledger import Job, Ledger, StaleJob
+from service.ledger.ledger import Ledger
+from service.ledger.records import Job, StaleJob
 from service.operate.metrics import Metrics
 from service.pipeline import Stage
 from service.settings import RetrySettings

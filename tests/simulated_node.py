@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import cast
 
 from service.header import HeaderFacts
-from service.ledger.ledger import Ledger, NextJob, SeriesRecord
+from service.ledger.ledger import Ledger
+from service.ledger.records import NextJob, SeriesRecord
 from service.series.completeness import Completeness
 from service.series.evidence import Decision
 from service.settings import SeriesSettings

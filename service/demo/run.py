@@ -29,7 +29,8 @@ from service.demo.phantom import write_chest_ct, write_chest_xray
 from service.demo.show import Arrived, Shown, show, summary
 from service.errors import WetreadError
 from service.handover import load_findings, load_item
-from service.ledger.ledger import ASSEMBLE, DEAD, DELIVER, DONE, INFER, READY, RUNNING, STAGES, Ledger, open_ledger
+from service.ledger.ledger import Ledger, open_ledger
+from service.ledger.records import ASSEMBLE, DEAD, DELIVER, DONE, INFER, READY, RUNNING, STAGES
 from service.results.overlay import overlay_png
 from service.results.self_check import self_check
 from service.spool import QuarantineEntry, Spool
@@ -126,12 +127,14 @@ archive = "demo"
 ae_title = "{ARCHIVE}"
 host = "127.0.0.1"
 port = {ports["archive"]}
+count = "no"
 
 [spool]
 path = {json.dumps(str(folder / "spool"))}
 
 [series]
 quiet_seconds = 0.5
+quiet_ceiling_seconds = 5
 
 [http]
 port = {ports["http"]}

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from service.ledger.ledger import INFER, STAGES, Job, ResultRecord
+from service.ledger.records import INFER, STAGES, Job, ResultRecord
 from service.spool import QuarantineEntry
 
 

@@ -5,105 +5,41 @@ token: when its lease has ended and somebody else has claimed the job, its finis
 what it writes is the same each time.
 """
 
-import json
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, and_, create_engine, delete, event, func, insert, or_, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
-from sqlalchemy.engine import Row
 
-from service.ledger.schema import corrections, decisions, jobs, lineage, metadata, results, series
-from service.series.evidence import Decision, Evidence
-from service.types import ResultObject
-
-ENCODED, SENDING, SENT, SUPERSEDED = ("encoded", "sending", "sent", "superseded")
-RECEIVE, ASSEMBLE, INFER, ENCODE, DELIVER = STAGES = ("receive", "assemble", "infer", "encode", "deliver")
-READY, RUNNING, DONE, DEAD, CANCELLED = STATES = ("ready", "running", "done", "dead", "cancelled")
-
+from service.ledger.decisions import keep_decision, select_decisions
+from service.ledger.jobs import create_job, select_jobs
+from service.ledger.records import (
+    CANCELLED,
+    DEAD,
+    DELIVER,
+    DONE,
+    ENCODED,
+    READY,
+    RECEIVE,
+    RUNNING,
+    SENDING,
+    SUPERSEDED,
+    DecisionRecord,
+    Job,
+    NextJob,
+    ResultRecord,
+    SeriesRecord,
+    StaleJob,
+)
+from service.ledger.results import keep_result, select_results, withdraw
+from service.ledger.schema import corrections, decisions, jobs, metadata, results, series
+from service.series.evidence import Decision
 
 CRASHES = 5
 """After so many attempts, a job that was running when a node ended without a word is not tried again."""
-
-
-@dataclass(frozen=True)
-class SeriesRecord:
-    """A row of ``series``: what is known of a series from its first instance."""
-
-    key: str
-    study_uid: str
-    series_uid: str
-    modality: str
-    sender: str
-
-
-@dataclass(frozen=True)
-class NextJob:
-    """A job to create when its predecessor is finished."""
-
-    stage: str
-    item: str = ""
-    model: str = ""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A row of ``jobs``, with its series."""
-
-    id: int
-    series: SeriesRecord
-    stage: str
-    item: str
-    model: str
-    state: str
-    attempts: int
-    token: int
-    note: str
-    created_at: float
-    run_at: float
-    ended_at: float | None
-    seconds: float | None
-
-
-@dataclass(frozen=True)
-class ResultRecord:
-    """A row of ``results``: one encoded object and how far it got.
-
-    ``status`` is ``encoded``, ``sending`` (it may have reached the archive), ``sent`` or ``superseded``; ``archive``
-    names the one that it was sent to, and stays empty for what never was.
-    """
-
-    series: str
-    item: str
-    model: str
-    result: ResultObject
-    status: str
-    archive: str
-
-
-@dataclass(frozen=True)
-class DecisionRecord:
-    """A row of ``decisions``: when a series was found complete, with how many instances, and what that rested on.
-
-    The last one of a series is what its jobs rest on; ``partial`` says that something spoke for more to come.
-    """
-
-    series: str
-    decided_at: float
-    instances: int
-    partial: bool
-    points: float
-    evidence: tuple[Evidence, ...]
-    against: tuple[str, ...]
-
-
-class StaleJob(Exception):
-    """The job was claimed by somebody else, reset or cancelled meanwhile: what this worker did does not count."""
 
 
 class Ledger:
@@ -149,13 +85,13 @@ class Ledger:
                 return False
             if known is None:
                 connection.execute(insert(series).values(**vars(record), instances=0, opened_at=time.time()))
-            _create(connection, record.key, NextJob(RECEIVE), state=RUNNING)
+            create_job(connection, record.key, NextJob(RECEIVE), state=RUNNING)
             return True
 
     def receiving(self) -> list[SeriesRecord]:
         """The series that are not complete yet."""
         with self._engine.begin() as connection:
-            return [job.series for job in _select(connection, jobs.c.stage == RECEIVE, jobs.c.state == RUNNING)]
+            return [job.series for job in select_jobs(connection, jobs.c.stage == RECEIVE, jobs.c.state == RUNNING)]
 
     def complete_series(
         self,
@@ -169,7 +105,7 @@ class Ledger:
         """A series is whole: finish its receive stage, create the next ones, and keep what that rested on."""
         with self._transaction() as connection:
             if decision is not None:
-                _keep_decision(connection, key, instances, decision)
+                keep_decision(connection, key, instances, decision)
             connection.execute(update(series).where(series.c.key == key).values(instances=instances))
             connection.execute(delete(corrections).where(corrections.c.series == key))
             connection.execute(insert(corrections).values(series=key, count=corrected))
@@ -179,7 +115,7 @@ class Ledger:
             values = {"state": DONE, "note": note, "ended_at": now, "seconds": now - began}
             connection.execute(update(jobs).where(where).values(**values))
             for job in next_jobs:
-                _create(connection, key, job)
+                create_job(connection, key, job)
 
     # ---- working ---------------------------------------------------------------------------------------------------
 
@@ -208,7 +144,7 @@ class Ledger:
                 )
                 .returning(jobs.c.id)
             ).scalar()
-            return None if found is None else _select(connection, jobs.c.id == found)[0]
+            return None if found is None else select_jobs(connection, jobs.c.id == found)[0]
 
     def wait(self, seconds: float) -> None:
         """Sleep until something changes in this process, or for so long."""
@@ -232,9 +168,9 @@ class Ledger:
         with self._transaction() as connection:
             self._set(connection, job, state=DONE, note=note, seconds=seconds, ended_at=time.time(), lease_until=None)
             for record in results:
-                _keep_result(connection, record)
+                keep_result(connection, record)
             for next_job in next_jobs:
-                _create(connection, job.series.key, next_job)
+                create_job(connection, job.series.key, next_job)
 
     def begin_sending(self, job: Job, archive: str) -> list[ResultRecord]:
         """The results of a job's item and model that are to be sent; from now on they count as sent. Raises `StaleJob`.
@@ -247,18 +183,18 @@ class Ledger:
         with self._transaction() as connection:
             self._set(connection, job, state=RUNNING)
             connection.execute(update(results).where(waiting).values(status=SENDING, archive=archive))
-            return _results(connection, waiting)
+            return select_results(connection, waiting)
 
     def not_sent(self, job: Job, records: Sequence[ResultRecord]) -> None:
         """The archive has not taken these after all. Raises `StaleJob`."""
         with self._transaction() as connection:
             self._set(connection, job, state=RUNNING)
-            _withdraw(connection, records, SENDING, ENCODED)
+            withdraw(connection, records, SENDING, ENCODED)
 
     def withdraw(self, records: Sequence[ResultRecord]) -> None:
         """Never send these, if their sending has not begun: later versions take their place."""
         with self._transaction() as connection:
-            _withdraw(connection, records, ENCODED, SUPERSEDED)
+            withdraw(connection, records, ENCODED, SUPERSEDED)
 
     def retry_later(self, job: Job, run_at: float, note: str) -> None:
         """Give a job back, to be tried again from ``run_at``. Raises `StaleJob`."""
@@ -299,25 +235,24 @@ class Ledger:
         if series_key is not None:
             conditions.append(jobs.c.series.startswith(series_key, autoescape=True))
         with self._engine.begin() as connection:
-            return _select(connection, *conditions)
+            return select_jobs(connection, *conditions)
 
     def job(self, id: int) -> Job | None:
         """One job by its number."""
         with self._engine.begin() as connection:
-            found = _select(connection, jobs.c.id == id)
+            found = select_jobs(connection, jobs.c.id == id)
             return found[0] if found else None
 
     def results(self, series_key: str | None = None) -> list[ResultRecord]:
         """What was encoded, and how far it got."""
         mine = [] if series_key is None else [results.c.series.startswith(series_key, autoescape=True)]
         with self._engine.begin() as connection:
-            return _results(connection, *mine)
+            return select_results(connection, *mine)
 
     def decisions(self, series_key: str) -> list[DecisionRecord]:
         """Each time a series was found complete, in order; ``series_key`` may be the beginning of one."""
-        query = select(decisions).where(decisions.c.series.startswith(series_key, autoescape=True))
         with self._engine.begin() as connection:
-            return [_decision(row) for row in connection.execute(query.order_by(decisions.c.id))]
+            return select_decisions(connection, decisions.c.series.startswith(series_key, autoescape=True))
 
     def operator_retry(self, id: int) -> bool:
         """Make a dead or cancelled job ready again; return whether there was one."""
@@ -383,111 +318,5 @@ def _begin_immediate(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _create(connection: Connection, key: str, job: NextJob, state: str = READY) -> None:
-    """Create a job; one that is there already starts afresh, and whoever runs it now runs in vain."""
-    now = time.time()
-    fresh = {
-        "state": state, "run_at": now, "attempts": 0, "note": "", "lease_until": None, "created_at": now,
-        "ended_at": None, "seconds": None,
-    }  # fmt: skip
-    connection.execute(
-        upsert(jobs)
-        .values(series=key, stage=job.stage, item=job.item, model=job.model, token=0, **fresh)
-        .on_conflict_do_update(
-            index_elements=["series", "item", "model", "stage"], set_={**fresh, "token": jobs.c.token + 1}
-        )
-    )
-
-
-def _keep_result(connection: Connection, record: ResultRecord) -> None:
-    values = {
-        "sop_instance_uid": record.result.sop_instance_uid,
-        "series": record.series,
-        "item": record.item,
-        "model": record.model,
-        "kind": record.result.kind,
-        "sop_class_uid": record.result.sop_class_uid,
-        "path": str(record.result.path),
-        "status": record.status,
-        "archive": record.archive,
-    }
-    ancestry = {
-        "sop_instance_uid": record.result.sop_instance_uid,
-        "series": record.series,
-        "series_uid": record.result.series_uid,
-        "predecessors": json.dumps(record.result.predecessors),
-    }
-    for table, row in ((results, values), (lineage, ancestry)):
-        connection.execute(delete(table).where(table.c.sop_instance_uid == record.result.sop_instance_uid))
-        connection.execute(insert(table).values(**row))
-
-
-def _withdraw(connection: Connection, records: Sequence[ResultRecord], status: str, new_status: str) -> None:
-    named = results.c.sop_instance_uid.in_([record.result.sop_instance_uid for record in records])
-    connection.execute(update(results).where(named, results.c.status == status).values(status=new_status, archive=""))
-
-
 def _corrected(connection: Connection, key: str) -> int:
     return connection.execute(select(corrections.c.count).where(corrections.c.series == key)).scalar() or 0
-
-
-def _keep_decision(connection: Connection, key: str, instances: int, decision: Decision) -> None:
-    evidence = {"for": [asdict(one) for one in decision.evidence], "against": decision.against}
-    values = {"partial": decision.partial, "points": decision.points, "evidence": json.dumps(evidence)}
-    connection.execute(insert(decisions).values(series=key, decided_at=time.time(), instances=instances, **values))
-
-
-def _decision(row: Row[Any]) -> DecisionRecord:
-    evidence = json.loads(row.evidence)
-    return DecisionRecord(
-        series=row.series,
-        decided_at=row.decided_at,
-        instances=row.instances,
-        partial=row.partial,
-        points=row.points,
-        evidence=tuple(Evidence(**one) for one in evidence["for"]),
-        against=tuple(evidence["against"]),
-    )
-
-
-def _select(connection: Connection, *conditions: Any) -> list[Job]:
-    query = select(jobs, series.c.study_uid, series.c.series_uid, series.c.modality, series.c.sender)
-    rows = connection.execute(query.join(series).where(*conditions).order_by(jobs.c.id))
-    return [_job(row) for row in rows]
-
-
-def _job(row: Row[Any]) -> Job:
-    return Job(
-        id=row.id,
-        series=SeriesRecord(row.series, row.study_uid, row.series_uid, row.modality, row.sender),
-        stage=row.stage,
-        item=row.item,
-        model=row.model,
-        state=row.state,
-        attempts=row.attempts,
-        token=row.token,
-        note=row.note,
-        created_at=row.created_at,
-        run_at=row.run_at,
-        ended_at=row.ended_at,
-        seconds=row.seconds,
-    )
-
-
-def _results(connection: Connection, *conditions: Any) -> list[ResultRecord]:
-    query = select(results, lineage.c.series_uid, lineage.c.predecessors)
-    query = query.join(lineage, lineage.c.sop_instance_uid == results.c.sop_instance_uid, isouter=True)
-    query = query.where(*conditions).order_by(results.c.series, results.c.kind)
-    return [_result(row) for row in connection.execute(query)]
-
-
-def _result(row: Row[Any]) -> ResultRecord:
-    result = ResultObject(
-        row.kind,
-        row.sop_class_uid,
-        row.sop_instance_uid,
-        Path(row.path),
-        row.series_uid or "",
-        tuple(json.loads(row.predecessors or "[]")),
-    )
-    return ResultRecord(row.series, row.item, row.model, result, row.status, row.archive)

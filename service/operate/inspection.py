@@ -20,7 +20,7 @@ from engines.engine_set import open_engines
 from service.archive.client import ArchiveClient
 from service.deliver.scu import echo
 from service.errors import ConfigurationError, WetreadError
-from service.ledger.ledger import READY, SUPERSEDED, DecisionRecord, Job, ResultRecord
+from service.ledger.records import READY, SUPERSEDED, DecisionRecord, Job, ResultRecord
 from service.node import runtime_settings, served_packages
 from service.settings import ArchiveSettings, Settings, load
 from service.spool import Spool

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from service.errors import ConfigurationError, Quarantined
 from service.header import HeaderFacts, read_facts
-from service.ledger.ledger import ASSEMBLE, Ledger, NextJob, SeriesRecord
+from service.ledger.ledger import Ledger
+from service.ledger.records import ASSEMBLE, NextJob, SeriesRecord
 from service.series.evidence import Decision, Evidence
 from service.spool import QuarantineEntry, Spool, key_of
 

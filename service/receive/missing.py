@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from service.archive.base import Archive
-from service.ledger.ledger import SeriesRecord
+from service.ledger.records import SeriesRecord
 from service.receive.intake import Intake
 from service.spool import Spool, key_of
 

@@ -15,7 +15,8 @@ import structlog
 
 from service.errors import Quarantined, WetreadError
 from service.header import HeaderFacts, read_facts
-from service.ledger.ledger import ASSEMBLE, Ledger, NextJob, SeriesRecord
+from service.ledger.ledger import Ledger
+from service.ledger.records import ASSEMBLE, NextJob, SeriesRecord
 from service.series.evidence import Decision, Observed, judge
 from service.series.incoming import Asked, Incoming
 from service.series.rhythm import Rhythm

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pydicom import uid
 
 from service.header import HeaderFacts
-from service.ledger.ledger import SeriesRecord
+from service.ledger.records import SeriesRecord
 from service.series.continuity import Continuity
 from service.series.evidence import Observed
 from service.series.rhythm import Pauses

@@ -8,14 +8,14 @@ import pydicom
 import pytest
 
 from service.errors import TransientError
-from service.ledger.ledger import (
+from service.ledger.ledger import Ledger
+from service.ledger.records import (
     DELIVER,
     ENCODE,
     ENCODED,
     SENT,
     SUPERSEDED,
     Job,
-    Ledger,
     NextJob,
     ResultRecord,
     SeriesRecord,

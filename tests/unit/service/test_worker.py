@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from service.errors import ArchiveUnavailable, Quarantined
-from service.ledger.ledger import ASSEMBLE, INFER, Job, Ledger, NextJob, SeriesRecord
+from service.ledger.ledger import Ledger
+from service.ledger.records import ASSEMBLE, INFER, Job, NextJob, SeriesRecord
 from service.operate.metrics import Metrics
 from service.pipeline import Outcome
 from service.settings import RetrySettings

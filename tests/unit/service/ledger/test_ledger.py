@@ -4,18 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from service.ledger.ledger import (
-    ASSEMBLE,
-    CRASHES,
-    DELIVER,
-    ENCODE,
-    INFER,
-    Ledger,
-    NextJob,
-    ResultRecord,
-    SeriesRecord,
-    StaleJob,
-)
+from service.ledger.ledger import CRASHES, Ledger
+from service.ledger.records import ASSEMBLE, DELIVER, ENCODE, INFER, NextJob, ResultRecord, SeriesRecord, StaleJob
 from service.types import ResultObject
 
 SERIES = SeriesRecord("00aa", "1.2", "1.2.3", "CT", "PACS")

@@ -6,7 +6,8 @@ import pytest
 
 from service.errors import ConfigurationError
 from service.header import read_facts
-from service.ledger.ledger import ASSEMBLE, Ledger, SeriesRecord, open_ledger
+from service.ledger.ledger import Ledger, open_ledger
+from service.ledger.records import ASSEMBLE, SeriesRecord
 from service.operate.quarantine import find, groups, release, to_do
 from service.spool import QuarantineEntry, Spool, key_of
 from tests.copies import Series, copy_series

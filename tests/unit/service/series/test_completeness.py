@@ -7,7 +7,8 @@ import pytest
 
 from service.errors import ArchiveUnavailable
 from service.header import HeaderFacts
-from service.ledger.ledger import ASSEMBLE, RECEIVE, DecisionRecord, Ledger, SeriesRecord
+from service.ledger.ledger import Ledger
+from service.ledger.records import ASSEMBLE, RECEIVE, DecisionRecord, SeriesRecord
 from service.series.completeness import Completeness
 from service.settings import SeriesSettings
 from service.spool import Spool, key_of

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from service.ledger.ledger import ASSEMBLE, Ledger
+from service.ledger.ledger import Ledger
+from service.ledger.records import ASSEMBLE
 from tests.scanner import HABITS, Habit, Sent
 from tests.simulated_node import ARCHIVES, NONE, SOURCE, play
 
