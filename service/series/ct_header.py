@@ -12,7 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import pydicom
-from pydicom import Dataset, uid
+from pydicom import Dataset, config, uid
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.tag import Tag
 
@@ -20,10 +22,12 @@ from service.errors import Quarantined
 from service.series.geometry import Axes, Plane, axes
 from service.series.padding import Padding, padding
 from service.series.pixel_description import PixelDescription, compression_notes, describe
-from service.series.walk import walk
+from service.series.walk import Extent, pixel_data_at, walk
 
 ENOUGH = 16384
 """Bytes in which most headers end."""
+FAR_MM = 1e6
+"""No slice lies so far from the origin; one that said so would spoil the arithmetic of all others."""
 
 _PIXELS = (
     "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
@@ -57,7 +61,7 @@ _TAGS = {
     )
 }  # fmt: skip
 _NUMBERS = {keyword: int(tag) for keyword, tag in _TAGS.items()}
-_WANTED = frozenset(_NUMBERS.values())
+_WANTED = {int(tag): [kind.encode() for kind in dictionary_VR(tag).split(" or ")] for tag in _TAGS.values()}
 
 
 @dataclass(frozen=True)
@@ -98,16 +102,12 @@ class CTHeader:
     ----------
     multi_frame
         It has functional groups.
-    pixel_data
-        Where the pixel data element begins in the file; None where ``content`` holds its value.
     """
 
     source: _Source
     storage: Storage
     sop_instance_uid: str
     multi_frame: bool
-    pixel_data: int | None
-    content: bytes | None = None
 
     def text(self, frame: int, *keywords: str) -> str:
         """The first of these attributes that is there; empty where none is."""
@@ -120,6 +120,13 @@ class CTHeader:
         """The values of an attribute. Raises `Quarantined` where it is missing or no number."""
         return _numbers(keyword, self.source.raw(keyword, frame))
 
+    def number_of(self, frame: int, keyword: str) -> float:
+        """The one value of an attribute. Raises `Quarantined` where it is missing or not one number."""
+        values = self.numbers(frame, keyword)
+        if len(values) != 1:
+            raise Quarantined(f"{keyword} is not one number; repair the header and send it again")
+        return values[0]
+
     def number(self) -> int | None:
         """InstanceNumber, or None where it is none."""
         try:
@@ -130,8 +137,8 @@ class CTHeader:
     def plane(self, frame: int) -> Plane:
         """Where a frame lies. Raises `Quarantined` where that is not stated."""
         position = np.array(self.numbers(frame, "ImagePositionPatient"))
-        if position.shape != (3,) or not np.isfinite(position).all():
-            raise Quarantined("ImagePositionPatient is not three numbers; repair the header and send it again")
+        if position.shape != (3,) or not (np.abs(position) < FAR_MM).all():  # no number is not near either
+            raise Quarantined("ImagePositionPatient is not three numbers of mm; repair the header and send it again")
         orientation, spacing = (self.source.raw(name, frame) for name in ("ImageOrientationPatient", "PixelSpacing"))
         return Plane(position, _axes(orientation, spacing))
 
@@ -156,12 +163,16 @@ class CTHeader:
         )
 
 
-def read_header(file: Path, accepted: tuple[uid.UID, ...]) -> CTHeader | str:
-    """Read the header of a CT instance.
+PixelData = Extent | bytes
+"""Where the value of Pixel Data lies in the file, or the value itself where the file does not hold it as it is."""
+
+
+def read_header(file: Path, accepted: tuple[uid.UID, ...]) -> tuple[CTHeader, PixelData] | str:
+    """Read the header of a CT instance, and find its pixel data.
 
     Returns
     -------
-    CTHeader or str
+    tuple or str
         The name of its SOP class where that is not an accepted one.
 
     Raises
@@ -176,10 +187,14 @@ def read_header(file: Path, accepted: tuple[uid.UID, ...]) -> CTHeader | str:
     source, values = _Walked(walked.values), walked.values
     sop_class = source.raw("SOPClassUID", 0).decode("ascii", "replace")
     if sop_class not in accepted:
-        return uid.UID(sop_class).name or "no SOP class"
+        return _name(sop_class)
     storage = _storage(walked.syntax, *(values.get(_NUMBERS[keyword], b"") for keyword in _PIXELS))
     instance = source.raw("SOPInstanceUID", 0).decode("ascii", "replace")
-    return CTHeader(source, storage, instance, multi_frame=False, pixel_data=walked.pixel_data)
+    return CTHeader(source, storage, instance, multi_frame=False), walked.pixel_data
+
+
+def _name(sop_class: str) -> str:
+    return uid.UID(sop_class, validation_mode=config.IGNORE).name or "no SOP class"
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,22 +207,20 @@ class _Walked:
 
 @lru_cache(256)
 def _storage(syntax: uid.UID, *values: bytes) -> Storage:
-    """What the elements say, as pydicom would have read them; nearly always the same for all slices of a series."""
+    """What the elements say, as pydicom reads them; nearly always the same for all slices of a series."""
     data_set = Dataset()
     data_set.file_meta = FileMetaDataset()
     data_set.file_meta.TransferSyntaxUID = syntax
     for keyword, value in zip(_PIXELS, values, strict=True):
-        if value and _TAGS_ARE_TEXT[keyword]:
-            setattr(data_set, keyword, value.decode("ascii", "replace").strip(" \0"))
-        elif value:
-            setattr(data_set, keyword, int.from_bytes(value[:2].ljust(2, b"\0"), "little"))
+        if value:
+            tag = _TAGS[keyword]
+            data_set[tag] = RawDataElement(tag, None, len(value), value, 0, True, True)
+    return _storage_of(data_set)
+
+
+def _storage_of(data_set: Dataset) -> Storage:
     description = describe(data_set)
     return Storage(description, padding(data_set, description), compression_notes(data_set))
-
-
-_TAGS_ARE_TEXT = {
-    keyword: keyword in ("PhotometricInterpretation", "NumberOfFrames", "LossyImageCompression") for keyword in _PIXELS
-}
 
 
 @lru_cache(256)
@@ -220,31 +233,33 @@ def _numbers(keyword: str, value: bytes) -> list[float]:
         return [float(one) for one in value.split(b"\\")]
     except ValueError:
         raise Quarantined(
-            f"{keyword} is missing or not a number: the slice has no place; repair the header and send it again"
+            f"{keyword} is missing or not a number: the slice has no {'scale' if 'Rescale' in keyword else 'place'}; "
+            "repair the header and send it again"
         ) from None
 
 
 # ---- unusual headers -------------------------------------------------------------------------------------------------
 
 
-def _parsed(file: Path, accepted: tuple[uid.UID, ...]) -> CTHeader | str:
+def _parsed(file: Path, accepted: tuple[uid.UID, ...]) -> tuple[CTHeader, PixelData] | str:
     with file.open("rb") as stream:
         data_set = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS.values()))
-        offset: int | None = stream.tell()
-    sop_class = data_set.get("SOPClassUID")
+        position = stream.tell()
+        head = os.pread(stream.fileno(), 12, position)
+    sop_class = str(data_set.get("SOPClassUID") or "")
     if sop_class not in accepted:
-        return uid.UID(str(sop_class or "")).name or "no SOP class"
-    content: bytes | None = None
+        return _name(sop_class)
+    pixel_data: PixelData | None
     if data_set.file_meta.TransferSyntaxUID in (uid.DeflatedExplicitVRLittleEndian, uid.ExplicitVRBigEndian):
         data_set = pydicom.dcmread(file)  # retired or rare: not worth a fast way
-        content, offset = data_set.get("PixelData"), None
-    if not (content or (offset and offset < file.stat().st_size)):
+        pixel_data = data_set.get("PixelData")
+    else:
+        pixel_data = pixel_data_at(head, position, bool(data_set.original_encoding[0]))
+    if not pixel_data:
         raise Quarantined("no pixel data; send the image again from its source")
-    description = describe(data_set)
-    storage = Storage(description, padding(data_set, description), compression_notes(data_set))
     groups = _Groups.of(data_set)
-    multi_frame = bool(groups.per_frame)
-    return CTHeader(groups, storage, str(data_set.SOPInstanceUID), multi_frame, offset, content)
+    instance = str(data_set.get("SOPInstanceUID") or "")
+    return CTHeader(groups, _storage_of(data_set), instance, bool(groups.per_frame)), pixel_data
 
 
 @dataclass(frozen=True, eq=False)

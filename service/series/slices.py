@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydicom import uid
 
 from service.errors import PermanentError, Quarantined
-from service.series.ct_header import CTHeader, Marks, read_header
+from service.series.ct_header import CTHeader, Marks, PixelData, read_header
 from service.series.geometry import Plane
 from service.series.padding import without_padding
 from service.series.pixel_description import PixelDescription
@@ -40,7 +40,7 @@ class Slice:
     frame
         Frame number (from 1) within a multi-frame image.
     number
-        Instance number, or the frame's number; slices in a row have numbers in a row.
+        Instance number, or the frame's number; slices in a row have numbers in a row. 0 where there is none.
     """
 
     file: Path
@@ -93,7 +93,7 @@ class Image:
         slabs
             Where the values go.
         counted
-            Stands in for an instance number that is not there.
+            Stands in for an instance number that is not there, to find a place in a slab.
 
         Raises
         ------
@@ -106,22 +106,23 @@ class Image:
         if "LOCALIZER" in header.text(index, "FrameType", "ImageType"):
             raise NotMeant("a localiser, which is not part of the volume")
         plane = header.plane(index)
-        [slope], [intercept] = header.numbers(index, "RescaleSlope"), header.numbers(index, "RescaleIntercept")
+        slope, intercept = header.number_of(index, "RescaleSlope"), header.number_of(index, "RescaleIntercept")
         number = index if header.multi_frame else header.number()
-        number = counted if number is None else number
+        slot = self._keep(index, slabs, counted if number is None else number, plane.along, slope, intercept)
         return Slice(
             file=self.file,
             header=header,
             frame=index + 1 if header.multi_frame else None,
-            number=number,
+            number=number or 0,
             plane=plane,
-            slot=self._keep(index, slabs, number, plane.along, slope, intercept),
+            slot=slot,
         )
 
     def _keep(self, index: int, slabs: Slabs, number: int, along: float, slope: float, intercept: float) -> Slot:
         frame, storage = self.frames[index], self.header.storage
         shape = storage.description.rows, storage.description.columns
-        if isinstance(frame, Native) and storage.padding is None and slope == 1 and intercept.is_integer():
+        plain = storage.description.allocated == 16 and storage.padding is None
+        if plain and isinstance(frame, Native) and slope == 1 and intercept.is_integer():
             with suppress(_TooWide):
                 return slabs(shape, INT16).write(number, along, partial(frame.read_shifted, int(intercept)))
         stored = frame()
@@ -141,10 +142,11 @@ def open_image(file: Path) -> Image:
     Quarantined
         The header does not describe pixels that can be decoded, or there are too few of them.
     """
-    header = read_header(file, SLICES)
-    if isinstance(header, str):
-        raise NotMeant(f"{header}: carried along, never processed")
-    return Image(file, header, _frames(file, header))
+    found = read_header(file, SLICES)
+    if isinstance(found, str):
+        raise NotMeant(f"{found}: carried along, never processed")
+    header, pixel_data = found
+    return Image(file, header, _frames(file, header.storage.description, pixel_data))
 
 
 def in_modality_units(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.int16] | NDArray[np.float32]:
@@ -155,17 +157,22 @@ def in_modality_units(stored: NDArray[Any], slope: float, intercept: float) -> N
     Quarantined
         Slope and intercept leave no image.
     """
-    if not np.isfinite(slope) or not np.isfinite(intercept) or slope == 0:
+    low, high = (float(end) * slope + intercept for end in (stored.min(), stored.max()))
+    if slope == 0 or not max(abs(low), abs(high)) <= np.finfo(np.float32).max:  # also where one of them is no number
         raise Quarantined(f"rescale slope {slope:g}, intercept {intercept:g}: no image is left; repair the header")
     if slope.is_integer() and intercept.is_integer():
         low, high = (int(end) * int(slope) + int(intercept) for end in (stored.min(), stored.max()))
-        if min(low, high) in _INT16_RANGE and max(low, high) in _INT16_RANGE:
+        if low in _INT16_RANGE and high in _INT16_RANGE:
             # modulo 2**16, and so exact where the result fits
             values = stored.astype(np.int16)
-            values *= np.array(int(slope)).astype(np.int16)
-            values += np.array(int(intercept)).astype(np.int16)
+            values *= _modulo(int(slope))
+            values += _modulo(int(intercept))
             return values
     return (stored * np.float64(slope) + np.float64(intercept)).astype(np.float32)
+
+
+def _modulo(value: int) -> np.int16:
+    return np.uint16(value & 0xFFFF).astype(np.int16)
 
 
 def _bounds(description: PixelDescription) -> tuple[int, int]:
@@ -200,8 +207,6 @@ class Native:
     def read_shifted(self, intercept: int, target: NDArray[np.int16]) -> None:
         """Read 16-bit values and add the intercept, with no array between. Raises `_TooWide`."""
         of = self.description
-        if of.allocated != 16 or intercept not in _INT16_RANGE:
-            raise _TooWide
         buffer = _buffer(of.frame_bytes)
         self._read(buffer)
         cells = buffer.view(of.kind).reshape(target.shape)
@@ -214,7 +219,7 @@ class Native:
         if low + intercept not in _INT16_RANGE or high + intercept not in _INT16_RANGE:
             raise _TooWide
         # modulo 2**16, and so exact where the sum fits
-        np.add(cells.view(np.int16), np.int16(intercept), out=target)
+        np.add(cells.view(np.int16), _modulo(intercept), out=target)
 
     def _read(self, target: NDArray[np.uint8]) -> None:
         file = os.open(self.file, os.O_RDONLY | os.O_CLOEXEC)
@@ -237,20 +242,21 @@ def _buffer(size: int) -> NDArray[np.uint8]:
     return room
 
 
-def _frames(file: Path, header: CTHeader) -> Sequence[Callable[[], NDArray[Any]]]:
-    description = header.storage.description
-    if header.content is not None:
-        return [partial(native_frame, header.content, description, index) for index in range(description.frames)]
-    assert header.pixel_data is not None
-    start = header.pixel_data + (8 if description.syntax.is_implicit_VR else 12)
+def _frames(file: Path, description: PixelDescription, pixel_data: PixelData) -> Sequence[Callable[[], NDArray[Any]]]:
+    if isinstance(pixel_data, bytes):
+        return [partial(native_frame, pixel_data, description, index) for index in range(description.frames)]
     if description.encapsulated:
         with file.open("rb") as stream:
-            stream.seek(start)
-            return [partial(decode_frame, coded, description) for coded in coded_frames(stream.read(), description)]
-    available = file.stat().st_size - start
-    if available < description.frame_bytes * description.frames:
+            stream.seek(pixel_data.start)
+            coded = stream.read(-1 if pixel_data.length is None else pixel_data.length)
+        return [partial(decode_frame, frame, description) for frame in coded_frames(coded, description)]
+    if pixel_data.length is None:
+        raise Quarantined("compressed pixel data that is announced as uncompressed; send the image again")
+    needed, available = description.frame_bytes * description.frames, file.stat().st_size - pixel_data.start
+    available = max(0, min(available, pixel_data.length))
+    if available < needed:
         raise Quarantined(
-            f"truncated: {max(0, available)} bytes of pixel data where {description.frame_bytes * description.frames} "
-            "are needed; send the image again from its source"
+            f"truncated: {available} bytes of pixel data where {needed} are needed; "
+            "send the image again from its source"
         )
-    return [Native(file, start, description, index) for index in range(description.frames)]
+    return [Native(file, pixel_data.start, description, index) for index in range(description.frames)]

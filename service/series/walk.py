@@ -4,13 +4,13 @@ It knows the two little endian encodings as every scanner writes them. Anything 
 pydicom, by returning nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
 from struct import error as StructError
 
-from pydicom import uid
+from pydicom import config, uid
 
 _TAG_AND_LENGTH = Struct("<HHI")
 _EXPLICIT = Struct("<HH2sH")
@@ -25,7 +25,7 @@ _SHORT = frozenset(
 )  # fmt: skip
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_GROUP_LENGTH, _TRANSFER_SYNTAX = 0x00020000, 0x00020010
+_GROUP_LENGTH, _TRANSFER_SYNTAX, _META_END = 0x00020000, 0x00020010, 0x0002FFFF
 _FUNCTIONAL_GROUPS, _PIXEL_DATA = 0x52009229, 0x7FE00010
 _DEEPEST = 8
 
@@ -33,15 +33,23 @@ _Read = Callable[[bytes, int], tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
+class Extent:
+    """Where the value of an element lies in a file: ``length`` bytes, or items up to their end where it is None."""
+
+    start: int
+    length: int | None
+
+
+@dataclass(frozen=True)
 class Walked:
-    """Values of wanted elements as they are written, and where the pixel data begin: at the element's tag."""
+    """Values of wanted elements as they are written, and where those of the pixel data lie."""
 
     syntax: uid.UID
     values: dict[int, bytes]
-    pixel_data: int
+    pixel_data: Extent
 
 
-def walk(content: bytes, wanted: frozenset[int]) -> Walked | None:
+def walk(content: bytes, wanted: Mapping[int, Collection[bytes]]) -> Walked | None:
     """Walk from the start of a file to its pixel data.
 
     Parameters
@@ -49,13 +57,14 @@ def walk(content: bytes, wanted: frozenset[int]) -> Walked | None:
     content
         The file, or as much of its beginning as holds the whole header.
     wanted
-        Tags of top level elements, group and element as one number.
+        Tags of top level elements, group and element as one number, each with the value representations that are
+        understood.
 
     Returns
     -------
     Walked or None
         None for what has no pixel data within ``content``, is multi-frame with functional groups, big endian, deflated,
-        not in the order of its tags, or not DICOM at all.
+        not in the order of its tags, written with other value representations, or not DICOM at all.
     """
     try:
         return _walk(content, wanted)
@@ -63,12 +72,25 @@ def walk(content: bytes, wanted: frozenset[int]) -> Walked | None:
         return None
 
 
+def pixel_data_at(head: bytes, position: int, implicit: bool) -> Extent | None:
+    """Where the value of Pixel Data lies, of which ``head`` are the first 12 bytes at a position in its file."""
+    try:
+        tag, start, length = (_implicit if implicit else _explicit)(head, 0)
+    except (ValueError, StructError):
+        return None
+    return _extent(position + start, length) if tag == _PIXEL_DATA else None
+
+
+def _extent(start: int, length: int) -> Extent:
+    return Extent(start, None if length == _UNDEFINED else length)
+
+
 @lru_cache(64)
 def _uid(value: bytes) -> uid.UID:
-    return uid.UID(value.rstrip(b"\0 ").decode("ascii"))
+    return uid.UID(value.rstrip(b"\0 ").decode("ascii"), validation_mode=config.IGNORE)
 
 
-def _walk(content: bytes, wanted: frozenset[int]) -> Walked | None:
+def _walk(content: bytes, wanted: Mapping[int, Collection[bytes]]) -> Walked | None:
     if content[128:132] != b"DICM":
         return None
     tag, start, length = _explicit(content, 132)
@@ -79,6 +101,8 @@ def _walk(content: bytes, wanted: frozenset[int]) -> Walked | None:
     position = start + length
     while position < end:
         tag, start, length = _explicit(content, position)
+        if not _GROUP_LENGTH < tag <= _META_END:
+            return None
         meta[tag] = content[start : start + length]
         position = start + length
     syntax = _uid(meta.get(_TRANSFER_SYNTAX, b""))
@@ -87,7 +111,7 @@ def _walk(content: bytes, wanted: frozenset[int]) -> Walked | None:
     implicit = syntax.is_implicit_VR
     read = _implicit if implicit else _explicit
     values: dict[int, bytes] = {}
-    last = 0
+    last = _META_END
     while True:
         # as `read` does, but this is the loop that all the time goes to
         group, element, kind, length = _EXPLICIT.unpack_from(content, position)
@@ -96,13 +120,15 @@ def _walk(content: bytes, wanted: frozenset[int]) -> Walked | None:
         else:
             tag, start = group << 16 | element, position + 8
         if tag <= last or tag >= _FUNCTIONAL_GROUPS:
-            return Walked(syntax, values, position) if tag == _PIXEL_DATA and tag > last else None
+            return Walked(syntax, values, _extent(start, length)) if tag == _PIXEL_DATA and tag > last else None
         last = tag
         if length == _UNDEFINED:
             position = _after_sequence(content, start, read, 0)
             continue
         position = start + length
         if tag in wanted:
+            if not implicit and kind not in wanted[tag]:
+                return None
             value = content[start:position]
             if len(value) != length:
                 return None
@@ -118,7 +144,10 @@ def _explicit(content: bytes, position: int) -> tuple[int, int, int]:
         raise ValueError("no value representation")
     if group == 0xFFFE:
         return _implicit(content, position)
-    return group << 16 | element, position + 12, _LENGTH.unpack_from(content, position + 8)[0]
+    tag, length = group << 16 | element, _LENGTH.unpack_from(content, position + 8)[0]
+    if length == _UNDEFINED and kind != b"SQ" and tag != _PIXEL_DATA:
+        raise ValueError("items that are not written as those of a sequence (UN: PS3.5 6.2.2)")
+    return tag, position + 12, length
 
 
 def _implicit(content: bytes, position: int) -> tuple[int, int, int]:
