@@ -5,8 +5,10 @@ reads, does no harm. All of it can be made again from the received instances. Th
 synced: an item says in which boot of the machine it was made, and one of an earlier boot is made again.
 """
 
+import fcntl
 import shutil
 from collections.abc import Container, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -120,11 +122,16 @@ def load_item(folder: Path, instances: Path) -> Item:
 
 
 def drop_slabs(folder: Path, arrays: Sequence[NDArray[Any]]) -> None:
-    """Remove the slabs of earlier readings of a series from its folder; those that the arrays are mapped from stay."""
+    """Remove the slabs of earlier readings of a series from its folder.
+
+    Those that the arrays are mapped from stay, and those to which slices that came meanwhile are written (locked ones).
+    """
     used = {Path(array.filename).name for array in arrays if isinstance(array, np.memmap) and array.filename}
     for slab in folder.glob("*.slab"):
-        if slab.name not in used:
-            slab.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, BlockingIOError), slab.open("rb") as file:
+            if slab.name not in used:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                slab.unlink(missing_ok=True)
 
 
 def drop_items(folder: Path, but: Container[str]) -> None:

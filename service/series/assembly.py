@@ -81,8 +81,18 @@ def assemble(files: Sequence[Path], threads: int = 2) -> Assembly:
 def assemble_from(reader: SeriesReader, files: Sequence[Path]) -> Assembly:
     """Make images of the files of one series, of which the reader may have read some, or all, already.
 
-    The arrays of volumes are mapped from the reader's slabs.
+    The arrays of volumes are mapped from the reader's slabs. The reader is closed; its slabs are gone where this fails.
     """
+    try:
+        return _assembled(reader, files)
+    except BaseException:
+        reader.discard()
+        raise
+    finally:
+        reader.close()
+
+
+def _assembled(reader: SeriesReader, files: Sequence[Path]) -> Assembly:
     reading = reader.read(files)
     stacks, remainders = stacks_of(reading.slices)
     items = [_radiograph(one, reading) for one in reading.radiographs]
@@ -92,7 +102,6 @@ def assemble_from(reader: SeriesReader, files: Sequence[Path]) -> Assembly:
             key = f"volume-{number}"
             stack = replace(stack, notes=(_which(number, len(stacks), stack), *stack.notes))
         items.append(_volume(key, stack, reader, reading))
-    reader.close()
     return Assembly(
         tuple(items),
         (*reading.left_out, *_left_out(remainders, [one for stack in stacks for one in stack.slices])),
@@ -170,5 +179,4 @@ def _array(slots: Sequence[Slot], reader: SeriesReader) -> NDArray[Any]:
     kinds = {slot.slab.dtype for slot in slots}
     copy = reader.new_slab(first.slab.shape, kinds.pop() if len(kinds) == 1 else np.dtype(np.float32))
     copy.fill(slots)
-    copy.close()
     return copy.map(0, len(slots))

@@ -7,18 +7,18 @@ slice, too many at once) takes the same way, only later.
 
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pydicom
 from pydicom import uid
 
 from engines.types import Radiograph
-from service.errors import PermanentError, Quarantined
+from service.errors import Quarantined, WetreadError
 from service.series.radiograph import radiograph
 from service.series.slab import FileSlab, MemorySlab, Slab
 from service.series.slices import Image, NotMeant, Slice, open_image
@@ -61,6 +61,7 @@ class Reading:
     stamps: Mapping[Path, str]
 
 
+T = TypeVar("T")
 Outcome = Slice | XRay | LeftOut
 Outcomes = list[Outcome | Future[Outcome]]
 
@@ -83,12 +84,15 @@ class SeriesReader:
         self._folder = folder
         self._pool = pool
         self._lock = threading.Lock()
-        self._slabs: dict[tuple[tuple[int, int], np.dtype[Any]], Slab] = {}
+        self._slab_of: dict[tuple[tuple[int, int], np.dtype[Any]], Slab] = {}
+        self._slabs: list[Slab] = []
+        self._tasks: list[Future[Any]] = []
+        self._closed = False
         self._under_way: dict[Path, tuple[str, Future[list[Outcomes]], int]] = {}
         """By file: which version of it, the task that reads it, and its place among the files of that task."""
 
     def add(self, file: Path) -> None:
-        """Begin to read a file, unless that was done before and it is still the same file."""
+        """Begin to read a file, unless that was done before and it is still the same file, or the reader is closed."""
         self._begin([file])
 
     def read(self, files: Sequence[Path]) -> Reading:
@@ -112,8 +116,8 @@ class SeriesReader:
         stamps = [(file, _stamp(file)) for file in files]
         with self._lock:
             fresh = [(file, stamp) for file, stamp in stamps if self._under_way.get(file, ("",))[0] != stamp]
-            if fresh:
-                future = self._pool.submit(self._read_all, [file for file, _ in fresh], len(self._under_way))
+            if fresh and not self._closed:
+                future = self._submit(self._read_all, [file for file, _ in fresh], len(self._under_way))
                 for place, (file, stamp) in enumerate(fresh):
                     self._under_way[file] = stamp, future, place
 
@@ -122,26 +126,37 @@ class SeriesReader:
 
     def new_slab(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> Slab:
         """An empty slab beside the others."""
-        if self._folder is None:
-            return MemorySlab(shape, dtype)
-        return FileSlab(self._folder / f"{uuid.uuid4().hex}.slab", shape, dtype)
+        folder = self._folder
+        slab = (
+            MemorySlab(shape, dtype) if folder is None else FileSlab(folder / f"{uuid.uuid4().hex}.slab", shape, dtype)
+        )
+        self._slabs.append(slab)
+        return slab
 
     def close(self) -> None:
-        """Close the slabs; volumes that were mapped from them stay valid."""
-        with self._lock:
-            for slab in self._slabs.values():
-                slab.close()
-            self._slabs.clear()
+        """Read no more, and close the slabs once nothing writes to them; volumes that were mapped stay valid."""
+        self._end()
+        for slab in self._slabs:
+            slab.close()
 
     def discard(self) -> None:
-        """Give up: wait for what is under way and remove the slabs."""
-        for _, future, _ in self._under_way.values():
-            if not future.cancel():
-                future.exception()
+        """Give up: read no more, and remove the slabs."""
+        self._end()
+        for slab in self._slabs:
+            slab.remove()
+
+    def _end(self) -> None:
         with self._lock:
-            for slab in self._slabs.values():
-                slab.remove()
-            self._slabs.clear()
+            self._closed = True
+        while self._tasks:  # one that runs may add those of its frames
+            task = self._tasks.pop()
+            if not task.cancel():
+                wait([task])
+
+    def _submit(self, call: Callable[..., T], *arguments: object) -> Future[T]:
+        future = self._pool.submit(call, *arguments)
+        self._tasks.append(future)
+        return future
 
     def _read(self, file: Path, counted: int) -> Outcomes:
         """In the pool: an X-ray image, one slice, or one task for each frame of a multi-frame image."""
@@ -153,7 +168,7 @@ class SeriesReader:
             return [_left_out(file, error)]
         if len(image.frames) == 1:
             return [self._slice(image, 0, counted)]
-        return [self._pool.submit(self._slice, image, index, counted) for index in range(len(image.frames))]
+        return [self._submit(self._slice, image, index, counted) for index in range(len(image.frames))]
 
     def _slice(self, image: Image, index: int, counted: int) -> Outcome:
         try:
@@ -172,9 +187,9 @@ class SeriesReader:
 
     def _slab(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> Slab:
         with self._lock:
-            slab = self._slabs.get((shape, dtype))
+            slab = self._slab_of.get((shape, dtype))
             if slab is None:
-                slab = self._slabs[shape, dtype] = self.new_slab(shape, dtype)
+                slab = self._slab_of[shape, dtype] = self.new_slab(shape, dtype)
             return slab
 
 
@@ -183,7 +198,7 @@ def _left_out(file: Path, error: Exception) -> LeftOut:
         return LeftOut(file, str(error), faulty=False)
     if isinstance(error, Quarantined):
         return LeftOut(file, str(error), faulty=True)
-    if isinstance(error, (OSError, MemoryError, PermanentError)):  # of this machine, not of the file
+    if isinstance(error, (OSError, MemoryError, WetreadError)):  # of this machine, not of the file
         raise error
     # a header can be wrong in more ways than its parser foresees
     reason = f"the header cannot be understood ({type(error).__name__}); repair it and send the instance again"

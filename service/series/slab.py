@@ -5,6 +5,7 @@ nothing is copied. Only where numbers do not follow positions are slices copied.
 """
 
 import errno
+import fcntl
 import mmap
 import os
 import sys
@@ -18,9 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.errors import Quarantined
+
 ROOM_BELOW = 1024
 """Slots before the one of the slice that comes first; unused ones take no room."""
-SLOTS = 16384
+IN_A_ROW = 16384
+"""Slots for numbers in a row."""
+SLOTS = 2 * IN_A_ROW
+"""With those that follow, for slices whose number is taken or far from all others, in the order in which they come."""
 MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
 """Addresses, for which no memory is set aside (mmap(2)); Python names it from 3.13 on."""
 
@@ -56,6 +62,7 @@ class Slab(ABC):
         self.slice_bytes = shape[0] * shape[1] * dtype.itemsize
         self._lock = threading.Lock()
         self._taken: set[int] = set()
+        self._elsewhere = IN_A_ROW
         self._first: tuple[int, float] | None = None
         self._direction = 0
 
@@ -70,6 +77,11 @@ class Slab(ABC):
             Position along the normal in mm: tells whether numbers grow with it or against it.
         make
             Writes the slice into an array ``[row, column]`` of this slab's type. What it raises leaves a slot empty.
+
+        Raises
+        ------
+        Quarantined
+            There are too many slices that have no place of their own.
         """
         slot = Slot(self, self._place(number, along))
         self.write_at(slot.index, make)
@@ -107,30 +119,37 @@ class Slab(ABC):
             elif not self._direction and number != self._first[0] and along != self._first[1]:
                 self._direction = 1 if (number > self._first[0]) == (along > self._first[1]) else -1
             wanted = ROOM_BELOW + (number - self._first[0]) * (self._direction or 1)
-            if wanted in self._taken or not 0 <= wanted < SLOTS:
-                wanted = max(self._taken) + 1
+            if wanted in self._taken or not 0 <= wanted < IN_A_ROW:
+                wanted = self._elsewhere
+                self._elsewhere += 1
+            if wanted >= SLOTS:
+                raise Quarantined(f"{IN_A_ROW} slices have numbers that others have too; send the series in parts")
             self._taken.add(wanted)
             return wanted
 
 
 class FileSlab(Slab):
-    """A slab in a file, made anew: it can be handed from stage to stage, and takes no memory that the kernel needs."""
+    """A slab in a file, made anew: it can be handed from stage to stage, and takes no memory that the kernel needs.
+
+    The file is locked (flock(2)) while slices may come.
+    """
 
     def __init__(self, path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
         super().__init__(shape, dtype)
         self.path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        self._file = path.open("x+b", buffering=0)
+        fcntl.flock(self._file, fcntl.LOCK_SH)
 
     def write_at(self, index: int, make: Make) -> None:
         """Write one slice where it is told. Raises `OSError` where the disk is full."""
         content = np.empty(self.shape, self.dtype)
         make(content)
-        if os.pwrite(self._file, content.data, index * self.slice_bytes) != content.nbytes:
+        if os.pwrite(self._file.fileno(), content.data, index * self.slice_bytes) != content.nbytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path.parent))
 
     def read(self, index: int) -> NDArray[Any]:
         """A copy of one slice."""
-        content = os.pread(self._file, self.slice_bytes, index * self.slice_bytes)
+        content = os.pread(self._file.fileno(), self.slice_bytes, index * self.slice_bytes)
         return np.frombuffer(content, self.dtype).reshape(self.shape)
 
     def map(self, first: int, count: int) -> NDArray[Any]:
@@ -139,7 +158,7 @@ class FileSlab(Slab):
 
     def close(self) -> None:
         """As `Slab.close`."""
-        os.close(self._file)
+        self._file.close()
 
     def remove(self) -> None:
         """As `Slab.remove`."""

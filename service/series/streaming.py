@@ -1,7 +1,11 @@
 """Series are read while they arrive: one pool of threads for all of them, and a reader for each that is open."""
 
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 
 from service.header import HeaderFacts
 from service.series.reader import SeriesReader
@@ -11,6 +15,15 @@ from service.spool import Spool, key_of
 MOST_OPEN = 32
 """Series that are read at the same time; what comes beyond them is read when it is assembled."""
 
+IDLE_SECONDS = 900.0
+"""A series of which nothing has come for so long is not assembled soon; one that was sent again as it was, never."""
+
+
+@dataclass
+class _Open:
+    reader: SeriesReader
+    last: float
+
 
 class Streaming:
     """Begins to read each CT instance as soon as it is stored.
@@ -19,25 +32,47 @@ class Streaming:
     ----------
     threads
         That decode, for all series together.
+    clock
+        Monotonic seconds.
     """
 
-    def __init__(self, spool: Spool, threads: int) -> None:
+    def __init__(self, spool: Spool, threads: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._spool = spool
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._clock = clock
         self._lock = threading.Lock()
-        self._readers: dict[str, SeriesReader] = {}
+        self._open: dict[str, _Open] = {}
+        self._stopped = False
 
     def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
         """An instance is in the spool. See `service.receive.intake.Arrivals`."""
         if facts.sop_class_uid not in SLICES:
             return
         series = key_of(facts.study_uid, facts.series_uid)
+        with suppress(OSError):  # it is stored; what cannot be read now is read when it is assembled
+            reader = self._reader(series)
+            if reader is not None:
+                reader.add(self._spool.instance_path(series, key_of(facts.sop_instance_uid)))
+
+    def _reader(self, series: str) -> SeriesReader | None:
+        """The reader of a series, a new one where there is room, or None."""
+        now = self._clock()
+        idle: list[SeriesReader] = []
         with self._lock:
-            reader = self._readers.get(series)
-            if reader is None and len(self._readers) < MOST_OPEN:
-                reader = self._readers[series] = self._new_reader(series)
-        if reader is not None:
-            reader.add(self._spool.instance_path(series, key_of(facts.sop_instance_uid)))
+            if self._stopped:
+                return None
+            if series not in self._open:
+                idle = [
+                    self._open.pop(key).reader for key, one in [*self._open.items()] if now - one.last > IDLE_SECONDS
+                ]
+                if len(self._open) < MOST_OPEN:
+                    self._open[series] = _Open(self._new_reader(series), now)
+            found = self._open.get(series)
+            if found is not None:
+                found.last = now
+        for reader in idle:
+            reader.discard()
+        return found.reader if found else None
 
     def released(self, association: int) -> None:
         """Of no interest here."""
@@ -48,15 +83,18 @@ class Streaming:
     def take(self, series: str) -> SeriesReader:
         """Hand over the reader of a series that is to be assembled, with what it has read; or a new one."""
         with self._lock:
-            return self._readers.pop(series, None) or self._new_reader(series)
+            found = self._open.pop(series, None)
+        return found.reader if found else self._new_reader(series)
 
     def stop(self) -> None:
         """Give up what is being read."""
-        self._pool.shutdown(cancel_futures=True)
         with self._lock:
-            for reader in self._readers.values():
-                reader.discard()
-            self._readers.clear()
+            self._stopped = True
+            readers = [one.reader for one in self._open.values()]
+            self._open.clear()
+        for reader in readers:
+            reader.discard()
+        self._pool.shutdown(cancel_futures=True)
 
     def _new_reader(self, series: str) -> SeriesReader:
         return SeriesReader(self._spool.work(series), self._pool)
