@@ -58,7 +58,7 @@ def stacks_of(slices: Sequence[Slice]) -> tuple[list[Stack], list[Remainder]]:
 def _same_grid(slices: Sequence[Slice]) -> list[list[Slice]]:
     """Slices of one size, orientation, pixel spacing and frame of reference, largest set first."""
     clusters: list[list[Slice]] = []
-    for one in sorted(slices, key=lambda each: (each.number, str(each.file))):
+    for one in sorted(slices, key=lambda each: (each.number, each.marks.created, str(each.file))):
         for cluster in clusters:
             other = cluster[0]
             if _home(one) == _home(other) and one.plane.parallel(other.plane):
@@ -173,7 +173,8 @@ def _newest(
             older.append(one)
     reason = "another image lies at the same position and was made later (or has a higher instance number)"
     remainders.append(Remainder(tuple(older), reason, faulty=False))
-    return list(chosen.values()), (f"At {len(older)} positions the series holds several images; the last was taken.",)
+    several = len({place for place, count in Counter(places).items() if count > 1})
+    return list(chosen.values()), (f"At {several} positions the series holds several images; the last was taken.",)
 
 
 def _stack(part: list[Slice], notes: tuple[str, ...], stacks: list[Stack], remainders: list[Remainder]) -> None:
