@@ -1,10 +1,11 @@
 """Attributes of patient and study: what a result takes over from its source, unchanged or not at all."""
 
 import struct
+from typing import cast
 
 import pydicom.config
 from pydicom import Dataset
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.valuerep import DSfloat, validate_value
@@ -38,8 +39,8 @@ def copied_attributes(header: Dataset) -> tuple[Dataset, tuple[str, ...]]:
     Returns
     -------
     tuple[Dataset, tuple[str, ...]]
-        The attributes, with the character set that they are encoded in, and the keywords of those that were left out
-        because they are unreadable, cannot be encoded, or are against their value representation.
+        The attributes byte for byte, with the character set that they are encoded in, and the keywords of those that
+        were left out because they are unreadable, cannot be encoded, or are against their value representation.
     """
     copied, dropped = Dataset(), []
     if character_set := header.get("SpecificCharacterSet"):
@@ -50,29 +51,36 @@ def copied_attributes(header: Dataset) -> tuple[Dataset, tuple[str, ...]]:
             if element is None:
                 dropped.append(keyword)
             else:
-                copied.add(element)
+                copied[element.tag] = element
     for keyword in TYPE_2:
         if keyword not in copied:
             setattr(copied, keyword, "")
     return copied, tuple(dropped)
 
 
-def _valid_element(header: Dataset, keyword: str) -> DataElement | None:
+def _valid_element(header: Dataset, keyword: str) -> DataElement | RawDataElement | None:
+    """The element as it was written, where that is known: encoding a text anew may give other bytes."""
+    written = cast(DataElement | RawDataElement, header.get_item(keyword))
+    alone = Dataset()
     try:
-        element = header[keyword]
+        if character_set := header.get("SpecificCharacterSet"):
+            alone.SpecificCharacterSet = character_set
+        alone[written.tag] = written
+        element = alone[keyword]
         if keyword not in IDENTIFYING:
             _require_valid(element)
         if keyword == "PatientSex" and element.value not in ("M", "F", "O", ""):
             return None
-        alone = Dataset()
-        alone.add(element)
         target = DicomBytesIO()
         target.is_little_endian, target.is_implicit_VR = True, False
-        write_dataset(target, alone, header.get("SpecificCharacterSet") or "iso8859")
+        write_dataset(target, alone)
     # the header is foreign input: whatever its decoding or encoding raises, the attribute is unusable, and is named
     except (ValueError, TypeError, KeyError, OverflowError, NotImplementedError, struct.error):
         return None
-    return element
+    if element.VR == "SQ" or not isinstance(written, RawDataElement) or not written.value:
+        return element
+    value = written.value + b" " * (len(written.value) % 2)
+    return RawDataElement(element.tag, element.VR, len(value), value, 0, is_implicit_VR=False, is_little_endian=True)
 
 
 def _require_valid(element: DataElement) -> None:

@@ -5,6 +5,8 @@ from datetime import datetime, timedelta, timezone
 
 import highdicom as hd
 from pydicom import Dataset
+from pydicom.charset import convert_encodings, default_encoding
+from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM
@@ -72,7 +74,11 @@ def stamp(dataset: Dataset, findings: Findings, attributes: Dataset) -> None:
         setattr(dataset, f"{prefix}Time", TM(moment.time()))
     for equipment in dataset.ContributingEquipmentSequence:
         equipment.ContributionDateTime = DT(moment.replace(tzinfo=None))
+    correct_ambiguous_vr(dataset, is_little_endian=True)
     dataset.update(attributes)
+    # in the encoding of its attributes already, so that they are written as they are
+    character_set = convert_encodings(dataset.get("SpecificCharacterSet", default_encoding))
+    dataset.set_original_encoding(is_implicit_vr=False, is_little_endian=True, character_encoding=character_set)
     dataset.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
     dataset.file_meta.ImplementationVersionName = f"WETREAD_{__version__}"[:16]
 
