@@ -58,7 +58,7 @@ def all_current(folder: Path) -> list[Path]:
     return [
         path
         for path in sorted(folder.glob("*.dcm"))
-        if path == corrected.get(_instance_of(path), _version(folder, _instance_of(path), 0))
+        if path == corrected.get(instance_of(path), _version(folder, instance_of(path), 0))
     ]
 
 
@@ -128,5 +128,6 @@ def _version(folder: Path, instance: str, number: int) -> Path:
     return folder / (f"{instance}+{number}.dcm" if number else f"{instance}.dcm")
 
 
-def _instance_of(path: Path) -> str:
+def instance_of(path: Path) -> str:
+    """The instance that a file is a version of."""
     return path.stem.partition("+")[0]

@@ -6,6 +6,7 @@ from service.archive.base import Archive
 from service.ledger.records import SeriesRecord
 from service.receive.intake import Intake
 from service.spool import Spool, key_of
+from service.versions import instance_of
 
 
 class MissingInstances:
@@ -32,7 +33,7 @@ class MissingInstances:
         archive = self._archives.get(record.sender)
         if archive is None or not archive.fetches:
             return
-        here = {path.stem for path in self._spool.instances(record.key)}
+        here = {instance_of(path) for path in self._spool.instances(record.key)}
         missing = [uid for uid in archive.instances(record.study_uid, record.series_uid) if key_of(uid) not in here]
         association = id(missing)  # as good as that of an association: no other one has it at the time
 

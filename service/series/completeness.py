@@ -22,6 +22,7 @@ from service.series.incoming import Asked, Incoming
 from service.series.rhythm import Rhythm
 from service.settings import SeriesSettings
 from service.spool import Spool, key_of
+from service.versions import instance_of
 
 log = structlog.get_logger()
 
@@ -169,11 +170,11 @@ class Completeness:
         """A series of which nothing is remembered but its instances (all ``but`` one) in the spool."""
         series = Incoming(record, self._clock())
         for path in self._spool.instances(record.key):
-            if path.stem != but:
+            if instance_of(path) != but:
                 try:
                     series.take(read_facts(path.read_bytes()))
                 except (OSError, Quarantined):  # it could be read when it came; assembly will say what is wrong
-                    series.take_unread(path.stem)
+                    series.take_unread(instance_of(path))
         return series
 
     # ---- the archive -----------------------------------------------------------------------------------------------
