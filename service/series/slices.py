@@ -158,7 +158,9 @@ def in_modality_units(stored: NDArray[Any], slope: float, intercept: float) -> N
         Slope and intercept leave no image.
     """
     low, high = (float(end) * slope + intercept for end in (stored.min(), stored.max()))
-    if slope == 0 or not max(abs(low), abs(high)) <= np.finfo(np.float32).max:  # also where one of them is no number
+    if slope == 0 or not max(abs(low), abs(high)) <= float(
+        np.finfo(np.float32).max
+    ):  # also where one of them is no number
         raise Quarantined(f"rescale slope {slope:g}, intercept {intercept:g}: no image is left; repair the header")
     if slope.is_integer() and intercept.is_integer():
         low, high = (int(end) * int(slope) + int(intercept) for end in (stored.min(), stored.max()))
