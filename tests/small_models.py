@@ -44,7 +44,7 @@ min_dice = 0.995
 
 
 CHEST = 'body_part = ["CHEST"]\nminimum_slices = 4'
-EVERY_CT = "minimum_slices = 2\nprimary_only = false\nmax_gap_mm = 100.0"
+EVERY_CT = "minimum_slices = 2\nprimary_only = false\nmax_gap_mm = 100.0\naccepts_partial = true"
 
 
 def volume_package(

@@ -9,7 +9,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
 AIR, LESION = -1000, 40
@@ -152,10 +152,10 @@ def decimal(values: Sequence[float] | NDArray[np.float64]) -> list[str]:
     return [format_number_as_ds(float(value)) for value in values]
 
 
-def save(header: Dataset, path: Path) -> None:
+def save(header: Dataset, path: Path, syntax: UID = ExplicitVRLittleEndian) -> None:
     """Write a data set as a file."""
     header.file_meta = FileMetaDataset()
     header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID
     header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
-    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.file_meta.TransferSyntaxUID = syntax
     pydicom.dcmwrite(path, header, enforce_file_format=True)
