@@ -79,9 +79,9 @@ class RunningNode:
         senders: Sequence[str] = (SENDER,),
         sections: Mapping[str, Section] | None = None,
     ) -> None:
-        port, http_port = free_ports(2)
+        free_port, http_port = free_ports(2)
         standard: dict[str, Section] = {
-            "node": {"ae_title": "WETREAD", "port": port},
+            "node": {"ae_title": "WETREAD", "port": free_port},
             **{f"senders.{title}": {"archive": archive.name} for title in senders},
             f"archives.{archive.name}": {"ae_title": archive.ae_title, "host": archive.host, "port": archive.port},
             "spool": {"path": str(folder / "spool")},
@@ -92,6 +92,8 @@ class RunningNode:
         }
         for name, section in (sections or {}).items():
             standard[name] = {**standard.get(name, {}), **section}
+        port = standard["node"]["port"]
+        assert isinstance(port, int)
         self.destination = Destination("node", "WETREAD", "127.0.0.1", port)
         self.config = write_config(folder / "wetread.toml", standard)
         self.spool = folder / "spool"

@@ -150,7 +150,10 @@ class Dimse:
         name = self._archive.name
         code = status.get("Status")
         if code is None or (code in _PENDING and time.monotonic() > end):
-            raise ArchiveUnavailable(f"{name}: no answer to {service} in time, or the association ended")
+            raise ArchiveUnavailable(
+                f"{name}: no answer to {service} in time, or it ended the association; it must know the AE title "
+                f"{self._calling}, and let it ask"
+            )
         if code in _FOR_GOOD:
             raise Rejected(f"{name} refuses {service} (0x{code:04X}): {_FOR_GOOD[code]}")
         if code not in (0x0000, 0xB000, *_PENDING):  # 0xB000: some could not be sent
