@@ -14,7 +14,7 @@ from tests.archive import Archive
 from tests.copies import MIDDLE, Series, copy_series, data_set_of
 from tests.running_node import SENDER, RunningNode, Section, command, free_ports, small_engines
 from tests.small_models import volume_package
-from tests.validators import require_tool
+from tests.validators import dsrdump_text, require_tool
 from tests.waiting import eventually
 
 
@@ -109,18 +109,23 @@ def test_the_same_uid_with_other_content_replaces_the_first_which_is_kept_in_qua
 # ---- images that cannot be used --------------------------------------------------------------------------------------
 
 
-def test_a_truncated_slice_is_quarantined_and_the_gap_that_it_leaves_is_told(node: RunningNode, ct: Series) -> None:
+def test_a_truncated_slice_is_quarantined_and_the_reader_is_told_of_the_gap_that_it_leaves(
+    node: RunningNode, ct: Series
+) -> None:
     cut_short(ct.files[20])
     assert len(node.send(ct.files)) == len(ct.files)
     jobs = node.ended(ct.uid)
     [reason] = reasons_for(node, ct.files[20])
     assert "truncated" in reason
     assert "send the image again" in reason
+    assert {job["state"] for job in jobs} == {"done"}
     [assemble] = [job for job in jobs if job["stage"] == "assemble"]
-    assert assemble["state"] == "dead"
-    assert "1 slices are missing" in assemble["note"]
     assert f"1 instances in quarantine: {reason}" in assemble["note"]
     assert all_are_in_the_spool(node, ct.files)
+    [report] = [Path(result["path"]) for result in node.results(ct.uid) if result["kind"] == "SR"]
+    told = dsrdump_text(report)
+    assert "1 slices are missing" in told
+    assert "1 images of the series could not be used" in told
 
 
 def test_a_truncated_x_ray_is_quarantined_while_the_other_one_of_its_series_goes_on(
@@ -143,16 +148,16 @@ def test_an_x_ray_without_pixel_data_is_quarantined_while_the_other_one_of_its_s
     assert_only_one_gives_results(node, good, bad, "no pixel data")
 
 
-def test_a_series_with_missing_slices_is_a_dead_letter_until_they_come(
+def test_a_series_with_more_missing_slices_than_the_model_bridges_is_a_dead_letter_until_they_come(
     node: RunningNode, archive: Archive, ct: Series
 ) -> None:
-    missing = ct.files[10:12]
+    missing = ct.files[10:14]
     came = [file for file in ct.files if file not in missing]
     node.send(came)
     [_, assemble] = node.ended(ct.uid)
     assert assemble["state"] == "dead"
-    assert "2 slices are missing" in assemble["note"]
-    assert "after slice 10" in assemble["note"]
+    assert "4 slices are missing" in assemble["note"]
+    assert "more than the 6 mm that it bridges; send the series again, whole" in assemble["note"]
     assert all_are_in_the_spool(node, came)
     event = node.event("job.dead", series=assemble["series"])
     assert event["fix"] == f"`wetread jobs retry {assemble['id']}` after the cause is gone"
