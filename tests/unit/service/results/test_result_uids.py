@@ -1,7 +1,9 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from engines.types import Volume
 from service.results.uids import ResultUIDs, derived_uid, frame_of_reference_uid
 from tests.unit.service.results.examples import findings
 
@@ -57,3 +59,14 @@ def test_corrected_images_and_other_notes_give_other_uids() -> None:
     ]
     assert len({uids.instance("SR") for uids in versions}) == len(versions)
     assert versions[0] == UIDS
+
+
+def test_stacks_of_one_multi_frame_image_have_results_with_uids_of_their_own() -> None:
+    first, second = (
+        Volume(np.zeros((2, 3, 4), np.int16), np.eye(4), ("1.2.3.1", "1.2.3.1"), frames=frames)
+        for frames in ((1, 2), (3, 4))
+    )
+    uids, other = (ResultUIDs.about(findings(), image, "1.2.3") for image in (first, second))
+    for kind in ("SEG", "SR"):
+        assert uids.instance(kind) != other.instance(kind)
+        assert uids.series(kind) != other.series(kind)
