@@ -87,14 +87,14 @@ class Node:
             Worker(self._ledger, {stage: pipeline.stages[stage] for stage in lane}, settings.retry, self._metrics)
             for lane in LANES
         ]
-        intake = Intake(self._spool, self._metrics.count_instance)
-        missing = MissingInstances(archives_of(settings), self._spool, intake)
+        self._intake = Intake(self._spool, self._metrics.count_instance)
+        missing = MissingInstances(archives_of(settings), self._spool, self._intake)
         self._completeness = Completeness(
             settings.series, self._spool, self._ledger, counts=missing.count, fetch=missing.fetch
         )
         self._completeness.resume()
-        intake.tell(self._completeness, self._streaming)
-        self._receiver = Receiver(settings, intake)
+        self._intake.tell(self._completeness, self._streaming)
+        self._receiver = Receiver(settings, self._intake)
         try:
             self._receiver.start()
         except OSError as error:
@@ -118,6 +118,7 @@ class Node:
             return
         log.info("node.draining")
         self._receiver.stop()
+        self._intake.stop()
         for worker in self._workers:
             worker.stop()
         deadline = time.monotonic() + grace_seconds

@@ -237,6 +237,12 @@ class Ledger:
         with self._engine.begin() as connection:
             return select_jobs(connection, *conditions)
 
+    def series(self, key: str) -> SeriesRecord | None:
+        """What is known of a series from its first instance."""
+        with self._engine.begin() as connection:
+            row = connection.execute(select(series).where(series.c.key == key)).first()
+            return None if row is None else SeriesRecord(key, row.study_uid, row.series_uid, row.modality, row.sender)
+
     def job(self, id: int) -> Job | None:
         """One job by its number."""
         with self._engine.begin() as connection:

@@ -143,7 +143,7 @@ def _put_back(spool: Spool, ledger: Ledger, entry: QuarantineEntry, sender: str)
     if isinstance(facts, str):
         raise Quarantined(facts)
     key = key_of(facts.study_uid, facts.series_uid)
-    record = _known(ledger, key)
+    record = ledger.series(key)
     if record is None:
         if not sender:
             raise Quarantined("the ledger does not know its series; name with --sender whose results they will be")
@@ -151,10 +151,6 @@ def _put_back(spool: Spool, ledger: Ledger, entry: QuarantineEntry, sender: str)
     content = file_of(spool, entry).read_bytes()
     spool.store(key, key_of(facts.sop_instance_uid), content, again=True)
     return record
-
-
-def _known(ledger: Ledger, key: str) -> SeriesRecord | None:
-    return next((job.series for job in ledger.list_jobs(series_key=key)), None)
 
 
 def _run_again(ledger: Ledger, record: SeriesRecord, instances: int, corrected: int, released: int) -> None:

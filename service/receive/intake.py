@@ -5,7 +5,7 @@ from typing import Protocol
 
 import structlog
 
-from service.errors import Quarantined
+from service.errors import OutOfResources, Quarantined
 from service.header import HeaderFacts, read_facts
 from service.spool import Spool, key_of
 from service.versions import CORRECTED_REASON, Stored
@@ -43,10 +43,15 @@ class Intake:
         self._spool = spool
         self._count = count
         self._listeners: tuple[Arrivals, ...] = ()
+        self._stopped = False
 
     def tell(self, *listeners: Arrivals) -> None:
         """From now on, tell these of every instance and association, in this order."""
         self._listeners += listeners
+
+    def stop(self) -> None:
+        """Take nothing more: whoever still sends or fetches is refused, so that it ends."""
+        self._stopped = True
 
     def take(self, content: bytes, sender: str, association: int, named: tuple[str, str] | None = None) -> int:
         """Keep one instance, a whole DICOM file; return the status of C-STORE (PS3.4 B.2.3).
@@ -56,15 +61,18 @@ class Intake:
         sender
             Its calling AE title.
         association
-            Which association it came over: any number that no other one has at the time.
+            Which association it came over, or which fetch: any number that no other one has at the time.
         named
             SOP class and instance by which the sender has announced it, where it has.
 
         Raises
         ------
         OutOfResources, sqlalchemy.exc.DBAPIError
-            It cannot be kept now.
+            It cannot be kept now, or a listener cannot be told. It may lie in the spool all the same; sent again, it
+            is told again.
         """
+        if self._stopped:
+            raise OutOfResources("the node is stopping")
         try:
             facts = read_facts(content)
         except Quarantined as error:

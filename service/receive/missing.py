@@ -35,12 +35,14 @@ class MissingInstances:
             return
         here = {instance_of(path) for path in self._spool.instances(record.key)}
         missing = [uid for uid in archive.instances(record.study_uid, record.series_uid) if key_of(uid) not in here]
-        association = id(missing)  # as good as that of an association: no other one has it at the time
+        if not missing:
+            return
+        association = id(missing)  # no other fetch and no association has it at the time
 
         def keep(content: bytes) -> None:
             self._intake.take(content, record.sender, association)
 
         try:
             archive.fetch(record.study_uid, record.series_uid, missing, keep)
-        finally:
+        finally:  # not as aborted, which would count as a habit of the sender
             self._intake.released(association)

@@ -85,9 +85,9 @@ class Completeness:
             self._open[record.key] = self._from_spool(record)
 
     def close(self) -> None:
-        """Ask archives no more."""
+        """Ask archives no more; what is being asked or fetched ends first."""
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(cancel_futures=True)
 
     def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
         """Note durably which series is being received. Called before the instance is acknowledged."""
@@ -100,7 +100,10 @@ class Completeness:
                 self._open[other].alive_until = self._clock()
                 self._open[other].moved_on |= begins
             if key not in self._open:
-                record = SeriesRecord(key, facts.study_uid, facts.series_uid, facts.modality, sender)
+                # a series stays its first sender's, whoever brings more of it
+                record = self._ledger.series(key) or SeriesRecord(
+                    key, facts.study_uid, facts.series_uid, facts.modality, sender
+                )
                 if not self._ledger.open_series(record, len(self._spool.instances(key)), self._spool.corrections(key)):
                     return
                 instance = key_of(facts.sop_instance_uid)

@@ -130,6 +130,28 @@ def test_without_any_sender_nobody_gets_in(tmp_path: Path) -> None:
         receiver.stop()
 
 
+@pytest.mark.parametrize(("fetch", "accepted"), [("c-move", True), ("c-get", False), ("no", False)])
+def test_an_archive_may_send_where_it_is_asked_to_by_c_move(fetch: str, accepted: bool, tmp_path: Path) -> None:
+    archive = {"ae_title": "PACS", "host": "127.0.0.1", "port": 104, "fetch": fetch}
+    settings = {
+        "node": {"ae_title": "NODE", "port": 0},
+        "senders": {"CT": {"archive": "a"}},
+        "archives": {"a": archive},
+    }
+    spool = Spool(tmp_path)
+    receiver = Receiver(parse(settings, "test"), Intake(spool, lambda _: None))
+    receiver.start()
+    try:
+        running = Running(receiver, spool, Noted(), Counter())
+        for title, known in (("PACS", accepted), ("CT", True), ("OTHER", False)):
+            association = running.associate(calling=title)
+            assert association.is_established == known, title
+            if known:
+                association.release()
+    finally:
+        receiver.stop()
+
+
 def test_an_echo_is_answered(running: Running) -> None:
     association = running.associate()
     assert association.send_c_echo().Status == 0

@@ -31,10 +31,12 @@ class Archive:
         self.count: int | None = None
         self.away = False
         self.asked = 0
+        self.asked_for: set[str] = set()
         self.fetched = 0
 
     def counts(self, record: SeriesRecord) -> int | None:
         self.asked += 1
+        self.asked_for.add(record.sender)
         if self.away:
             raise ArchiveUnavailable("the archive does not answer; it is asked again later")
         return self.count
@@ -59,7 +61,13 @@ class Scanner:
         return Completeness(SETTINGS, self.spool, self.ledger, lambda: self.now, counts, fetch, lambda call: call())
 
     def slice(
-        self, number: int, association: int = 1, series: str = "A", sop_class: str = CT, announced: int | None = None
+        self,
+        number: int,
+        association: int = 1,
+        series: str = "A",
+        sop_class: str = CT,
+        announced: int | None = None,
+        sender: str = "PACS",
     ) -> None:
         uid = f"{series}.{number}"
         self.spool.store(key(series), key_of(uid), uid.encode())
@@ -67,7 +75,7 @@ class Scanner:
         facts = HeaderFacts(
             sop_class, uid, "1.2", f"1.2.{series}", "CT", number, 1, announced, position, orientation=AXIAL
         )
-        self.completeness.arrived(association, facts, "PACS")
+        self.completeness.arrived(association, facts, sender)
 
     def slices(self, *numbers: int, association: int = 1, series: str = "A") -> None:
         for number in numbers:
@@ -448,3 +456,18 @@ def test_a_corrected_slice_counts_when_it_is_sent_again_after_the_node_ended_bef
     assert scanner.spool.store(key(), key_of("A.2"), b"corrected") is Stored.DUPLICATE
     scanner.slice(2, association=2)
     assert not scanner.complete()
+
+
+def test_a_series_stays_its_first_senders_whoever_brings_more_of_it(
+    open_scanner: Callable[[Archive | None], Scanner],
+) -> None:
+    archive = Archive()
+    scanner = open_scanner(archive)
+    scanner.slices(1, 2, 3)
+    scanner.released()
+    scanner.seconds_until_complete()
+    scanner.completeness = scanner.watcher()  # nothing is remembered but what is in the ledger
+    scanner.slice(4, association=2, sender="OTHER")
+    scanner.released(2)
+    scanner.seconds_until_complete()
+    assert archive.asked_for == {"PACS"}

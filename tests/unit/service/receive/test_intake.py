@@ -1,0 +1,194 @@
+"""What becomes of an instance however it came, on a real spool."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from service.errors import OutOfResources
+from service.header import HeaderFacts
+from service.receive.intake import DATA_SET_DOES_NOT_MATCH, SUCCESS, Intake
+from service.spool import Spool, key_of
+
+
+@dataclass
+class Listener:
+    """Writes down what it is told, in a log that it may share."""
+
+    name: str = ""
+    log: list[tuple[object, ...]] = field(default_factory=list)
+    full: bool = False
+
+    def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
+        if self.full:
+            raise OutOfResources("the ledger is full")
+        self.log.append((self.name, "arrived", association, facts.sop_instance_uid, sender))
+
+    def released(self, association: int) -> None:
+        self.log.append((self.name, "released", association))
+
+    def aborted(self, association: int) -> None:
+        self.log.append((self.name, "aborted", association))
+
+
+@dataclass
+class Given:
+    spool: Spool
+    intake: Intake
+    outcomes: Counter[str]
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Given:
+    spool, outcomes, lock = Spool(tmp_path), Counter[str](), threading.Lock()
+
+    def count(outcome: str) -> None:
+        with lock:
+            outcomes[outcome] += 1
+
+    return Given(spool, Intake(spool, count), outcomes)
+
+
+@pytest.fixture
+def slices(phantom_ct: Path) -> list[bytes]:
+    return [file.read_bytes() for file in sorted(phantom_ct.iterdir())[:8]]
+
+
+def uids(content: bytes) -> tuple[str, str]:
+    header = pydicom.dcmread(pydicom.filebase.DicomBytesIO(content), stop_before_pixels=True)
+    return str(header.SOPClassUID), str(header.SOPInstanceUID)
+
+
+def stored(given: Given) -> list[bytes]:
+    return sorted(path.read_bytes() for path in (given.spool.root / "series").glob("*/*.dcm"))
+
+
+def test_listeners_are_told_in_their_order_when_the_instance_is_stored(given: Given, slices: list[bytes]) -> None:
+    log: list[tuple[object, ...]] = []
+
+    class First(Listener):
+        def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
+            assert stored(given) == [slices[0]]
+            super().arrived(association, facts, sender)
+
+    given.intake.tell(First("first", log), Listener("second", log))
+    assert given.intake.take(slices[0], "SCANNER", 7, uids(slices[0])) == SUCCESS
+    given.intake.released(7)
+    given.intake.aborted(8)
+    _, uid = uids(slices[0])
+    assert log == [
+        (name, *told)
+        for told in (("arrived", 7, uid, "SCANNER"), ("released", 7), ("aborted", 8))
+        for name in ("first", "second")
+    ]
+    assert given.outcomes == {"new": 1}
+
+
+def test_what_is_fetched_has_no_command_to_agree_with(given: Given, slices: list[bytes]) -> None:
+    listener = Listener()
+    given.intake.tell(listener)
+    assert given.intake.take(slices[0], "SCANNER", 1) == SUCCESS
+    assert len(listener.log) == 1
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_what_the_command_does_not_name_is_neither_stored_nor_told_of(
+    wrong: int, given: Given, slices: list[bytes]
+) -> None:
+    listener = Listener()
+    given.intake.tell(listener)
+    named = list(uids(slices[0]))
+    named[wrong] = "1.2.3"
+    assert given.intake.take(slices[0], "SCANNER", 1, (named[0], named[1])) == DATA_SET_DOES_NOT_MATCH
+    assert (stored(given), listener.log, given.outcomes) == ([], [], {"refused": 1})
+
+
+def test_an_instance_that_a_listener_could_not_note_is_told_again_when_it_comes_again(
+    given: Given, slices: list[bytes]
+) -> None:
+    first, second = Listener(full=True), Listener()
+    given.intake.tell(first, second)
+    with pytest.raises(OutOfResources):
+        given.intake.take(slices[0], "SCANNER", 1)
+    assert (second.log, given.outcomes) == ([], {}), "nobody counts on it yet"
+    first.full = False
+    assert given.intake.take(slices[0], "SCANNER", 2) == SUCCESS
+    assert len(first.log) == len(second.log) == 1
+    assert given.outcomes == {"duplicate": 1}
+
+
+def test_what_cannot_be_filed_is_kept_in_quarantine_and_nobody_is_told(given: Given, slices: list[bytes]) -> None:
+    listener = Listener()
+    given.intake.tell(listener)
+    for content, named in ((b"no DICOM", None), (b"no DICOM either", ("1.2", "3.4"))):
+        assert given.intake.take(content, "SCANNER", 1, named) == SUCCESS
+    entries = list(given.spool.quarantined())
+    assert sorted((given.spool.root / entry.path).read_bytes() for entry in entries) == [
+        b"no DICOM",
+        b"no DICOM either",
+    ]
+    assert key_of("3.4") in {entry.series for entry in entries}
+    assert (stored(given), listener.log, given.outcomes) == ([], [], {"quarantined": 2})
+
+
+def all_at_once(calls: list[Callable[[], object]]) -> None:
+    barrier = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], object]) -> object:
+        barrier.wait()
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        for done in [pool.submit(run, call) for call in calls]:
+            done.result()
+
+
+def test_associations_that_bring_the_same_images_at_once_store_each_once_and_tell_of_each_arrival(
+    given: Given, slices: list[bytes]
+) -> None:
+    listener = Listener()
+    given.intake.tell(listener)
+
+    def bring(association: int) -> None:
+        for content in slices:
+            given.intake.take(content, "SCANNER", association, uids(content))
+        given.intake.released(association)
+
+    all_at_once([lambda number=number: bring(number) for number in range(6)])
+    assert stored(given) == sorted(slices)
+    assert given.outcomes == {"new": len(slices), "duplicate": 5 * len(slices)}
+    assert len(listener.log) == 6 * len(slices) + 6
+    for number in range(6):
+        mine = [told[1] for told in listener.log if told[2] == number]
+        assert mine == ["arrived"] * len(slices) + ["released"], "each association in its order"
+    assert not list(given.spool.quarantined())
+    assert not list((given.spool.root / "incoming").iterdir())
+
+
+def test_of_two_contents_that_come_at_once_under_one_uid_one_counts_and_the_other_is_kept(
+    given: Given, slices: list[bytes]
+) -> None:
+    other = slices[0][:-1] + bytes([slices[0][-1] ^ 1])
+    all_at_once(
+        [lambda content=content: given.intake.take(content, "SCANNER", 1) for content in (slices[0], other) * 3]
+    )
+    assert given.outcomes == {"new": 1, "corrected": 1, "duplicate": 4}
+    [entry] = given.spool.quarantined()
+    [current] = stored(given)
+    assert {current, (given.spool.root / entry.path).read_bytes()} == {slices[0], other}
+
+
+def test_a_node_that_stops_takes_nothing_more(given: Given, slices: list[bytes]) -> None:
+    listener = Listener()
+    given.intake.tell(listener)
+    given.intake.stop()
+    with pytest.raises(OutOfResources, match="stopping"):
+        given.intake.take(slices[0], "SCANNER", 1)
+    assert (stored(given), listener.log) == ([], [])
+    given.intake.released(1)
+    assert listener.log == [("", "released", 1)]
