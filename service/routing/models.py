@@ -115,8 +115,8 @@ def _of_volume(facts: ImageFacts, wanted: VolumeSelection) -> Iterator[Refusal]:
     if facts.largest_gap_mm > wanted.bridged_mm + ROUNDING_MM:
         gap = f"slices {facts.largest_gap_mm:.1f} mm apart, more than the {wanted.bridged_mm:g} mm that it bridges"
         if facts.missing_slices:
-            fix = "send the series again, whole"
-            yield Refusal(f"{facts.missing_slices} slices are missing: {gap}; {fix}", faulty=True)
+            slices = "1 slice is" if facts.missing_slices == 1 else f"{facts.missing_slices} slices are"
+            yield Refusal(f"{slices} missing: {gap}; send the series again, whole", faulty=True)
         else:
             yield Refusal(gap)
     if facts.partial and not wanted.accepts_partial:

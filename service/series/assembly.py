@@ -117,7 +117,7 @@ def _left_out(remainders: Sequence[Remainder], used: Sequence[Slice]) -> list[Le
 
 
 def _radiograph(read: XRay, reading: Reading) -> Item:
-    facts = read_image_facts(pydicom.dcmread(read.file, stop_before_pixels=True))
+    facts = _facts([read.file])
     version = key_of(reading.stamps[read.file], repr(facts), *read.notes)
     return Item(key_of(read.image.source), read.image, (read.file,), facts, read.notes, version)
 
@@ -133,7 +133,7 @@ def _volume(key: str, stack: Stack, reader: SeriesReader, reading: Reading) -> I
         frames=None if slices[0].frame is None else tuple(one.frame or 0 for one in slices),
     )
     facts = replace(
-        read_image_facts(pydicom.dcmread(slices[0].file, stop_before_pixels=True)),
+        _facts([one.file for one in slices]),
         slices=len(slices),
         plane=plane_name(slices[0].plane),
         largest_gap_mm=grid.largest_mm,
@@ -143,7 +143,8 @@ def _volume(key: str, stack: Stack, reader: SeriesReader, reading: Reading) -> I
     notes = [*stack.notes, *(note for one in slices for note in one.header.storage.notes), *_geometry_notes(stack)]
     if unusable := len({one.file for one in reading.left_out if one.faulty}):
         # at the end of a series a missing slice leaves no gap, so the reader has to be told
-        notes.append(f"{unusable} images of the series could not be used; the volume may be incomplete.")
+        images = "image" if unusable == 1 else "images"
+        notes.append(f"{unusable} {images} of the series could not be used; the volume may be incomplete.")
     files = tuple(one.file for one in slices)
     version = key_of(key, *(reading.stamps[file] for file in files), repr(facts), *notes)
     return Item(key, volume, files, facts, tuple(dict.fromkeys(notes)), version)
@@ -159,12 +160,25 @@ def _which(number: int, count: int, stack: Stack) -> str:
     return f"This is stack {number} of {count} in the series: {what}."
 
 
+def _facts(files: Sequence[Path]) -> ImageFacts:
+    """What the first header says that can be read all through: slices need less of theirs."""
+    for file in files:
+        try:
+            return read_image_facts(pydicom.dcmread(file, stop_before_pixels=True))
+        except OSError:
+            raise
+        except Exception:
+            continue
+    return read_image_facts(Dataset())
+
+
 def _geometry_notes(stack: Stack) -> list[str]:
     grid = stack.grid
     if grid.missing:
+        slices = "1 slice is" if grid.missing == 1 else f"{grid.missing} slices are"
         return [
-            f"{grid.missing} slices are missing between the first and the last one; the widest distance is "
-            f"{grid.largest_mm:.1f} mm where {grid.typical_mm:.1f} mm is usual."
+            f"{slices} missing between the first and the last one; the widest distance is {grid.largest_mm:.1f} mm "
+            f"where {grid.typical_mm:.1f} mm is usual."
         ]
     if grid.at is not None:
         return [f"The slices are not evenly spaced, up to {grid.largest_mm:.1f} mm apart."]

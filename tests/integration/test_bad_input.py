@@ -124,8 +124,8 @@ def test_a_truncated_slice_is_quarantined_and_the_reader_is_told_of_the_gap_that
     assert all_are_in_the_spool(node, ct.files)
     [report] = [Path(result["path"]) for result in node.results(ct.uid) if result["kind"] == "SR"]
     told = dsrdump_text(report)
-    assert "1 slices are missing" in told
-    assert "1 images of the series could not be used" in told
+    assert "1 slice is missing" in told
+    assert "1 image of the series could not be used" in told
 
 
 def test_a_truncated_x_ray_is_quarantined_while_the_other_one_of_its_series_goes_on(

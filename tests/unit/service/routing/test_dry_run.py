@@ -12,6 +12,7 @@ from service.routing.dry_run import Counted, DryRun, dry_run
 from service.routing.dry_run_view import view
 from service.settings import Settings, parse
 from tests.copies import MIDDLE, copy_series
+from tests.synthetic_ct import Scan, write_scan
 
 CONFIGURED: dict[str, object] = {
     "senders": {"CT1": {"archive": "main"}, "CT2": {"archive": "other"}},
@@ -124,6 +125,28 @@ def test_a_gap_that_is_too_wide_would_wait_for_an_operator(folder: Path, package
     assert item.faulty
     assert item.refusals["ct-lung"].faulty
     assert "the series would wait for an operator" in text_of(found)
+
+
+def test_slices_that_make_no_volume_together_would_wait_for_an_operator(
+    tmp_path: Path, packages: Mapping[str, ModelPackage]
+) -> None:
+    files = write_scan(Scan(tuple(map(float, range(8)))), tmp_path / "ct")
+    moved = pydicom.dcmread(files[3])
+    moved.ImagePositionPatient[0] += 5
+    moved.save_as(files[3])
+    found = planned(tmp_path / "ct", packages)
+    [series] = found.series
+    assert series.items == ()
+    assert series.problem.startswith("8 slices: slice 4 lies 5.0 mm beside the line of the others")
+    assert "it would wait for an operator" in text_of(found)
+
+
+def test_uneven_spacing_is_told_from_the_least_to_the_largest(
+    tmp_path: Path, packages: Mapping[str, ModelPackage]
+) -> None:
+    write_scan(Scan((0.0, 2.0, 4.0, 6.0, 9.0, 12.0, 15.0), tilt_degrees=20.0), tmp_path / "ct")
+    [item] = planned(tmp_path / "ct", packages).series[0].items
+    assert "2.00 to 3.00 × 1.50 × 1.50 mm, tilted by 20.0°" in item.description
 
 
 def test_nothing_that_may_tell_who_it_is_is_shown(

@@ -121,13 +121,13 @@ def test_a_truncated_slice_is_left_out_and_the_gap_is_told(phantom_ct: Path, tmp
     [item] = assemble(files).items
     assert item.facts.missing_slices == 1
     assert item.notes == (
-        "1 slices are missing between the first and the last one; the widest distance is 5.0 mm where 2.5 mm is usual.",
-        "1 images of the series could not be used; the volume may be incomplete.",
+        "1 slice is missing between the first and the last one; the widest distance is 5.0 mm where 2.5 mm is usual.",
+        "1 image of the series could not be used; the volume may be incomplete.",
     )
     files[0].write_bytes(files[0].read_bytes()[:-1000])
     assembly = assemble([files[0], *files[1:50]])
     assert assembly.items[0].facts.slices == 49
-    assert assembly.items[0].notes == ("1 images of the series could not be used; the volume may be incomplete.",)
+    assert assembly.items[0].notes == ("1 image of the series could not be used; the volume may be incomplete.",)
     assert assembly.left_out[0].faulty
     assert "truncated" in assembly.left_out[0].reason
 
