@@ -70,7 +70,7 @@ def read_image_facts(header: Dataset) -> ImageFacts:
         kernel="\\".join(_values(header, "ConvolutionKernel")),
         manufacturer=_text(header, "Manufacturer"),
         slice_thickness_mm=_number(header, "SliceThickness"),
-        contrast=bool(_text(header, "ContrastBolusAgent") or header.get("ContrastBolusAgentSequence")),
+        contrast=bool(_text(header, "ContrastBolusAgent") or _value(header, "ContrastBolusAgentSequence")),
         presentation=_text(header, "PresentationIntentType"),
     )
 
@@ -93,7 +93,7 @@ def _value(header: Dataset, keyword: str) -> Any:
             macro = (item.get(_MACROS.get(keyword, "")) or [Dataset()])[0]
             if macro.get(keyword) not in (None, ""):
                 return macro.get(keyword)
-    except (ValueError, TypeError, AttributeError, NotImplementedError):  # a value that its own VR does not allow
+    except Exception:  # a header can be wrong in more ways than its parser foresees; then it says nothing of this
         return None
     return None
 

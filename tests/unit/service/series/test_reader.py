@@ -1,14 +1,19 @@
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom import Dataset
 
 from engines.types import Volume
-from service.series.assembly import assemble_from
+from service.series.assembly import assemble, assemble_from
 from service.series.reader import Reading, SeriesReader
 from tests.ct_slice import VALUES, ct_slice
 from tests.synthetic_ct import Scan, write_enhanced, write_scan
@@ -161,7 +166,8 @@ def test_a_reader_that_is_closed_takes_nothing_more(tmp_path: Path, pool: Thread
     reader = SeriesReader(tmp_path, pool)
     array = assemble_from(reader, files[:6]).items[0].image.array
     slabs = list(tmp_path.glob("*.slab"))
-    for file in files:  # those that came meanwhile
+    other = ct_slice(tmp_path / "other.dcm", VALUES.T.copy())
+    for file in (*files, other):  # those that came meanwhile
         reader.add(file)
     pool.submit(int).result()  # whatever was under way in the one thread is over
     assert list(tmp_path.glob("*.slab")) == slabs
@@ -215,3 +221,37 @@ def test_an_assembly_that_fails_leaves_no_slab_and_no_open_file(tmp_path: Path, 
         assemble_from(reader, [*files, tmp_path / "none.dcm"])
     assert list(tmp_path.glob("*.slab")) == []
     assert _held(tmp_path) == 0
+
+
+# ---- broken files ----------------------------------------------------------------------------------------------------
+
+
+@cache
+def sound() -> list[Path]:
+    folder = Path(tempfile.mkdtemp())
+    sequence = Dataset()
+    sequence.CodeValue, sequence.CodeMeaning = "C-B0322", "Iohexol"
+    return [
+        ct_slice(
+            folder / f"{index}.dcm", VALUES + index, float(index), index, KVP="120", SliceThickness="1",
+            ContrastBolusAgent=None, ContrastBolusAgentSequence=[sequence], PixelPaddingValue=0,
+            SeriesDescription="THORAX", Modality="CT", BodyPartExamined="CHEST", AcquisitionNumber=1,
+            ConvolutionKernel="B30f",
+        )
+        for index in range(4)
+    ]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # of the parser, about what was broken
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_no_broken_header_makes_the_assembly_of_a_series_fail(data: st.DataObject) -> None:
+    files = sound()
+    broken = files[0].with_name("broken.dcm")  # it comes first in the order along the normal, too
+    content = bytearray(files[0].read_bytes())
+    for place in data.draw(st.lists(st.integers(128, len(content) - 49), min_size=1, max_size=4)):
+        content[place] = data.draw(st.integers(0, 255) | st.sampled_from([0, 1, 8, 0x5C, 0xFF]))
+    broken.write_bytes(content)
+    assembly = assemble([broken, *files[1:]])
+    used = {file for item in assembly.items for file in item.files}
+    assert used | {one.file for one in assembly.left_out} == {broken, *files[1:]}
