@@ -19,7 +19,7 @@ from service.cli_quarantine import app as quarantine_app
 from service.errors import ConfigurationError, WetreadError
 from service.ledger.records import STATES
 from service.logs import configure, silence_libraries
-from service.operate import inspection
+from service.operate import inspection, jobs_view
 from service.settings import TEMPLATE, LogSettings, Settings, load
 
 app = typer.Typer(
@@ -149,9 +149,9 @@ def jobs_list(
     """List the jobs, in the order in which they came."""
     found = existing_ledger(config).list_jobs(state, series)
     if as_json:
-        print(json.dumps([inspection.as_json(job) for job in found]))
+        print(json.dumps([jobs_view.as_json(job) for job in found]))
     else:
-        for line in inspection.jobs_view(found):
+        for line in jobs_view.jobs_view(found):
             console.print(line)
 
 
@@ -167,11 +167,11 @@ def jobs_show(
     if not found:
         raise ConfigurationError(f"no series {series!r} in the ledger; `wetread jobs list` shows all")
     if as_json:
-        print(json.dumps({"jobs": [inspection.as_json(job) for job in found],
-                          "decisions": [inspection.decision_as_json(decision) for decision in decisions],
-                          "results": [inspection.result_as_json(result) for result in results]}))  # fmt: skip
+        print(json.dumps({"jobs": [jobs_view.as_json(job) for job in found],
+                          "decisions": [jobs_view.decision_as_json(decision) for decision in decisions],
+                          "results": [jobs_view.result_as_json(result) for result in results]}))  # fmt: skip
     else:
-        for line in inspection.series_view(found, results, decisions):
+        for line in jobs_view.series_view(found, results, decisions):
             console.print(line, soft_wrap=isinstance(line, str))
 
 

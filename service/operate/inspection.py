@@ -1,26 +1,18 @@
-"""What an operator asks for: is this configuration right, what is in the ledger."""
+"""Is this configuration right: what `wetread check` looks at."""
 
 import json
 import socket
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from pydicom.uid import generate_uid
-from rich.console import RenderableType
-from rich.markup import escape
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
 
 from engines.engine_set import open_engines
 from service.archive.client import ArchiveClient
 from service.deliver.scu import echo
 from service.errors import ConfigurationError, WetreadError
-from service.ledger.records import READY, SUPERSEDED, DecisionRecord, Job, ResultRecord
 from service.node import runtime_settings, served_packages
 from service.settings import ArchiveSettings, Settings, load
 from service.spool import Spool
@@ -152,99 +144,3 @@ def _models(settings: Settings) -> Iterator[Line]:
                 )
         except WetreadError as error:
             yield Line(False, f"model {name}", str(error))
-
-
-STATE_STYLES = {"done": "green", "dead": "red", "running": "yellow", "cancelled": "dim"}
-
-
-def jobs_view(jobs: Sequence[Job]) -> Iterator[RenderableType]:
-    """The jobs, grouped by series."""
-    for series in dict.fromkeys(job.series for job in jobs):
-        mine = [job for job in jobs if job.series == series]
-        yield f"[bold]{series.key}[/] {series.modality} from {escape(series.sender)}, {_moment(mine[0].created_at)}"
-        table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
-        for _ in range(5):
-            table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
-        several = len({job.item for job in mine if job.item}) > 1
-        for job in mine:
-            state = Text(job.state, style=STATE_STYLES.get(job.state, ""))
-            spent = "" if job.seconds is None else f"{job.seconds:.1f} s"
-            what = f"{job.model} {job.item}" if several and job.item else job.model
-            table.add_row(str(job.id), job.stage, what, state, spent, Text(_note(job)))
-        yield Padding(table, (0, 0, 0, 2))
-
-
-def series_view(
-    jobs: Sequence[Job], results: Sequence[ResultRecord], decisions: Sequence[DecisionRecord]
-) -> Iterator[RenderableType]:
-    """All that is known of one series, or of several whose keys begin alike."""
-    yield from jobs_view(jobs)
-    for series in dict.fromkeys(job.series for job in jobs):
-        yield from _decisions_view([decision for decision in decisions if decision.series == series.key])
-        yield f"study   {series.study_uid}\nseries  {series.series_uid}"
-    for record in results:
-        result = record.result
-        yield f"{result.kind:7} {result.sop_instance_uid}\n        {record.model}, {_fate(record)}, {result.path}"
-        for earlier in result.predecessors:
-            yield f"        supersedes {earlier}"
-
-
-def _fate(record: ResultRecord) -> str:
-    """How far a result got, in words."""
-    if record.status == SUPERSEDED:
-        sent = f"was sent to {record.archive}" if record.archive else "was never sent"
-        return f"{record.status} ({sent})"
-    return f"{record.status} to {record.archive}" if record.archive else record.status
-
-
-def _decisions_view(decisions: Sequence[DecisionRecord]) -> Iterator[RenderableType]:
-    """Each time the series was found complete, and what that rested on."""
-    for decision in decisions:
-        how = "[yellow]partial[/]" if decision.partial else "complete"
-        yield f"{how} with {decision.instances} instances, {_moment(decision.decided_at)}"
-        table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
-        table.add_column()
-        table.add_column(justify="right")
-        for one in decision.evidence:
-            table.add_row(Text(one.text), f"+{one.points:.0f}")
-        for text in decision.against:
-            table.add_row(Text(text, style="yellow"), "[yellow]against[/]")
-        yield Padding(table, (0, 0, 0, 2))
-
-
-def _note(job: Job) -> str:
-    if job.state == READY and job.attempts:
-        return f"try {job.attempts + 1} at {_moment(job.run_at)}: {job.note}"
-    return job.note
-
-
-def _moment(seconds: float) -> str:
-    """Local time, for an operator."""
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def as_json(job: Job) -> dict[str, Any]:
-    """A job, for programs."""
-    return {**vars(job), "series": job.series.key, "modality": job.series.modality, "sender": job.series.sender}
-
-
-def decision_as_json(decision: DecisionRecord) -> dict[str, Any]:
-    """A decision that a series is complete, for programs."""
-    return {**vars(decision), "evidence": [vars(one) for one in decision.evidence]}
-
-
-def result_as_json(record: ResultRecord) -> dict[str, Any]:
-    """A result, for programs."""
-    return {
-        "series": record.series,
-        "item": record.item,
-        "model": record.model,
-        "kind": record.result.kind,
-        "sop_class": record.result.sop_class_uid,
-        "sop_instance_uid": record.result.sop_instance_uid,
-        "status": record.status,
-        "archive": record.archive,
-        "path": str(record.result.path),
-        "supersedes": list(record.result.predecessors),
-    }

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from service.ledger.ledger import open_ledger
 from service.ledger.records import ASSEMBLE, NextJob, SeriesRecord
-from service.operate.inspection import decision_as_json, series_view
+from service.operate.jobs_view import decision_as_json, series_view
 from service.series.evidence import Decision, Evidence
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from service.ledger.records import ENCODED, SENT, SUPERSEDED, ResultRecord
-from service.operate.inspection import result_as_json, series_view
+from service.operate.jobs_view import result_as_json, series_view
 from service.types import ResultObject
 
 
