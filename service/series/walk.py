@@ -129,10 +129,7 @@ def _walk(content: bytes, wanted: Mapping[int, Collection[bytes]]) -> Walked | N
         if tag in wanted:
             if not implicit and kind not in wanted[tag]:
                 return None
-            value = content[start:position]
-            if len(value) != length:
-                return None
-            values[tag] = value
+            values[tag] = content[start:position]  # one that is cut short is followed by nothing, and that is an error
 
 
 def _explicit(content: bytes, position: int) -> tuple[int, int, int]:

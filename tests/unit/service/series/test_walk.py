@@ -184,14 +184,15 @@ def odd() -> Iterator[tuple[str, bytes]]:
     yield "UN that is a sequence", file_of(element(0x00091010, b"UN", implicit + end, UNDEFINED), ROWS, PIXELS)
     yield "OB that has items", file_of(element(0x00091010, b"OB", implicit + end, UNDEFINED), ROWS, PIXELS)
     deep = struct.pack("<HHI", 0xFFFE, 0xE000, UNDEFINED)
-    nested = b"".join(element(0x00081140, b"SQ", deep, UNDEFINED) for _ in range(500))
-    yield "500 sequences in each other", file_of(nested, PIXELS)
+    nested = b"".join(element(0x00081140, b"SQ", deep, UNDEFINED) for _ in range(5000))
+    yield "5000 sequences in each other", file_of(nested, PIXELS)
     meta = element(0x00020010, b"UI", b"1.2.840.10008.1.2.1\0")
     yield "meta information that goes on after its length", file_of(element(0x00020016, b"AE", b"X "), ROWS, PIXELS)
     yield "meta information that reaches into the rest", file_of(PIXELS, meta=meta + ROWS)
     yield "no transfer syntax", file_of(ROWS, PIXELS, meta=element(0x00020002, b"UI", b"1.2\0"))
     yield "no such transfer syntax", file_of(ROWS, PIXELS, syntax=b"1.2.3\0")
     yield "a transfer syntax that is no UID", file_of(ROWS, PIXELS, syntax=b"a\xff\\b")
+    yield "a transfer syntax that is a word", file_of(ROWS, PIXELS, syntax=b"little")
     yield "float pixel data", file_of(ROWS, element(0x7FE00008, b"OF", bytes(24)))
 
 
