@@ -165,9 +165,9 @@ def _facts(files: Sequence[Path]) -> ImageFacts:
     for file in files:
         try:
             return read_image_facts(pydicom.dcmread(file, stop_before_pixels=True))
-        except OSError:
+        except (OSError, MemoryError):  # of this machine, not of the file
             raise
-        except Exception:
+        except Exception:  # what assembly needs of it was read; the next one may be sound
             continue
     return read_image_facts(Dataset())
 

@@ -34,6 +34,9 @@ LOSSLESS = frozenset(
 LOSSY = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K})
 """Transfer syntaxes whose values may differ from the scanner's."""
 
+LARGEST_FRAME = 1 << 27
+"""Pixels of a frame, 134 million: five times the largest detectors. A few compressed bytes can claim more."""
+
 LOSSY_NOTE = "The source image was compressed with loss."
 
 
@@ -136,6 +139,11 @@ def _require_sense(of: PixelDescription) -> None:
         raise Quarantined(
             f"{of.rows} rows, {of.columns} columns, {of.frames} frames, {of.stored} of {of.allocated} bits up to bit "
             f"{of.high_bit}: no such image; repair the header"
+        )
+    if of.rows * of.columns > LARGEST_FRAME:
+        raise Quarantined(
+            f"{of.rows} × {of.columns} pixels in one frame: no CT slice or X-ray is that large, and a damaged or hostile "
+            "header may say so; repair the header"
         )
 
 

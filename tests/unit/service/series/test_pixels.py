@@ -272,6 +272,7 @@ def test_every_transfer_syntax_that_is_accepted_can_be_read(syntax: uid.UID) -> 
         ({"HighBit": 10}, "no such image"),
         ({"HighBit": 16}, "no such image"),
         ({"BitsAllocated": 64}, "no such image"),
+        ({"Rows": 65535, "Columns": 65535}, "no CT slice or X-ray is that large"),
         ({"BitsAllocated": 12}, "12-bit pixels packed"),
         ({"BitsAllocated": 1}, "one bit per pixel"),
         ({"BitsStored": None}, "incomplete"),
