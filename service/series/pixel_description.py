@@ -142,8 +142,7 @@ def _require_sense(of: PixelDescription) -> None:
         )
     if of.rows * of.columns > LARGEST_FRAME:
         raise Quarantined(
-            f"{of.rows} × {of.columns} pixels in one frame: no CT slice or X-ray is that large, and a damaged or hostile "
-            "header may say so; repair the header"
+            f"{of.rows} × {of.columns} pixels in one frame: no CT slice or X-ray is that large; repair the header"
         )
 
 
