@@ -113,15 +113,16 @@ class Pipeline:
                 for model in models
                 if (item.key, model) not in inferred or not found_of(folder / model, item)
             ]
-            if not models:
-                notes.append("no model wants it: " + "; ".join(f"{name}: {why}" for name, why in refusals.items()))
+            if not models and any(why.faulty for why in refusals.values()):
                 faults += [f"{name}: {why}" for name, why in refusals.items() if why.faulty]
+            elif not models:
+                notes.append("no model wants it: " + "; ".join(f"{name}: {why}" for name, why in refusals.items()))
         drop_items(self._spool.work(series), {item.key for item in assembly.items})
         drop_slabs(self._spool.work(series), [item.image.array for item in assembly.items])
-        notes += [*assembly.refused, *self._leave_out(series, assembly.left_out)]
+        note = "; ".join(dict.fromkeys([*faults, *notes, *self._leave_out(series, assembly.left_out)]))
         if faults and not next_jobs and not inferred:
-            raise Quarantined("; ".join(dict.fromkeys([*faults, *notes])))
-        return Outcome("; ".join(dict.fromkeys(notes)), tuple(next_jobs))
+            raise Quarantined(note)
+        return Outcome(note, tuple(next_jobs))
 
     def _assembled(self, series: str) -> Assembly:
         """The images of a series, as far as it has come, with what a reader must know of how far that is."""
@@ -238,6 +239,7 @@ class Pipeline:
         notes = []
         for (reason, faulty), count in Counter((file.reason, file.faulty) for file in files).items():
             event = "instance.quarantined" if faulty else "instance.left_out"
-            notes.append(f"{count} instances {'in quarantine' if faulty else 'left out'}: {reason}")
+            instances = "1 instance" if count == 1 else f"{count} instances"
+            notes.append(f"{instances} {'in quarantine' if faulty else 'left out'}: {reason}")
             log.warning(event, series=series, instances=count, reason=reason)
         return notes

@@ -1,6 +1,5 @@
 """``wetread route``: what would happen if the files of a folder were sent to the node. Nothing is stored or run."""
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from pydicom.uid import UID
 from engines.package import ModelPackage
 from engines.types import Image, Volume
 from service.errors import Quarantined
+from service.fingerprint import fingerprint
 from service.header import HeaderFacts, read_facts
 from service.receive.contexts import CARRIED_ALONG, PROCESSED, TRANSFER_SYNTAXES
 from service.routing.models import EVERYTHING, Refusal, route
@@ -97,11 +97,11 @@ class DryRun:
 
 @dataclass
 class _Arrivals:
-    """What came of one series: its files by SOP Instance UID, and their contents' digests."""
+    """What came of one series: its files by SOP Instance UID, and their contents' fingerprints."""
 
     facts: HeaderFacts
     files: dict[str, Path] = field(default_factory=dict)
-    digests: dict[str, bytes] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     again: Counter[str] = field(default_factory=Counter)
 
 
@@ -183,7 +183,7 @@ def _refusal(file: Path, carried_along: bool) -> str:
 
 def _arrive(series: dict[str, _Arrivals], file: Path, content: bytes) -> None:
     """File it under its series; of several files of one instance the last one counts. Raises `Quarantined`."""
-    facts, digest = read_facts(content), hashlib.sha256(content).digest()
+    facts, digest = read_facts(content), fingerprint(content)
     arrivals = series.setdefault(key_of(facts.study_uid, facts.series_uid), _Arrivals(facts))
     uid = facts.sop_instance_uid
     if uid in arrivals.files:

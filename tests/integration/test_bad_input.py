@@ -120,7 +120,7 @@ def test_a_truncated_slice_is_quarantined_and_the_reader_is_told_of_the_gap_that
     assert "send the image again" in reason
     assert {job["state"] for job in jobs} == {"done"}
     [assemble] = [job for job in jobs if job["stage"] == "assemble"]
-    assert f"1 instances in quarantine: {reason}" in assemble["note"]
+    assert f"1 instance in quarantine: {reason}" in assemble["note"]
     assert all_are_in_the_spool(node, ct.files)
     [report] = [Path(result["path"]) for result in node.results(ct.uid) if result["kind"] == "SR"]
     told = dsrdump_text(report)
@@ -190,7 +190,7 @@ def assert_only_one_gives_results(node: RunningNode, good: Path, bad: Path, why:
     jobs = node.ended(header.SeriesInstanceUID)
     assert {job["state"] for job in jobs} == {"done"}
     [assemble] = [job for job in jobs if job["stage"] == "assemble"]
-    assert f"1 instances in quarantine: {why}" in assemble["note"]
+    assert f"1 instance in quarantine: {why}" in assemble["note"]
     [reason] = reasons_for(node, bad)
     assert why in reason
     assert all_are_in_the_spool(node, [good, bad])
