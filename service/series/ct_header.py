@@ -180,8 +180,11 @@ def read_header(file: Path, accepted: tuple[uid.UID, ...]) -> tuple[CTHeader, Pi
     Quarantined
         It does not describe pixels that can be decoded, or there are none.
     """
-    with file.open("rb", buffering=0) as stream:
-        walked = walk(os.pread(stream.fileno(), ENOUGH, 0), _WANTED)
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        walked = walk(os.pread(descriptor, ENOUGH, 0), _WANTED)
+    finally:
+        os.close(descriptor)
     if walked is None:
         return _parsed(file, accepted)
     source, values = _Walked(walked.values), walked.values

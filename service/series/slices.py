@@ -4,7 +4,6 @@ The pixels are read straight from the file: nothing is parsed or held twice.
 """
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -158,9 +157,7 @@ def in_modality_units(stored: NDArray[Any], slope: float, intercept: float) -> N
         Slope and intercept leave no image.
     """
     low, high = (float(end) * slope + intercept for end in (stored.min(), stored.max()))
-    if slope == 0 or not max(abs(low), abs(high)) <= float(
-        np.finfo(np.float32).max
-    ):  # also where one of them is no number
+    if slope == 0 or not max(abs(low), abs(high)) <= _LARGEST:  # also where one of them is no number
         raise Quarantined(f"rescale slope {slope:g}, intercept {intercept:g}: no image is left; repair the header")
     if slope.is_integer() and intercept.is_integer():
         low, high = (int(end) * int(slope) + int(intercept) for end in (stored.min(), stored.max()))
@@ -185,6 +182,7 @@ def _bounds(description: PixelDescription) -> tuple[int, int]:
 
 
 _INT16_RANGE = range(-32768, 32768)
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class _TooWide(Exception):
@@ -207,11 +205,10 @@ class Native:
         return native_frame(content.data, self.description)
 
     def read_shifted(self, intercept: int, target: NDArray[np.int16]) -> None:
-        """Read 16-bit values and add the intercept, with no array between. Raises `_TooWide`."""
+        """Read 16-bit values to where they stay, and add the intercept there. Raises `_TooWide`."""
         of = self.description
-        buffer = _buffer(of.frame_bytes)
-        self._read(buffer)
-        cells = buffer.view(of.kind).reshape(target.shape)
+        self._read(target)
+        cells = target.view(of.kind)
         if of.stored < 16:
             cells <<= 15 - of.high_bit
             cells >>= 16 - of.stored
@@ -220,28 +217,17 @@ class Native:
             low, high = int(cells.min()), int(cells.max())
         if low + intercept not in _INT16_RANGE or high + intercept not in _INT16_RANGE:
             raise _TooWide
-        # modulo 2**16, and so exact where the sum fits
-        np.add(cells.view(np.int16), _modulo(intercept), out=target)
+        if intercept:
+            target += _modulo(intercept)  # modulo 2**16, and so exact where the sum fits
 
-    def _read(self, target: NDArray[np.uint8]) -> None:
+    def _read(self, target: NDArray[Any]) -> None:
         file = os.open(self.file, os.O_RDONLY | os.O_CLOEXEC)
         try:
             size = os.preadv(file, [target.data], self.start + self.index * self.description.frame_bytes)
         finally:
             os.close(file)
         if size != self.description.frame_bytes:
-            raise Quarantined("truncated while it was read; send the image again from its source")
-
-
-_buffers = threading.local()
-
-
-def _buffer(size: int) -> NDArray[np.uint8]:
-    """Room for a frame, the same one each time in a thread: new memory would cost as much as reading."""
-    if getattr(_buffers, "room", np.empty(0)).size < size:
-        _buffers.room = np.empty(size, np.uint8)
-    room: NDArray[np.uint8] = _buffers.room[:size]
-    return room
+            raise Quarantined("truncated: the file ends within the pixel data; send the image again from its source")
 
 
 def _frames(file: Path, description: PixelDescription, pixel_data: PixelData) -> Sequence[Callable[[], NDArray[Any]]]:
@@ -254,11 +240,10 @@ def _frames(file: Path, description: PixelDescription, pixel_data: PixelData) ->
         return [partial(decode_frame, frame, description) for frame in coded_frames(coded, description)]
     if pixel_data.length is None:
         raise Quarantined("compressed pixel data that is announced as uncompressed; send the image again")
-    needed, available = description.frame_bytes * description.frames, file.stat().st_size - pixel_data.start
-    available = max(0, min(available, pixel_data.length))
-    if available < needed:
+    needed = description.frame_bytes * description.frames
+    if pixel_data.length < needed:
         raise Quarantined(
-            f"truncated: {available} bytes of pixel data where {needed} are needed; "
+            f"truncated: {pixel_data.length} bytes of pixel data where {needed} are needed; "
             "send the image again from its source"
         )
     return [Native(file, pixel_data.start, description, index) for index in range(description.frames)]
