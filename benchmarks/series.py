@@ -131,6 +131,10 @@ def measure(case: str, files: list[Path], rounds: int, rows: list[Row], ratios: 
     ratios[f"{case}: last slice to volume/receiving"] = round(
         statistics.median(left / received for left, received in zip(remaining, receiving, strict=True)), 4
     )
+    for peer in subjects[1:]:
+        ratios[f"{case}: after the last slice, wetread streamed/{peer}"] = round(
+            middle[peer] / statistics.median(remaining), 1
+        )
     ratios[f"{case}: memory/volume"] = round(statistics.median(memory[WETREAD]) / volume_mb, 2)
 
 
