@@ -1,23 +1,7 @@
-"""What the rooms of the service hand to each other: instances, series, result objects, destinations."""
+"""What the rooms of the service hand to each other: result objects and destinations."""
 
 from dataclasses import dataclass
 from pathlib import Path
-
-
-@dataclass(frozen=True)
-class Instance:
-    """One stored SOP instance: who it is, who sent it, where it lies.
-
-    UIDs are as received (they may be empty or wrong); ``path`` is a DICOM file in the spool, bit for bit as received.
-    """
-
-    sop_instance_uid: str
-    sop_class_uid: str
-    series_uid: str
-    study_uid: str
-    transfer_syntax_uid: str
-    sender: str
-    path: Path
 
 
 @dataclass(frozen=True)
