@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.header import HeaderFacts
+from service.series.geometry import SAME_DIRECTION, SAME_POSITION_MM
 
-SAME_POSITION_MM = 0.01
-"""Slices closer than this lie at one position."""
 BLOCK = 4
 """So many equal spacings in a row are meant to be; fewer wide ones among narrow ones are a gap."""
 WIDE = 1.5
@@ -61,7 +60,7 @@ class Continuity:
             return
         orientation = np.asarray(facts.orientation)
         for known, normal, places in self._stacks:
-            if np.abs(known - orientation).max() < 1e-3:
+            if np.abs(known - orientation).max() < SAME_DIRECTION:
                 places.append(float(normal @ facts.position))
                 return
         if len(self._stacks) < ORIENTATIONS:

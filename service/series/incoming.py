@@ -3,22 +3,14 @@
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from pydicom import uid
-
 from service.header import HeaderFacts
 from service.ledger.records import SeriesRecord
 from service.series.continuity import Continuity
 from service.series.evidence import Observed
+from service.series.reader import RADIOGRAPHS
 from service.series.rhythm import Pauses
 from service.settings import SeriesSettings
 from service.spool import key_of
-
-XRAYS = (
-    uid.ComputedRadiographyImageStorage,
-    uid.DigitalXRayImageStorageForPresentation,
-    uid.DigitalXRayImageStorageForProcessing,
-)
-"""Images that are whole by themselves."""
 
 
 @dataclass
@@ -77,7 +69,7 @@ class Incoming:
             return
         self._instances.add(instance)
         self.continuity.add(facts)
-        self._xrays += facts.sop_class_uid in XRAYS
+        self._xrays += facts.sop_class_uid in RADIOGRAPHS
         self._multi_frame += facts.frames > 1
         acquisition, announced = facts.acquisition_number, facts.images_in_acquisition
         self._acquired[acquisition] += 1
