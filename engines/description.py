@@ -35,7 +35,7 @@ class IdentitySection(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
     version: Text
-    uid_root: Annotated[str, Field(pattern=r"^[1-9][0-9]*$")]
+    uid_root: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,6}$")]
     licence: Text
     intended_use: Text
     task: Literal["segmentation", "classification"]

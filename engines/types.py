@@ -143,10 +143,14 @@ class LabelMap:
         Shape of the source image's array, uint8; 0 is background, other values are segment numbers.
     segments
         What the values mean; every value that the model can give, present in the array or not.
+    probabilities
+        How sure the model is of each segment, where that was asked for: shape ``[segment, ...]`` in the order of
+        ``segments``, then that of the array; uint8, 255 is a probability of 1.
     """
 
     array: NDArray[np.uint8]
     segments: tuple[Segment, ...]
+    probabilities: NDArray[np.uint8] | None = None
 
     @cached_property
     def present(self) -> tuple[Segment, ...]:
@@ -158,11 +162,16 @@ class LabelMap:
 
 @dataclass(frozen=True)
 class ClassProbability:
-    """The probability of one class: ``code`` says what was looked for, ``probability`` is in 0–1."""
+    """The probability of one class: ``code`` says what was looked for, ``probability`` is in 0–1.
+
+    ``activation`` is its class activation map where the model gives one: on the grid of the image, ``[row, column]``,
+    uint8, 255 where the image speaks most for the class (Zhou et al., CVPR 2016), 0 where it says nothing or no.
+    """
 
     label: str
     code: Code
     probability: float
+    activation: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -182,7 +191,8 @@ class Measurement:
     """One number about one segment.
 
     ``concept`` says what was measured, ``unit`` is a UCUM code, ``derivation`` says how many values became one (a mean,
-    say; the modifier of TID 1419).
+    say; the modifier of TID 1419). ``points`` are the ends of what was measured along a line, each as slice, row and
+    column of the array; whole numbers are the centres of voxels.
     """
 
     segment: int
@@ -190,6 +200,7 @@ class Measurement:
     value: float
     unit: Code
     derivation: Code | None = None
+    points: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -222,6 +233,8 @@ class Findings:
 
     ``analysed_at`` is the start of the analysis; it is kept with the findings so that a repeated encoding gives the
     same bytes. ``notes`` are statements of input quality for the reader (partial series, lossy compression).
+    ``overlapping`` are further label maps on the same grid, for segments that overlap those before them; a segment
+    number means one segment in all of them.
     """
 
     model: ModelIdentity
@@ -232,3 +245,9 @@ class Findings:
     measurements: tuple[Measurement, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    overlapping: tuple[LabelMap, ...] = ()
+
+    @property
+    def label_maps(self) -> tuple[LabelMap, ...]:
+        """All label maps, each free of overlaps."""
+        return (self.label_map, *self.overlapping) if self.label_map else ()

@@ -19,6 +19,8 @@ from pydantic import BaseModel
 
 from engines.types import (
     Classification,
+    ClassProbability,
+    Code,
     EngineIdentity,
     Findings,
     LabelMap,
@@ -62,13 +64,22 @@ class _StoredItem(BaseModel):
     version: str
 
 
+class _StoredClass(BaseModel):
+    label: str
+    code: Code
+    probability: float
+    activation: bool
+    """Whether there is an activation map, in a file of its own."""
+
+
 class _StoredFindings(BaseModel):
     item: str
     model: ModelIdentity
     engine: EngineIdentity
     analysed_at: datetime
-    segments: tuple[Segment, ...] | None
-    classification: Classification | None
+    segments: tuple[tuple[Segment, ...], ...]
+    """Of each label map."""
+    classes: tuple[_StoredClass, ...] | None
     measurements: tuple[Measurement, ...]
     notes: tuple[str, ...]
     seconds: dict[str, float]
@@ -165,21 +176,41 @@ def _boot() -> str:
 
 def save_findings(folder: Path, findings: Findings, item: Item) -> None:
     """Leave the findings of one model about an item for the encoder."""
-    label_map = findings.label_map
+    classes = findings.classification.classes if findings.classification else None
     stored = _StoredFindings(
         item=item.version,
         model=findings.model,
         engine=findings.engine,
         analysed_at=findings.analysed_at,
-        segments=None if label_map is None else label_map.segments,
-        classification=findings.classification,
+        segments=tuple(label_map.segments for label_map in findings.label_maps),
+        classes=None
+        if classes is None
+        else tuple(
+            _StoredClass(
+                label=entry.label,
+                code=entry.code,
+                probability=entry.probability,
+                activation=entry.activation is not None,
+            )
+            for entry in classes
+        ),
         measurements=findings.measurements,
         notes=findings.notes,
         seconds=dict(findings.seconds),
     )
-    if label_map is not None:
-        replace_file(folder / "labels.npy", lambda file: np.save(file, label_map.array))
+    for number, label_map in enumerate(findings.label_maps):
+        _keep_or_drop(folder / f"labels-{number}.npy", label_map.array)
+        _keep_or_drop(folder / f"probabilities-{number}.npy", label_map.probabilities)
+    for number, entry in enumerate(classes or ()):
+        _keep_or_drop(folder / f"activation-{number}.npy", entry.activation)
     replace_file(folder / FINDINGS, lambda file: file.write(stored.model_dump_json().encode()))
+
+
+def _keep_or_drop(path: Path, array: NDArray[Any] | None) -> None:
+    if array is None:
+        path.unlink(missing_ok=True)
+    else:
+        replace_file(path, lambda file: np.save(file, array))
 
 
 def found_of(folder: Path, item: Item) -> bool:
@@ -194,16 +225,37 @@ def found_of(folder: Path, item: Item) -> bool:
 def load_findings(folder: Path) -> Findings:
     """Read the findings of one model."""
     stored = _StoredFindings.model_validate_json((folder / FINDINGS).read_text())
-    label_map = None
-    if stored.segments is not None:
-        label_map = LabelMap(np.load(folder / "labels.npy"), stored.segments)
+    label_maps = [_load_label_map(folder, number, segments) for number, segments in enumerate(stored.segments)]
+    classification = None
+    if stored.classes is not None:
+        classification = Classification(
+            tuple(
+                ClassProbability(
+                    entry.label,
+                    entry.code,
+                    entry.probability,
+                    np.load(folder / f"activation-{number}.npy") if entry.activation else None,
+                )
+                for number, entry in enumerate(stored.classes)
+            )
+        )
     return Findings(
         model=stored.model,
         engine=stored.engine,
         analysed_at=stored.analysed_at,
-        label_map=label_map,
-        classification=stored.classification,
+        label_map=label_maps[0] if label_maps else None,
+        classification=classification,
         measurements=stored.measurements,
         notes=stored.notes,
         seconds=stored.seconds,
+        overlapping=tuple(label_maps[1:]),
+    )
+
+
+def _load_label_map(folder: Path, number: int, segments: tuple[Segment, ...]) -> LabelMap:
+    probabilities = folder / f"probabilities-{number}.npy"
+    return LabelMap(
+        np.load(folder / f"labels-{number}.npy"),
+        segments,
+        np.load(probabilities, mmap_mode="r") if probabilities.exists() else None,
     )

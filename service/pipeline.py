@@ -40,9 +40,8 @@ from service.ledger.records import (
     NextJob,
     ResultRecord,
 )
+from service.results.analysis import Analysis
 from service.results.encode import encode
-from service.results.predecessors import version_of
-from service.results.uids import ResultUIDs
 from service.routing.models import route
 from service.series.assembly import Assembly, Item, assemble_from
 from service.series.reader import LeftOut
@@ -185,16 +184,15 @@ class Pipeline:
         if not found_of(folder, item):
             return Outcome("the series has changed since; it is analysed again")
         findings = load_findings(folder)
-        headers, corrections = item.headers(), revision(item.files)
-        uids = ResultUIDs.about(findings, item.image, headers[0].SeriesInstanceUID, corrections)
-        own = {uids.instance("SEG"), uids.instance("SR")}
-        earlier = take_over(self._ledger, job, own, self._gone(series, item))
-        results = self._spool.results(series, job.item, job.model)
-        objects = encode(findings, item.image, headers, results, corrections, earlier.predecessors)
+        profile = self._settings.profile_for(job.series.sender)
+        analysis = Analysis(findings, item.image, item.headers(), profile, revision(item.files))
+        earlier = take_over(self._ledger, job, analysis.series_uids, self._gone(series, item))
+        analysis = replace(analysis, predecessors=earlier.predecessors)
+        objects = encode(analysis, self._spool.results(series, job.item, job.model))
         records = [ResultRecord(series, job.item, job.model, result, ENCODED, archive="") for result in objects]
-        note = ", ".join(result.kind for result in objects)
+        note = ", ".join(dict.fromkeys(result.kind for result in objects))
         if earlier.predecessors:
-            note += f", version {version_of(earlier.predecessors)}"
+            note += f", version {analysis.version}"
         return Outcome(note, (NextJob(DELIVER, job.item, job.model),), (*records, *earlier.superseded))
 
     def _gone(self, series: str, item: Item) -> Callable[[str], bool]:

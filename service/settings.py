@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from engines.selection import RadiographSelection, VolumeSelection
 from service.errors import ConfigurationError
+from service.results.profile import ResultProfile
 from service.types import Destination
 
 AETitle = Annotated[
@@ -68,6 +69,7 @@ class ArchiveSettings(_Section):
     """How instances are fetched that it has and that did not come. For c-move it must know this node's AE title."""
     dicomweb: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$"), Field(validate_default=True)] = ""
     """Base URL of its DICOMweb services, for qido and wado-rs."""
+    results: ResultProfile = ResultProfile()
 
     @field_validator("fetch")
     @classmethod
@@ -202,6 +204,10 @@ class Settings(BaseSettings):
                     f"add a table [archives.{sender.archive}] or name a known one"
                 )
         return self
+
+    def profile_for(self, sender: str) -> ResultProfile:
+        """What the archive of ``sender`` gets; the default where none is configured."""
+        return self.archives[self.senders[sender].archive].results if sender in self.senders else ResultProfile()
 
     def destination_for(self, sender: str) -> Destination | None:
         """The archive that gets the results of ``sender`` (a calling AE title), or None where none is configured."""

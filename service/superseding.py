@@ -74,13 +74,13 @@ def earlier_results(
     results
         All results of the series.
     own
-        SOP Instance UIDs of the new result, which may be in the ledger already.
+        Series Instance UIDs of the new result, whose objects may be in the ledger already.
     gone
         Whether an item is no more because its slices are in others now, of which this is one.
     """
     known = {record.result.sop_instance_uid: record for record in results}
-    others = [record for uid, record in known.items() if record.model == model and uid not in own]
-    own_reports = [known[uid] for uid in own if uid in known and known[uid].result.kind == "SR"]
+    others = [record for record in known.values() if record.model == model and record.result.series_uid not in own]
+    own_reports = [one for one in known.values() if one.result.series_uid in own and one.result.kind == "SR"]
     if own_reports:
         reports = [known[uid] for report in own_reports for uid in report.result.predecessors if uid in known]
     else:

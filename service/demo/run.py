@@ -31,7 +31,8 @@ from service.errors import WetreadError
 from service.handover import load_findings, load_item
 from service.ledger.ledger import Ledger, open_ledger
 from service.ledger.records import ASSEMBLE, DEAD, DELIVER, DONE, INFER, READY, RUNNING, STAGES
-from service.results.overlay import overlay_png
+from service.results.analysis import Analysis
+from service.results.pictures.overlay import overlay_png
 from service.results.self_check import self_check
 from service.spool import QuarantineEntry, Spool
 from service.types import Destination
@@ -226,7 +227,7 @@ def _arrivals(ledger: Ledger, spool: Spool, archive: Path) -> Iterator[Arrived]:
         if all(result.path.exists() for result in kept):
             source = load_item(spool.work(key, item), spool.instance_folder(key))
             try:
-                self_check(kept, load_findings(spool.work(key, item, model)), source.image, source.headers())
+                self_check(kept, Analysis(load_findings(spool.work(key, item, model)), source.image, source.headers()))
             except WetreadError as error:
                 problem = str(error)
         for record, result in zip(records, kept, strict=True):

@@ -1,17 +1,20 @@
 """Findings become a Measurement Report, TID 1500, in a Comprehensive 3D SR (PS3.16 A, PS3.3 A.35.13)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from highdicom import sr
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as PydicomCode
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from engines.types import Findings, Image
+from engines.types import Findings
 from service import __version__
+from service.results.analysis import Analysis
+from service.results.files import keep
 from service.results.groups import Group, measurement_groups
-from service.results.predecessors import Predecessor, as_data_sets, supersedes, version_of
+from service.results.predecessors import as_data_sets, supersedes
 from service.results.source import Source
 from service.results.stamp import (
     MANUFACTURER,
@@ -23,33 +26,32 @@ from service.results.stamp import (
     stamp,
 )
 from service.results.uids import ResultUIDs
+from service.types import ResultObject
 
 SOURCE = PydicomCode("260753009", "SCT", "Source")
 QUALITATIVE_EVALUATIONS = PydicomCode("C0034375", "UMLS", "Qualitative Evaluations")
 
 
-def report(
-    findings: Findings,
-    image: Image,
-    source: Source,
-    uids: ResultUIDs,
-    segmentation: Dataset | None,
-    predecessors: Sequence[Predecessor] = (),
-) -> sr.Comprehensive3DSR:
+def write_report(analysis: Analysis, folder: Path, made: Sequence[ResultObject]) -> list[ResultObject]:
+    """The report on all that was found (`service.results.kinds.Writer`)."""
+    return [keep("SR", report(analysis, made), folder)]
+
+
+def report(analysis: Analysis, made: Sequence[ResultObject]) -> sr.Comprehensive3DSR:
     """Encode measurements, segments and class probabilities.
 
     Parameters
     ----------
-    segmentation
-        The SEG that was made of the same findings, None where no segment has a voxel.
-    predecessors
-        The reports that this one supersedes; they are named in Predecessor Documents Sequence.
+    made
+        The other result objects of the same analysis.
     """
-    evidence = [*source.headers, *([segmentation] if segmentation else [])]
+    findings, image, source, uids = analysis.findings, analysis.image, analysis.source, analysis.uids
+    segmentations = [reference(entry, source.first.StudyInstanceUID) for entry in made if entry.kind == "SEG"]
+    evidence = [*source.headers, *segmentations]
     groups = measurement_groups(findings, image, source, uids)
     result = sr.Comprehensive3DSR(
         evidence=evidence,
-        content=_root(groups, findings, source, uids, remarks(findings, source, predecessors)),
+        content=_root(groups, findings, source, uids, remarks(analysis)),
         series_instance_uid=uids.series("SR"),
         series_number=series_number(findings, "SR"),
         sop_instance_uid=uids.instance("SR"),
@@ -58,27 +60,40 @@ def report(
         manufacturer_model_name=findings.model.name,
         software_versions=software_versions(findings),
         device_serial_number=findings.model.digest[:64],
-        series_description=series_description(findings, "SR", version_of(predecessors)),
+        series_description=series_description(analysis, "SR"),
         is_complete=True,
         is_final=False,
         is_verified=False,
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        previous_versions=as_data_sets(predecessors, source.first.StudyInstanceUID),
+        previous_versions=as_data_sets(analysis.predecessors, source.first.StudyInstanceUID),
         contributing_equipment=[contributing_equipment(findings)],
         specific_character_set=None,
     )
-    stamp(result, findings, source.attributes)
+    stamp(result, analysis)
     return result
 
 
-def remarks(findings: Findings, source: Source, predecessors: Sequence[Predecessor] = ()) -> tuple[str, ...]:
+def remarks(analysis: Analysis) -> tuple[str, ...]:
     """What a reader must know besides the numbers; the first is that the report is for research only."""
-    statements = [f"{RESEARCH}. {findings.model.intended_use}", *supersedes("report", predecessors), *findings.notes]
+    findings, source = analysis.findings, analysis.source
+    statements = [
+        f"{RESEARCH}. {findings.model.intended_use}",
+        *supersedes("report", analysis.predecessors),
+        *findings.notes,
+    ]
     if findings.label_map and not findings.label_map.present:
         statements.append(f"{findings.model.name} found nothing to segment.")
     if source.dropped:
         statements.append(f"Not copied from the source, because unreadable or invalid: {', '.join(source.dropped)}.")
     return tuple(statements)
+
+
+def reference(entry: ResultObject, study_uid: str) -> Dataset:
+    """What highdicom asks of an object that a document refers to."""
+    data_set = Dataset()
+    data_set.StudyInstanceUID, data_set.SeriesInstanceUID = UID(study_uid), UID(entry.series_uid)
+    data_set.SOPClassUID, data_set.SOPInstanceUID = UID(entry.sop_class_uid), UID(entry.sop_instance_uid)
+    return data_set
 
 
 def _root(

@@ -1,6 +1,7 @@
 """A label map becomes a BINARY Segmentation object (PS3.3 A.51)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import highdicom as hd
 import numpy as np
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
-from engines.types import Code, Findings, Image, LabelMap, Radiograph, Segment
-from service.results.predecessors import Predecessor, supersedes, version_of
+from engines.types import Code, Findings, Radiograph, Segment
+from service.results.analysis import Analysis
+from service.results.files import keep
+from service.results.predecessors import supersedes
 from service.results.source import Source
 from service.results.stamp import (
     MANUFACTURER,
@@ -24,6 +27,7 @@ from service.results.stamp import (
     stamp,
 )
 from service.results.uids import ResultUIDs
+from service.types import ResultObject
 
 
 def coded(code: Code) -> CodedConcept:
@@ -36,28 +40,27 @@ def tracking_identifier(findings: Findings, label: str) -> str:
     return f"{findings.model.name} {label}"[:64]
 
 
-def segmentation(
-    findings: Findings,
-    label_map: LabelMap,
-    image: Image,
-    source: Source,
-    uids: ResultUIDs,
-    predecessors: Sequence[Predecessor] = (),
-) -> hd.seg.Segmentation:
-    """Encode the segments that have a voxel.
+def write_segmentations(analysis: Analysis, folder: Path, made: Sequence[ResultObject]) -> list[ResultObject]:
+    """One SEG for each label map that has a segment with a voxel (`service.results.kinds.Writer`)."""
+    parts = range(1, len(analysis.label_maps) + 1)
+    return [keep("SEG", segmentation(analysis, part), folder) for part in parts]
+
+
+def segmentation(analysis: Analysis, part: int = 1) -> hd.seg.Segmentation:
+    """Encode the segments of a label map that have a voxel.
 
     Segments are numbered from 1 without a gap (PS3.3 C.8.20.4), so their numbers can differ from those in the label
     map; `LabelMap.present` is in their order. Frames without a voxel of their segment are left out. An X-ray's frame
-    lies in a frame of reference of its own.
+    lies in a frame of reference of its own. A SEG has no place to name what it supersedes, so its description and
+    comments say that it does.
 
     Parameters
     ----------
-    label_map
-        On the grid of the image; at least one segment is present.
-    predecessors
-        The reports that the report beside it supersedes. A SEG has no place to name what it supersedes, so its
-        description and comments say that it does.
+    part
+        Which of ``analysis.label_maps``, counted from 1.
     """
+    findings, source, uids = analysis.findings, analysis.source, analysis.uids
+    label_map = analysis.label_maps[part - 1]
     present = label_map.present
     result = hd.seg.Segmentation(
         source_images=source.headers,
@@ -66,9 +69,9 @@ def segmentation(
         segment_descriptions=[
             _description(segment, number, findings, uids) for number, segment in enumerate(present, start=1)
         ],
-        series_instance_uid=uids.series("SEG"),
+        series_instance_uid=uids.series("SEG", part),
         series_number=series_number(findings, "SEG"),
-        sop_instance_uid=uids.instance("SEG"),
+        sop_instance_uid=uids.instance("SEG", part),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=findings.model.name,
@@ -77,20 +80,20 @@ def segmentation(
         transfer_syntax_uid=ExplicitVRLittleEndian,
         content_label="RESEARCH",
         content_description=f"{RESEARCH}: {findings.model.name} {findings.model.version}"[:64],
-        series_description=series_description(findings, "SEG", version_of(predecessors)),
+        series_description=series_description(analysis, "SEG"),
         contributing_equipment=[contributing_equipment(findings)],
         specific_character_set=None,
         omit_empty_frames=True,
     )
-    notes = [RESEARCH, findings.model.intended_use, *supersedes("segmentation", predecessors), *findings.notes]
-    if isinstance(image, Radiograph) and image.spacing is None:
+    notes = [RESEARCH, findings.model.intended_use, *supersedes("segmentation", analysis.predecessors), *findings.notes]
+    if isinstance(analysis.image, Radiograph) and analysis.image.spacing is None:
         notes.append(
             "The pixel spacing of the image is unknown; the 1 mm stated here is nominal, do not measure with it"
         )
     result.ImageComments = ". ".join(note.rstrip(".") for note in notes) + "."
     _refer_to_frames(result, source)
-    _set_dimension_organization(result, uids.dimension_organization())
-    stamp(result, findings, source.attributes)
+    _set_dimension_organization(result, uids.dimension_organization(part))
+    stamp(result, analysis)
     return result
 
 

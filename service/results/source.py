@@ -14,7 +14,7 @@ from pydicom.valuerep import format_number_as_ds
 from engines.types import Image, Radiograph, Volume
 from service.errors import Quarantined
 from service.results.attributes import TYPE_2, copied_attributes
-from service.results.uids import frame_of_reference_uid
+from service.results.uids import UUID_ROOT, frame_of_reference_uid
 
 REQUIRED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 
@@ -71,7 +71,7 @@ class Source:
         return self.headers[0]
 
 
-def read_source(headers: Sequence[Dataset], image: Image) -> Source:
+def read_source(headers: Sequence[Dataset], image: Image, uid_root: str = UUID_ROOT) -> Source:
     """Take from the source headers what a result needs.
 
     Parameters
@@ -81,6 +81,8 @@ def read_source(headers: Sequence[Dataset], image: Image) -> Source:
         multi-frame image.
     image
         What was analysed.
+    uid_root
+        Of a frame of reference that must be made up.
 
     Raises
     ------
@@ -92,7 +94,7 @@ def read_source(headers: Sequence[Dataset], image: Image) -> Source:
     stored = _stored_planes(headers, image)
     planes = _planes_of_slices(stored, image) if isinstance(image, Volume) else stored
     _require_one_grid(planes, image)
-    frame_of_reference = _frame_of_reference(headers, image)
+    frame_of_reference = _frame_of_reference(headers, image, uid_root)
     attributes, dropped = copied_attributes(headers[0])
     cleaned = tuple(_cleaned(header, image, planes, frame_of_reference) for header in headers)
     return Source(cleaned, attributes, planes, frame_of_reference, dropped)
@@ -209,13 +211,13 @@ def _require_same_grid(image: Volume, plane: Plane) -> None:
         raise Quarantined("the volume's rows and columns do not run along those of its source images")
 
 
-def _frame_of_reference(headers: Sequence[Dataset], image: Image) -> str:
+def _frame_of_reference(headers: Sequence[Dataset], image: Image, uid_root: str) -> str:
     uids = {str(header.get("FrameOfReferenceUID") or "") for header in headers}
     if isinstance(image, Radiograph):
-        return frame_of_reference_uid(image.source)
+        return frame_of_reference_uid(image.source, root=uid_root)
     if len(uids) > 1:
         raise Quarantined("the source images differ in FrameOfReferenceUID; send them as one series")
-    return uids.pop() or frame_of_reference_uid(str(headers[0].SeriesInstanceUID))
+    return uids.pop() or frame_of_reference_uid(str(headers[0].SeriesInstanceUID), root=uid_root)
 
 
 def _thickness(header: Dataset, image: Image) -> float:

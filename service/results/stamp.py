@@ -6,19 +6,33 @@ from datetime import datetime, timedelta, timezone
 import highdicom as hd
 from pydicom import Dataset
 from pydicom.charset import convert_encodings, default_encoding
+from pydicom.dataset import FileMetaDataset
 from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.sr.codedict import codes
-from pydicom.uid import UID
+from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DA, DT, TM
 
 from engines.types import Findings
 from service import __version__
+from service.results.analysis import Analysis
 from service.results.uids import derived_uid
 
 MANUFACTURER = "Wetread"
 RESEARCH = "Research use only"
-DESCRIBED = {"SEG": "segmentation", "SR": "report"}
-"""What the kinds of objects are called in their descriptions."""
+DESCRIBED = {
+    "SEG": "segmentation",
+    "SR": "report",
+    "SC": "overlay",
+    "HEATMAP": "heat map",
+    "HEATMAP-SEG": "heat map segmentation",
+    "PDF": "PDF report",
+    "RTSTRUCT": "contours",
+    "GSPS": "outlines",
+    "KO": "key images",
+}
+"""What the kinds of objects are called in their descriptions; their order is that of their series numbers."""
+SERIES_NUMBERS = 20
+"""Series numbers for each model."""
 IMPLEMENTATION_CLASS_UID = UID(derived_uid("implementation class"))
 
 
@@ -44,31 +58,53 @@ def contributing_equipment(findings: Findings) -> hd.ContributingEquipment:
 
 
 def series_number(findings: Findings, kind: str) -> int:
-    """Two series numbers for each model, above what a scanner gives."""
-    return 9000 + 2 * int(findings.model.uid_root) + (kind == "SR")
+    """A series number for each model and kind, above what a scanner gives."""
+    return 9000 + SERIES_NUMBERS * int(findings.model.uid_root) + list(DESCRIBED).index(kind)
 
 
-def series_description(findings: Findings, kind: str, version: int = 1) -> str:
+def series_description(analysis: Analysis, kind: str) -> str:
     """Series Description (LO, at most 64 characters) that says RESEARCH, then which version it is after the first.
 
     Viewers show the beginning only: OHIF some 22 characters.
     """
-    which = f" v{version}" if version > 1 else ""
-    return f"RESEARCH{which} {findings.model.name} {findings.model.version} {DESCRIBED[kind]}"[:64]
+    which = f" v{analysis.version}" if analysis.version > 1 else ""
+    model = analysis.findings.model
+    return f"RESEARCH{which} {model.name} {model.version} {DESCRIBED[kind]}"[:64]
 
 
-def stamp(dataset: Dataset, findings: Findings, attributes: Dataset) -> None:
-    """Give an object its patient and study, and the moment of its making, in place.
+def new_object(analysis: Analysis, kind: str, sop_class_uid: str, modality: str, number: int = 1) -> Dataset:
+    """Begin an object that highdicom has no class for: SOP common, general series and equipment (PS3.3 C.12.1, C.7).
 
-    Every date and time becomes ``findings.analysed_at``, in the time zone that the source names, if it names one, so
-    that a repeat gives the same bytes.
+    Patient, study, dates and file meta information come with `stamp`.
 
     Parameters
     ----------
-    attributes
-        Of patient and study, as from `service.results.attributes.copied_attributes`.
+    number
+        Of the instance within its series.
     """
-    moment = _moment(findings.analysed_at, attributes)
+    findings, uids = analysis.findings, analysis.uids
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = UID(sop_class_uid), UID(uids.instance(kind, number))
+    dataset.StudyInstanceUID = UID(str(analysis.source.first.StudyInstanceUID))
+    dataset.SeriesInstanceUID = UID(uids.series(kind))
+    dataset.Modality = modality
+    dataset.SeriesNumber, dataset.InstanceNumber = series_number(findings, kind), number
+    dataset.SeriesDescription = series_description(analysis, kind)
+    dataset.Manufacturer, dataset.ManufacturerModelName = MANUFACTURER, findings.model.name
+    dataset.DeviceSerialNumber = findings.model.digest[:64]
+    dataset.SoftwareVersions = software_versions(findings)
+    dataset.ContributingEquipmentSequence = [contributing_equipment(findings)]
+    return dataset
+
+
+def stamp(dataset: Dataset, analysis: Analysis) -> None:
+    """Give an object its patient and study, and the moment of its making, in place.
+
+    Every date and time becomes ``findings.analysed_at``, in the time zone that the source names, if it names one, so
+    that a repeat gives the same bytes. An object without file meta information gets it, as Explicit VR Little Endian.
+    """
+    attributes = analysis.source.attributes
+    moment = _moment(analysis.findings.analysed_at, attributes)
     for prefix in ("Content", "InstanceCreation", "Series"):
         setattr(dataset, f"{prefix}Date", DA(moment.date()))
         setattr(dataset, f"{prefix}Time", TM(moment.time()))
@@ -79,6 +115,11 @@ def stamp(dataset: Dataset, findings: Findings, attributes: Dataset) -> None:
     # in the encoding of its attributes already, so that they are written as they are
     character_set = convert_encodings(dataset.get("SpecificCharacterSet", default_encoding))
     dataset.set_original_encoding(is_implicit_vr=False, is_little_endian=True, character_encoding=character_set)
+    if not hasattr(dataset, "file_meta"):
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
     dataset.file_meta.ImplementationVersionName = f"WETREAD_{__version__}"[:16]
 

@@ -9,27 +9,34 @@ from engines.types import Findings, Image, ModelIdentity, Volume
 
 NAMESPACE = UUID("ed26c229-5479-4d1a-bedb-8823b802ca3c")
 """Wetread's own name space for UUIDv5 (RFC 9562 5.5)."""
+UUID_ROOT = "2.25"
+LONGEST = 64
 
 
-def derived_uid(*parts: str) -> str:
-    """A UID under the UUID root ``2.25`` that is the same for the same parts, on every machine.
+def derived_uid(*parts: str, root: str = UUID_ROOT) -> str:
+    """A UID that is the same for the same parts, on every machine.
 
     Parameters
     ----------
     *parts
         What the UID stands for; their order counts.
+    root
+        ``2.25`` for a UUID; below any other root, as many digits of the UUID as 64 characters leave room for.
 
     Returns
     -------
     str
-        At most 44 characters.
+        At most 64 characters; 44 below ``2.25``.
     """
-    return f"2.25.{uuid5(NAMESPACE, json.dumps(parts)).int}"
+    number = uuid5(NAMESPACE, json.dumps(parts)).int
+    if root != UUID_ROOT:
+        number %= 10 ** (LONGEST - len(root) - 1)
+    return f"{root}.{number}"
 
 
-def frame_of_reference_uid(*source_uids: str) -> str:
+def frame_of_reference_uid(*source_uids: str, root: str = UUID_ROOT) -> str:
     """The frame of reference of an image that has none: the same for every model that looks at that image."""
-    return derived_uid("frame of reference", *source_uids)
+    return derived_uid("frame of reference", *source_uids, root=root)
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,10 @@ class ResultUIDs:
         corrected images have the same UIDs, and their results must not.
     notes
         What a reader is told of the input. The same images with another note give another report.
+    profile
+        The identity of the profile that the objects are made for: another archive gets other objects.
+    root
+        Of every UID.
     """
 
     series_uid: str
@@ -57,6 +68,8 @@ class ResultUIDs:
     model: ModelIdentity
     revision: str = ""
     notes: tuple[str, ...] = ()
+    profile: str = ""
+    root: str = UUID_ROOT
 
     @classmethod
     def of(
@@ -66,29 +79,39 @@ class ResultUIDs:
         model: ModelIdentity,
         revision: str = "",
         notes: tuple[str, ...] = (),
+        profile: str = "",
+        root: str = UUID_ROOT,
     ) -> "ResultUIDs":
         """For source instances in any order, repeated or not."""
-        return cls(series_uid, tuple(sorted(set(instance_uids))), model, revision, notes)
+        return cls(series_uid, tuple(sorted(set(instance_uids))), model, revision, notes, profile, root)
 
     @classmethod
-    def about(cls, findings: Findings, image: Image, series_uid: str, revision: str = "") -> "ResultUIDs":
+    def about(
+        cls,
+        findings: Findings,
+        image: Image,
+        series_uid: str,
+        revision: str = "",
+        profile: str = "",
+        root: str = UUID_ROOT,
+    ) -> "ResultUIDs":
         """For the findings of one model about an image of a series."""
         sources = image.sources if isinstance(image, Volume) else (image.source,)
         if isinstance(image, Volume) and image.frames:  # a multi-frame image may hold several stacks
             sources = tuple(f"{uid} {frame}" for uid, frame in zip(image.sources, image.frames, strict=True))
-        return cls.of(series_uid, sources, findings.model, revision, findings.notes)
+        return cls.of(series_uid, sources, findings.model, revision, findings.notes, profile, root)
 
-    def series(self, kind: str) -> str:
-        """Series Instance UID of the result object of this kind (``SEG``, ``SR``)."""
-        return self._uid("series", kind)
+    def series(self, kind: str, part: int = 1) -> str:
+        """Series Instance UID of the result objects of this kind (``SEG``, ``SR``); parts are series of their own."""
+        return self._uid("series", kind, str(part))
 
-    def instance(self, kind: str) -> str:
-        """SOP Instance UID of the result object of this kind."""
-        return self._uid("instance", kind)
+    def instance(self, kind: str, number: int = 1) -> str:
+        """SOP Instance UID of a result object of this kind, counted from 1."""
+        return self._uid("instance", kind, str(number))
 
-    def dimension_organization(self) -> str:
+    def dimension_organization(self, part: int = 1) -> str:
         """Dimension Organization UID of the SEG."""
-        return self._uid("dimension organization")
+        return self._uid("dimension organization", str(part))
 
     def tracking(self, finding: str) -> str:
         """Tracking Unique Identifier of one finding: a segment or a class, named by its label."""
@@ -97,10 +120,10 @@ class ResultUIDs:
     def device(self) -> str:
         """Device Observer UID: the model itself, whatever it looks at."""
         model = self.model
-        return derived_uid("device", model.name, model.version, model.digest, model.uid_root)
+        return derived_uid("device", model.name, model.version, model.digest, model.uid_root, root=self.root)
 
     def _uid(self, *what: str) -> str:
         model = self.model
         identity = (model.name, model.version, model.digest, model.uid_root)
-        told = (self.revision, *self.notes) if self.revision or self.notes else ()
-        return derived_uid(*what, *identity, self.series_uid, *self.instance_uids, *told)
+        told = (self.profile, self.revision, *self.notes)
+        return derived_uid(*what, *identity, self.series_uid, *self.instance_uids, *told, root=self.root)

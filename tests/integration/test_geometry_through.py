@@ -16,6 +16,7 @@ from engines.types import Code, EngineIdentity, Findings, LabelMap, ModelIdentit
 from service.results.encode import encode
 from service.series.assembly import Item, assemble
 from tests.synthetic_ct import Scan, write_enhanced, write_scan
+from tests.unit.service.results.examples import analysis_of
 from tests.validators import segments
 
 CENTROID_MM = 0.1
@@ -71,7 +72,7 @@ def lesion_of(item: Item) -> Findings:
 
 
 def encoded(item: Item, folder: Path) -> Path:
-    seg, _ = encode(lesion_of(item), item.image, item.headers(), folder)
+    seg, _ = encode(analysis_of(lesion_of(item), item.image, item.headers()), folder)
     return seg.path
 
 

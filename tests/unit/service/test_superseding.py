@@ -22,10 +22,9 @@ from service.ledger.records import (
     StaleJob,
 )
 from service.results.encode import encode
-from service.results.uids import ResultUIDs
 from service.superseding import Earlier, take_over
 from service.types import ResultObject
-from tests.unit.service.results.examples import Example, small_ct_example
+from tests.unit.service.results.examples import Example, analysis_of, small_ct_example
 
 SERIES = SeriesRecord("00aa", "1.2.3.4", "1.2.3.4.5", "CT", "CT1")
 
@@ -194,11 +193,10 @@ def test_objects_are_the_same_bytes_when_they_are_encoded_again(work: Work, tmp_
     contents: list[list[bytes]] = []
     for example, run in ((early, "first"), (late, "lost"), (late, "kept"), (late, "again")):
         job = work.job(ENCODE)
-        uids = ResultUIDs.about(example.findings, example.image, example.headers[0].SeriesInstanceUID)
-        earlier = take_over(work.ledger, job, {uids.instance("SEG"), uids.instance("SR")}, nothing_is_gone)
-        objects = encode(
-            example.findings, example.image, example.headers, tmp_path / run, predecessors=earlier.predecessors
-        )
+        analysis = analysis_of(example.findings, example.image, example.headers)
+        earlier = take_over(work.ledger, job, analysis.series_uids, nothing_is_gone)
+        analysis = replace(analysis, predecessors=earlier.predecessors)
+        objects = encode(analysis, tmp_path / run)
         contents.append([one.path.read_bytes() for one in objects])
         records = [ResultRecord(SERIES.key, "volume", "ct-lung", one, ENCODED, "") for one in objects]
         if run != "lost":

@@ -26,6 +26,8 @@ from engines.types import (
     Segment,
     Volume,
 )
+from service.results.analysis import Analysis
+from service.results.profile import ResultProfile
 
 ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
 LUNG = Code("39607008", "SCT", "Lung")
@@ -36,6 +38,14 @@ ATTENUATION = Code("112031", "DCM", "Attenuation Coefficient")
 MEAN = Code("373098007", "SCT", "Mean")
 MILLILITRE = Code("mL", "UCUM", "mL")
 HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
+
+
+SEG_AND_SR = ResultProfile(objects=("SEG", "SR"))
+
+
+def analysis_of(findings: Findings, image: Image, headers: Sequence[Dataset], **more: object) -> Analysis:
+    """What is encoded, as SEG and SR unless a profile says otherwise."""
+    return Analysis(findings, image, headers, **{"profile": SEG_AND_SR, **more})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from tests.unit.service.results.examples import (
     LEFT_LUNG,
     RIGHT_LUNG,
     Example,
+    analysis_of,
     lung_findings,
     pneumonia_findings,
     read_radiograph,
@@ -53,7 +54,7 @@ EARLIER = Predecessor("2.25.7", Comprehensive3DSRStorage, "2.25.8")
 
 
 def written(example: Example, folder: Path) -> tuple[ResultObject, ...]:
-    return encode(example.findings, example.image, example.headers, folder)
+    return encode(analysis_of(example.findings, example.image, example.headers), folder)
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:
@@ -141,7 +142,7 @@ def test_the_report_states_volume_and_mean_value_of_each_segment(nlst_ct: Exampl
 def test_the_report_says_that_it_is_for_research_only_and_repeats_the_notes(tmp_path: Path) -> None:
     example = small_ct_example()
     noted = replace(example.findings, notes=("3 slices are missing.",))
-    _, sr = encode(noted, example.image, example.headers, tmp_path)
+    _, sr = encode(analysis_of(noted, example.image, example.headers), tmp_path)
     text = dsrdump_text(sr.path)
     assert "Research use only" in text
     assert "3 slices are missing." in text
@@ -167,7 +168,9 @@ def test_times_are_those_of_the_analysis_in_the_time_zone_of_the_source(tmp_path
     example = small_ct_example()
     example.headers[0].TimezoneOffsetFromUTC = "+0530"
     moment = datetime(2026, 3, 4, 20, 0, tzinfo=timezone(timedelta(hours=1)))
-    for result in encode(replace(example.findings, analysed_at=moment), example.image, example.headers, tmp_path):
+    for result in encode(
+        analysis_of(replace(example.findings, analysed_at=moment), example.image, example.headers), tmp_path
+    ):
         dataset = pydicom.dcmread(result.path)
         assert (dataset.ContentDate, dataset.ContentTime) == ("20260305", "003000")
         assert dataset.TimezoneOffsetFromUTC == "+0530"
@@ -175,7 +178,7 @@ def test_times_are_those_of_the_analysis_in_the_time_zone_of_the_source(tmp_path
 
 def test_where_nothing_was_found_there_is_no_seg_and_the_report_says_so(tmp_path: Path) -> None:
     volume, headers = small_ct()
-    [sr] = encode(lung_findings(np.zeros(volume.array.shape, np.uint8), volume), volume, headers, tmp_path)
+    [sr] = encode(analysis_of(lung_findings(np.zeros(volume.array.shape, np.uint8), volume), volume, headers), tmp_path)
     assert dciodvfy_errors(sr.path) == []
     assert "found nothing to segment" in dsrdump_text(sr.path)
     groups = tid1500(sr.path, tmp_path)["Measurements"]
@@ -191,7 +194,7 @@ def test_an_absent_segment_leaves_no_gap_in_the_segment_numbers(tmp_path: Path) 
     volume, headers = small_ct()
     labels = small_labels(volume.array.shape)
     labels[labels == LEFT_LUNG.number] = 0
-    seg, sr = encode(lung_findings(labels, volume), volume, headers, tmp_path)
+    seg, sr = encode(analysis_of(lung_findings(labels, volume), volume, headers), tmp_path)
     assert dciodvfy_errors(seg.path) == dciodvfy_errors(sr.path) == []
     [entry] = segments(seg.path, tmp_path / "dcmqi")
     assert (entry.number, entry.label) == (1, "Right lung")
@@ -221,7 +224,7 @@ def test_frames_without_a_voxel_are_left_out_and_the_others_refer_to_their_sourc
 def test_a_real_radiograph_gives_a_valid_seg_of_its_lung_fields(name: str, shared_data: Path, tmp_path: Path) -> None:
     image, headers = read_radiograph(shared_data / "dicom" / "cr" / name)
     labels = two_fields(image.array.shape)
-    seg, sr = encode(lung_findings(labels, image), image, headers, tmp_path)
+    seg, sr = encode(analysis_of(lung_findings(labels, image), image, headers), tmp_path)
     assert dciodvfy_errors(seg.path) == dciodvfy_errors(sr.path) == []
     dataset = pydicom.dcmread(seg.path)
     shared = dataset.SharedFunctionalGroupsSequence[0]
@@ -238,7 +241,9 @@ def test_models_that_look_at_one_radiograph_share_its_frame_of_reference(tmp_pat
     image, headers = small_radiograph()
     one = lung_findings(two_fields(image.array.shape), image)
     other = replace(one, model=replace(one.model, name="cxr-lung"))
-    first, second = (pydicom.dcmread(encode(entry, image, headers, tmp_path)[0].path) for entry in (one, other))
+    first, second = (
+        pydicom.dcmread(encode(analysis_of(entry, image, headers), tmp_path)[0].path) for entry in (one, other)
+    )
     assert first.FrameOfReferenceUID == second.FrameOfReferenceUID
     assert first.SOPInstanceUID != second.SOPInstanceUID
 
@@ -246,7 +251,7 @@ def test_models_that_look_at_one_radiograph_share_its_frame_of_reference(tmp_pat
 @pytest.mark.parametrize("name", RADIOGRAPHS[:3])
 def test_the_report_of_a_classifier_states_each_probability(name: str, shared_data: Path, tmp_path: Path) -> None:
     image, headers = read_radiograph(shared_data / "dicom" / "cr" / name)
-    [sr] = encode(pneumonia_findings(), image, headers, tmp_path)
+    [sr] = encode(analysis_of(pneumonia_findings(), image, headers), tmp_path)
     assert dciodvfy_errors(sr.path) == []
     groups = tid1500(sr.path, tmp_path)["Measurements"]
     stated = {group["Finding"]["CodeMeaning"]: group["measurementItems"] for group in groups}
@@ -261,7 +266,7 @@ def test_a_class_refers_to_the_region_that_was_classified(tmp_path: Path) -> Non
     labels = np.zeros((40, 30), np.uint8)
     labels[10:20, 5:25] = 1
     findings = replace(pneumonia_findings(), label_map=LabelMap(labels, (LEFT_LUNG,)))
-    _, sr = encode(findings, image, headers, tmp_path)
+    _, sr = encode(analysis_of(findings, image, headers), tmp_path)
     assert graphic_data(sr.path) == [[5, 10, 25, 10, 25, 20, 5, 20, 5, 10]] * 3
 
 
@@ -274,7 +279,7 @@ def graphic_data(path: Path) -> list[list[float]]:
 def test_patient_names_survive_in_their_character_set(name: str, shared_data: Path, tmp_path: Path) -> None:
     source = pydicom.dcmread(shared_data / "dicom" / "awkward_charset" / f"{name}.dcm")
     image = Radiograph(np.zeros((source.Rows, source.Columns), np.float32), None, source.SOPInstanceUID)
-    for result in encode(lung_findings(two_fields(image.array.shape), image), image, [source], tmp_path):
+    for result in encode(analysis_of(lung_findings(two_fields(image.array.shape), image), image, [source]), tmp_path):
         dataset = pydicom.dcmread(result.path)
         assert dataset.PatientName == source.PatientName
         assert not str(dataset.PatientName).isascii()
@@ -291,7 +296,7 @@ def test_results_belong_to_the_same_patient_and_study_as_the_source(
 
 
 def superseding(example: Example, folder: Path, *predecessors: Predecessor) -> tuple[ResultObject, ...]:
-    return encode(example.findings, example.image, example.headers, folder, predecessors=predecessors)
+    return encode(analysis_of(example.findings, example.image, example.headers, predecessors=predecessors), folder)
 
 
 def test_a_superseding_report_names_its_predecessor_and_every_checker_reads_it(
@@ -328,12 +333,14 @@ def test_a_version_is_told_at_the_beginning_of_its_description(tmp_path: Path) -
             what = {"SEG": "segmentation", "SR": "report"}[entry.kind]
             assert pydicom.dcmread(entry.path).SeriesDescription == f"{beginning} 0.1.0 {what}"
     long = replace(example.findings, model=replace(example.findings.model, name="x" * 60))
-    assert len(series_description(long, "SR", 2)) == 64
+    assert (
+        len(series_description(analysis_of(long, example.image, example.headers, predecessors=(EARLIER,)), "SR")) == 64
+    )
 
 
 def test_results_of_corrected_images_have_other_uids(tmp_path: Path) -> None:
     example = small_ct_example()
     before = written(example, tmp_path)
-    after = encode(example.findings, example.image, example.headers, tmp_path, revision="abc")
+    after = encode(analysis_of(example.findings, example.image, example.headers, revision="abc"), tmp_path)
     assert not {entry.sop_instance_uid for entry in before} & {entry.sop_instance_uid for entry in after}
     assert not {entry.series_uid for entry in before} & {entry.series_uid for entry in after}

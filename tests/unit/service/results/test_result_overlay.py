@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from engines.types import LabelMap, Radiograph, Volume
-from service.results.overlay import overlay_png
-from service.results.views import fit, grey, in_patient_order, patient_axes, plane_picture
+from service.results.pictures.overlay import overlay_png
+from service.results.pictures.views import fit, grey, in_patient_order, patient_axes, plane_picture
 from tests.unit.service.results.examples import (
     LEFT_LUNG,
     RIGHT_LUNG,

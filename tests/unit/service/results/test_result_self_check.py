@@ -12,7 +12,13 @@ from service.results.encode import encode
 from service.results.predecessors import Predecessor
 from service.results.self_check import self_check
 from service.types import ResultObject
-from tests.unit.service.results.examples import Example, pneumonia_findings, small_ct_example, small_radiograph
+from tests.unit.service.results.examples import (
+    Example,
+    analysis_of,
+    pneumonia_findings,
+    small_ct_example,
+    small_radiograph,
+)
 
 Damage = Callable[[Dataset], None]
 
@@ -348,7 +354,7 @@ def example() -> Example:
 
 @pytest.fixture
 def objects(example: Example, tmp_path: Path) -> tuple[ResultObject, ...]:
-    return encode(example.findings, example.image, example.headers, tmp_path)
+    return encode(analysis_of(example.findings, example.image, example.headers), tmp_path)
 
 
 def damaged(entry: ResultObject, damage: Damage) -> None:
@@ -360,7 +366,7 @@ def damaged(entry: ResultObject, damage: Damage) -> None:
 
 
 def check(objects: tuple[ResultObject, ...], example: Example) -> None:
-    self_check(objects, example.findings, example.image, example.headers)
+    self_check(objects, analysis_of(example.findings, example.image, example.headers))
 
 
 def test_what_was_encoded_passes(objects: tuple[ResultObject, ...], example: Example) -> None:
@@ -408,7 +414,7 @@ def test_a_result_without_its_segmentation_is_caught(objects: tuple[ResultObject
 
 def test_a_changed_probability_is_caught(tmp_path: Path) -> None:
     example = Example(*small_radiograph(), pneumonia_findings())
-    objects = encode(example.findings, example.image, example.headers, tmp_path)
+    objects = encode(analysis_of(example.findings, example.image, example.headers), tmp_path)
 
     def damage(dataset: Dataset) -> None:
         first_of_type(dataset, "NUM", "111012").MeasuredValueSequence[0].NumericValue = "99"
@@ -463,22 +469,22 @@ def test_a_report_that_supersedes_another_one_than_it_must_is_caught(
     name: str, example: Example, tmp_path: Path
 ) -> None:
     parts = example.findings, example.image, example.headers
-    objects = encode(*parts, tmp_path, "", [EARLIER])
-    self_check(objects, *parts, "", [EARLIER])
+    objects = encode(analysis_of(*parts, predecessors=[EARLIER]), tmp_path)
+    self_check(objects, analysis_of(*parts, predecessors=[EARLIER]))
     damaged(objects[1], PREDECESSOR_DAMAGES[name])
     with pytest.raises(Quarantined, match="SR"):
-        self_check(objects, *parts, "", [EARLIER])
+        self_check(objects, analysis_of(*parts, predecessors=[EARLIER]))
 
 
 def test_a_report_that_supersedes_none_must_name_none(example: Example, tmp_path: Path) -> None:
     parts = example.findings, example.image, example.headers
-    objects = encode(*parts, tmp_path, "", [EARLIER])
+    objects = encode(analysis_of(*parts, predecessors=[EARLIER]), tmp_path)
     with pytest.raises(Quarantined, match="which version this is"):
-        self_check(objects, *parts)
+        self_check(objects, analysis_of(*parts))
 
 
 def test_a_report_that_supersedes_itself_is_caught(example: Example, tmp_path: Path) -> None:
     parts = example.findings, example.image, example.headers
-    itself = encode(*parts, tmp_path)[1]
+    itself = encode(analysis_of(*parts), tmp_path)[1]
     with pytest.raises(Quarantined, match="itself"):
-        encode(*parts, tmp_path, "", [replace(EARLIER, sop_instance_uid=itself.sop_instance_uid)])
+        encode(analysis_of(*parts, predecessors=[replace(EARLIER, sop_instance_uid=itself.sop_instance_uid)]), tmp_path)

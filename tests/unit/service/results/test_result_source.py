@@ -12,6 +12,7 @@ from service.errors import Quarantined
 from service.results.encode import encode
 from service.results.source import read_source
 from tests.unit.service.results.examples import (
+    analysis_of,
     lung_findings,
     read_radiograph,
     small_ct,
@@ -49,7 +50,7 @@ def test_a_dirty_attribute_is_left_out_and_named_and_the_rest_is_copied(
 ) -> None:
     example = small_ct_example()
     spoil(example.headers[0], keyword, stored)
-    seg, sr = encode(example.findings, example.image, example.headers, tmp_path)
+    seg, sr = encode(analysis_of(example.findings, example.image, example.headers), tmp_path)
     for result in (seg, sr):
         dataset = pydicom.dcmread(result.path)
         assert not dataset.get(keyword)
@@ -72,7 +73,7 @@ def test_a_clean_header_is_copied_whole() -> None:
 def test_what_an_archive_files_by_is_copied_even_where_it_is_too_long(tmp_path: Path) -> None:
     example = small_ct_example()
     spoil(example.headers[0], "AccessionNumber", b"A12345678901234567890")
-    for result in encode(example.findings, example.image, example.headers, tmp_path):
+    for result in encode(analysis_of(example.findings, example.image, example.headers), tmp_path):
         assert pydicom.dcmread(result.path).AccessionNumber == "A12345678901234567890"
 
 
@@ -80,7 +81,7 @@ def test_attributes_that_the_source_lacks_are_empty_in_the_result(tmp_path: Path
     example = small_ct_example()
     for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyTime", "StudyID"):
         del example.headers[0][keyword]
-    for result in encode(example.findings, example.image, example.headers, tmp_path):
+    for result in encode(analysis_of(example.findings, example.image, example.headers), tmp_path):
         dataset = pydicom.dcmread(result.path)
         assert not dataset.PatientName
         assert not dataset.PatientBirthDate
@@ -90,7 +91,7 @@ def test_attributes_that_the_source_lacks_are_empty_in_the_result(tmp_path: Path
 def test_uids_against_the_rules_are_copied_as_they_are(shared_data: Path, tmp_path: Path) -> None:
     image, headers = read_radiograph(shared_data / "dicom" / "cr" / "fo_CR-ModalitySequenceLUT.dcm")
     assert headers[0].SOPInstanceUID == "999.999.01.23.45.6789"
-    seg, _ = encode(lung_findings(two_fields(image.array.shape), image), image, headers, tmp_path)
+    seg, _ = encode(analysis_of(lung_findings(two_fields(image.array.shape), image), image, headers), tmp_path)
     assert pydicom.dcmread(seg.path).SourceImageSequence[0].ReferencedSOPInstanceUID == "999.999.01.23.45.6789"
 
 
@@ -159,7 +160,7 @@ def test_a_ct_without_frame_of_reference_gets_a_derived_one(tmp_path: Path) -> N
     example = small_ct_example()
     for header in example.headers:
         del header.FrameOfReferenceUID
-    seg, _ = encode(example.findings, example.image, example.headers, tmp_path)
+    seg, _ = encode(analysis_of(example.findings, example.image, example.headers), tmp_path)
     assert pydicom.dcmread(seg.path).FrameOfReferenceUID.startswith("2.25.")
     assert dciodvfy_errors(seg.path) == []
 
@@ -183,7 +184,7 @@ def test_an_enhanced_ct_is_referred_to_by_its_frames(upside_down: bool, shared_d
     frames_of_slices = tuple(index + 1 for index in order)
     volume = Volume(np.zeros(shape, np.int16), affine, (header.SOPInstanceUID,) * 2, frames=frames_of_slices)
     labels = small_labels((3, *shape[1:]))[1:]
-    seg, sr = encode(lung_findings(labels, volume), volume, [header], tmp_path)
+    seg, sr = encode(analysis_of(lung_findings(labels, volume), volume, [header]), tmp_path)
     dataset = pydicom.dcmread(seg.path)
     for number, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
         frame = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber

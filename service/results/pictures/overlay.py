@@ -8,8 +8,16 @@ from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
 from engines.types import Classification, Findings, Image, LabelMap, Measurement, Radiograph, Volume
+from service.results.pictures.views import (
+    Array,
+    at_even_steps,
+    fit,
+    grey,
+    in_patient_order,
+    patient_axes,
+    plane_picture,
+)
 from service.results.stamp import RESEARCH
-from service.results.views import Array, at_even_steps, fit, grey, in_patient_order, patient_axes, plane_picture
 
 WIDTH = 1200
 MARGIN, GAP, HEADER = 24, 8, 76

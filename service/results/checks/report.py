@@ -4,15 +4,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pydicom import Dataset
-from pydicom.uid import SegmentationStorage
+from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
-from engines.types import Code, Findings, Image
+from engines.types import Code, Findings
+from service.results.analysis import Analysis
+from service.results.checks.mismatch import require
 from service.results.groups import CERTAINTY_OF_FINDING, PERCENT, measured, percent, reported_value
-from service.results.mismatch import require
 from service.results.predecessors import Predecessor
 from service.results.report import remarks
 from service.results.source import Source
 from service.results.uids import ResultUIDs
+from service.types import ResultObject
 
 FINDING, TRACKING_UID = "121071", "112040"
 MEASUREMENT_GROUP, COMMENT = "125007", "121106"
@@ -32,30 +34,24 @@ class ExpectedGroup:
     segment_number: int | None
 
 
-def check_report(
-    dataset: Dataset,
-    findings: Findings,
-    image: Image,
-    source: Source,
-    uids: ResultUIDs,
-    predecessors: Sequence[Predecessor] = (),
-) -> None:
-    """Compare a decoded TID 1500 report with findings and source.
-
-    Raises
-    ------
-    Quarantined
-        Something differs: a group, a value, a unit, a reference, a predecessor.
-    """
+def check_report(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
+    """Compare a decoded TID 1500 report with findings and source (`service.results.kinds.Check`)."""
+    _require(len(datasets) == 1, "there is not one report")
+    [dataset] = datasets
+    findings, source, uids = analysis.findings, analysis.source, analysis.uids
+    _require(dataset.SOPClassUID == Comprehensive3DSRStorage, "SOPClassUID is not the expected one")
+    _require(dataset.SOPInstanceUID == uids.instance("SR"), "SOPInstanceUID is not the expected one")
+    _require(dataset.SeriesInstanceUID == uids.series("SR"), "SeriesInstanceUID is not the expected one")
+    _require(dataset.Modality == "SR", "Modality is not SR")
     _require(dataset.get("ValueType") == "CONTAINER", "the root is not a container")
     template = (dataset.get("ContentTemplateSequence") or [Dataset()])[0].get("TemplateIdentifier")
     _require(template == "1500", "the root template is not TID 1500")
     items = list(_items(dataset))
     _check_references(dataset, items, source, uids)
-    _check_predecessors(dataset, source, predecessors)
+    _check_predecessors(dataset, source, analysis.predecessors)
     comments = [item.TextValue for item in items if _concept(item) == COMMENT]
     _require(
-        comments == list(remarks(findings, source, predecessors)),
+        comments == list(remarks(analysis)),
         "the remarks (research use, earlier reports, input quality) are not the expected ones",
     )
     groups = [item for item in items if _concept(item) == MEASUREMENT_GROUP]

@@ -5,24 +5,29 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
-from engines.types import Findings, Image, Segment
-from service.results.mismatch import require
+from engines.types import LabelMap, Segment
+from service.results.analysis import Analysis
+from service.results.checks.mismatch import require
 from service.results.source import SAME_DIRECTION, SAME_PLACE_MM, Plane, Source
 from service.results.uids import ResultUIDs
+from service.types import ResultObject
 
 
-def check_segmentation(dataset: Dataset, findings: Findings, image: Image, source: Source, uids: ResultUIDs) -> None:
-    """Compare a decoded BINARY SEG with label map and source.
+def check_segmentation(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
+    """Compare decoded BINARY SEGs with the label maps and the source (`service.results.kinds.Check`)."""
+    _require(len(datasets) == len(analysis.label_maps), "there is not one SEG for each label map")
+    for part, (dataset, label_map) in enumerate(zip(datasets, analysis.label_maps, strict=True), start=1):
+        _check_one(dataset, label_map, part, analysis)
 
-    Raises
-    ------
-    Quarantined
-        Something differs: segments, references, geometry or a single voxel.
-    """
-    label_map = findings.label_map
-    assert label_map is not None
+
+def _check_one(dataset: Dataset, label_map: LabelMap, part: int, analysis: Analysis) -> None:
+    image, source, uids = analysis.image, analysis.source, analysis.uids
+    _require(dataset.SOPClassUID == SegmentationStorage, "SOPClassUID is not the expected one")
+    _require(dataset.SOPInstanceUID == uids.instance("SEG", part), "SOPInstanceUID is not the expected one")
+    _require(dataset.SeriesInstanceUID == uids.series("SEG", part), "SeriesInstanceUID is not the expected one")
+    _require(dataset.Modality == "SEG", "Modality is not SEG")
     _require(
         dataset.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian,
         "the transfer syntax is not Explicit VR Little Endian",

@@ -1,0 +1,83 @@
+"""The kinds of result objects: who writes each, who checks it, and when there is one.
+
+A new kind is a module that writes it, one in `service.results.checks` that checks it, and a line here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pydicom import Dataset
+
+from service.results.analysis import Analysis
+from service.results.checks.report import check_report
+from service.results.checks.segmentation import check_segmentation
+from service.results.profile import Kind
+from service.results.report import write_report
+from service.results.segmentation import write_segmentations
+from service.types import ResultObject
+
+
+class Writer(Protocol):
+    """Encodes all objects of one kind."""
+
+    def __call__(self, analysis: Analysis, folder: Path, made: Sequence[ResultObject]) -> Sequence[ResultObject]:
+        """Write the objects into a folder (`service.results.files.keep`).
+
+        Parameters
+        ----------
+        made
+            The objects of other kinds that were made before; a report and a key object note refer to them.
+
+        Raises
+        ------
+        ValueError, TypeError, AttributeError
+            The object cannot be encoded.
+        """
+
+
+class Check(Protocol):
+    """Compares the decoded objects of one kind with what they were made from."""
+
+    def __call__(self, datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
+        """Raise `Quarantined` where something differs, or an object is missing or too many."""
+
+
+@dataclass(frozen=True)
+class ResultKind:
+    """One kind.
+
+    Attributes
+    ----------
+    applies
+        Whether the findings give such an object at all: there is no SEG of nothing.
+    write, check
+        The writer, and its counterpart in the self-check.
+    """
+
+    applies: Callable[[Analysis], bool]
+    write: Writer
+    check: Check
+
+
+def always(_: Analysis) -> bool:
+    """Whatever was found."""
+    return True
+
+
+def has_segments(analysis: Analysis) -> bool:
+    """A segment has a voxel."""
+    return bool(analysis.label_maps)
+
+
+KINDS: Mapping[Kind, ResultKind] = {
+    "SEG": ResultKind(has_segments, write_segmentations, check_segmentation),
+    "SR": ResultKind(always, write_report, check_report),
+}
+"""In the order in which they are written; the SR comes last and refers to all others (IHE AIR)."""
+
+
+def wanted(analysis: Analysis) -> tuple[Kind, ...]:
+    """The kinds that an analysis is written as, in the order of writing."""
+    return tuple(kind for kind, entry in KINDS.items() if kind in analysis.profile.objects and entry.applies(analysis))
