@@ -169,8 +169,10 @@ class Pipeline:
     def infer(self, job: Job) -> Outcome:
         """Item and model to findings."""
         item = self._item(job)
+        version = key_of(item.version, self._packages[job.model].identity.digest)
+        began = self._ledger.analysis_began(job, version)
         findings = self._engines.run(job.model, item.image)
-        findings = replace(findings, notes=item.notes + findings.notes)
+        findings = replace(findings, analysed_at=began, notes=item.notes + findings.notes)
         save_findings(self._spool.work(job.series.key, job.item, job.model), findings, item)
         engine = findings.engine
         note = f"{engine.runtime}, {engine.precision}, {engine.device}"

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from service.ledger.records import (
     StaleJob,
 )
 from service.ledger.results import keep_result, select_results, withdraw
-from service.ledger.schema import corrections, decisions, jobs, metadata, results, series
+from service.ledger.schema import analyses, corrections, decisions, jobs, metadata, results, series
 from service.series.evidence import Decision
 
 CRASHES = 5
@@ -171,6 +172,25 @@ class Ledger:
                 keep_result(connection, record)
             for next_job in next_jobs:
                 create_job(connection, job.series.key, next_job)
+
+    def analysis_began(self, job: Job, version: str) -> datetime:
+        """When the analysis of a job was begun for the first time: now, unless it is being repeated.
+
+        Results carry this moment, so that a repeat gives the same bytes under the same UIDs.
+
+        Parameters
+        ----------
+        version
+            Of what is analysed and of the model.
+        """
+        key = {"series": job.series.key, "item": job.item, "model": job.model, "version": version}
+        with self._transaction() as connection:
+            where = and_(*(analyses.c[name] == value for name, value in key.items()))
+            began = connection.execute(select(analyses.c.began_at).where(where)).scalar()
+            if began is None:
+                began = time.time()
+                connection.execute(insert(analyses).values(**key, began_at=began))
+        return datetime.fromtimestamp(began, UTC)
 
     def begin_sending(self, job: Job, archive: str) -> list[ResultRecord]:
         """The results of a job's item and model that are to be sent; from now on they count as sent. Raises `StaleJob`.

@@ -89,6 +89,16 @@ lineage = Table(
     Column("predecessors", Text, nullable=False),  # JSON: SOP Instance UIDs of the reports that it supersedes
 )
 
+analyses = Table(
+    "analyses",
+    metadata,
+    Column("series", ForeignKey("series.key", ondelete="CASCADE"), primary_key=True),
+    Column("item", String(16), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("version", String(16), primary_key=True),  # of item and model: what was analysed, by exactly what
+    Column("began_at", Float, nullable=False),  # of the first attempt: the content time of all results
+)
+
 corrections = Table(
     "corrections",
     metadata,

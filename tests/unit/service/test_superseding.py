@@ -53,7 +53,7 @@ class Work:
     ) -> Earlier:
         """Encode a version (its UIDs begin with its name)."""
         job = self.job(ENCODE, item, model)
-        own = {f"{name}.SEG", f"{name}.SR"}
+        own = {f"{name}.9"}
         earlier = take_over(self.ledger, job, own, lambda key: bool(items) and key not in items)
         named = tuple(one.sop_instance_uid for one in earlier.predecessors)
         objects = [

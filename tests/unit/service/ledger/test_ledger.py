@@ -174,3 +174,14 @@ def test_the_database_syncs_every_commit(ledger: Ledger) -> None:
     with ledger._engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+
+
+def test_an_analysis_that_is_repeated_keeps_the_moment_of_its_first_beginning(ledger: Ledger) -> None:
+    received(ledger)
+    job = ledger.claim([ASSEMBLE])
+    assert job is not None
+    first = ledger.analysis_began(job, "one")
+    time.sleep(0.002)
+    assert ledger.analysis_began(job, "one") == first
+    assert ledger.analysis_began(job, "two") > first, "of another image, or by another model"
+    assert first.utcoffset() is not None
