@@ -15,6 +15,7 @@ from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
 from engines.runtimes.base import RuntimeSettings
 from service import __version__
 from service.archive.client import archives_of
+from service.deliver.capabilities import Capabilities
 from service.errors import ConfigurationError
 from service.ledger.ledger import open_ledger
 from service.ledger.records import ASSEMBLE, DELIVER, ENCODE, INFER
@@ -82,7 +83,8 @@ class Node:
         self._opened = open_engines(packages, runtime_settings(settings))
         self._engines = self._opened.__enter__()
         self._streaming = Streaming(self._spool, min(4, os.cpu_count() or 1))
-        pipeline = Pipeline(settings, self._spool, self._ledger, self._streaming, packages, self._engines)
+        capabilities = Capabilities(settings, settings.spool.path)
+        pipeline = Pipeline(settings, self._spool, self._ledger, self._streaming, packages, self._engines, capabilities)
         self._workers = [
             Worker(self._ledger, {stage: pipeline.stages[stage] for stage in lane}, settings.retry, self._metrics)
             for lane in LANES

@@ -14,6 +14,7 @@ import structlog
 
 from engines.package import ModelPackage
 from engines.types import Findings, Image, Volume
+from service.deliver.capabilities import Capabilities
 from service.deliver.scu import send, sendable
 from service.errors import ConfigurationError, Quarantined, Rejected
 from service.handover import (
@@ -84,6 +85,7 @@ class Pipeline:
         streaming: Streaming,
         packages: Mapping[str, ModelPackage],
         engines: Engines,
+        capabilities: Capabilities,
     ) -> None:
         self._settings = settings
         self._spool = spool
@@ -91,6 +93,7 @@ class Pipeline:
         self._streaming = streaming
         self._packages = packages
         self._engines = engines
+        self._capabilities = capabilities
 
     @property
     def stages(self) -> dict[str, Stage]:
@@ -186,7 +189,7 @@ class Pipeline:
         if not found_of(folder, item):
             return Outcome("the series has changed since; it is analysed again")
         findings = load_findings(folder)
-        profile = self._settings.profile_for(job.series.sender)
+        profile, replaced = self._capabilities.profile_for(job.series.sender)
         analysis = Analysis(findings, item.image, item.headers(), profile, revision(item.files))
         earlier = take_over(self._ledger, job, analysis.series_uids, self._gone(series, item))
         analysis = replace(analysis, predecessors=earlier.predecessors)
@@ -195,6 +198,7 @@ class Pipeline:
         note = ", ".join(dict.fromkeys(result.kind for result in objects))
         if earlier.predecessors:
             note += f", version {analysis.version}"
+        note = "; ".join([note, *replaced])
         return Outcome(note, (NextJob(DELIVER, job.item, job.model),), (*records, *earlier.superseded))
 
     def _gone(self, series: str, item: Item) -> Callable[[str], bool]:

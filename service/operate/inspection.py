@@ -11,9 +11,11 @@ from pydicom.uid import generate_uid
 
 from engines.engine_set import open_engines
 from service.archive.client import ArchiveClient
+from service.deliver.capabilities import accepted
 from service.deliver.scu import echo
 from service.errors import ConfigurationError, WetreadError
 from service.node import runtime_settings, served_packages
+from service.results.storage import all_storages, fallback
 from service.settings import ArchiveSettings, Settings, load
 from service.spool import Spool
 from service.types import Destination
@@ -51,6 +53,7 @@ def inspect(config: Path) -> Iterator[Line]:
             yield Line(False, f"archive {name}", f"archives.{name}: {error}")
         else:
             yield Line(True, f"archive {name}", f"{archive.ae_title} at {archive.host}:{archive.port} answers C-ECHO")
+            yield _takes(name, archive, settings.node.ae_title)
             if archive.count != "no":
                 yield _asked(name, archive, settings.node.ae_title)
     yield from _models(settings)
@@ -68,6 +71,25 @@ def _senders(settings: Settings) -> Iterator[Line]:
         yield Line(True, "senders", "node.accept_unknown_senders = true: anybody who reaches the port may send")
     if settings.node.host in ("127.0.0.1", "localhost", "::1"):
         yield Line(True, "node.host", f"{settings.node.host}: only this machine can send; '0.0.0.0' opens it to others")
+
+
+def _takes(name: str, archive: ArchiveSettings, ae_title: str) -> Line:
+    """Whether an archive takes the results as its profile has them."""
+    what = f"archive {name} results"
+    to = Destination(name, archive.ae_title, archive.host, archive.port)
+    try:
+        takes = accepted(to, ae_title, all_storages())
+    except WetreadError as error:
+        return Line(False, what, f"archives.{name}: {error}")
+    profile, replaced = fallback(archive.results, takes.__contains__)
+    if not profile.objects:
+        return Line(False, what, f"takes none of {', '.join(archive.results.objects)}; nothing can be delivered there")
+    kinds = ", ".join(profile.objects)
+    if replaced:
+        # it goes on with what the archive takes, so that is wrong only where somebody has asked for the other
+        fix = f"correct [archives.{name}.results], or let {archive.ae_title} accept these SOP classes"
+        return Line("results" not in archive.model_fields_set, what, f"gets {kinds}: {'; '.join(replaced)}; {fix}")
+    return Line(True, what, f"takes {kinds}")
 
 
 def _asked(name: str, archive: ArchiveSettings, ae_title: str) -> Line:

@@ -15,7 +15,9 @@ from service.results.analysis import Analysis
 from service.results.attributes import COPIED
 from service.results.checks.mismatch import require
 from service.results.kinds import KINDS, wanted
+from service.results.profile import Kind
 from service.results.stamp import series_description, series_number
+from service.results.storage import storage
 from service.types import ResultObject
 
 
@@ -43,7 +45,7 @@ def self_check(objects: Sequence[ResultObject], analysis: Analysis) -> None:
         datasets = [_read(entry) for entry in own]
         try:
             for dataset, entry in zip(datasets, own, strict=True):
-                _check_identity(dataset, entry, analysis)
+                _check_identity(dataset, entry, kind, analysis)
             KINDS[kind].check(datasets, analysis, before)
         # the checks read attributes that a sound object has
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
@@ -63,10 +65,12 @@ def _read(entry: ResultObject) -> Dataset:
     return dataset
 
 
-def _check_identity(dataset: Dataset, entry: ResultObject, analysis: Analysis) -> None:
+def _check_identity(dataset: Dataset, entry: ResultObject, kind: Kind, analysis: Analysis) -> None:
     """It is filed in the study and under the patient of its source, and says what it is. The rest is the kind's own."""
-    kind, source = entry.kind, analysis.source
+    source = analysis.source
+    sop_class, transfer_syntax = storage(kind, analysis.profile)
     expected = {
+        "SOPClassUID": sop_class,
         "StudyInstanceUID": source.first.StudyInstanceUID,
         "SpecificCharacterSet": source.attributes.get("SpecificCharacterSet"),
         "SeriesDescription": series_description(analysis, kind),
@@ -78,6 +82,7 @@ def _check_identity(dataset: Dataset, entry: ResultObject, analysis: Analysis) -
         same = (dataset.get(keyword) or None) == (source.attributes.get(keyword) or None)
         require(same, kind, f"{keyword} is not that of the source")
     meta = dataset.file_meta
+    require(meta.TransferSyntaxUID == transfer_syntax, kind, "the transfer syntax is not the expected one")
     require(
         meta.MediaStorageSOPInstanceUID == entry.sop_instance_uid == dataset.SOPInstanceUID,
         kind,

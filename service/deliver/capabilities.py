@@ -1,0 +1,96 @@
+"""What each archive takes: found out by asking it in a negotiation, so that it is not sent what it cannot file."""
+
+import json
+import threading
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+import structlog
+from pynetdicom.presentation import build_context
+
+from service.durable import replace_file
+from service.errors import ArchiveUnavailable, Rejected
+from service.results.profile import ResultProfile
+from service.results.storage import Storage, all_storages, fallback
+from service.settings import Settings
+from service.types import Destination
+from service.wire import VERIFICATION, association
+
+log = structlog.get_logger()
+
+FRESH_SECONDS = 900.0
+"""So long an answer counts: archives learn and forget SOP classes when somebody configures them."""
+FILE = "archives.json"
+
+
+def accepted(to: Destination, calling_ae_title: str, wanted: Collection[Storage]) -> frozenset[Storage]:
+    """Which SOP classes, each in a transfer syntax, a peer takes. Nothing is sent.
+
+    Raises
+    ------
+    ArchiveUnavailable, Rejected
+        As `service.wire.association`.
+    """
+    # Verification, which all peers take, so that one that takes none of the others is no error
+    contexts = [build_context(VERIFICATION), *(build_context(*each) for each in wanted)]
+    with association(to, calling_ae_title, contexts) as opened:
+        taken = {(str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in opened.accepted_contexts}
+    return frozenset(taken & set(wanted))
+
+
+class Capabilities:
+    """The archives of a node, and what they were last known to take.
+
+    Parameters
+    ----------
+    folder
+        Where the answers are kept over restarts, so that an encoding that is repeated while an archive is away gives
+        the same objects.
+    """
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings = settings
+        self._file = folder / FILE
+        self._lock = threading.Lock()
+        self._asked: dict[str, float] = {}
+        self._takes = self._read()
+
+    def profile_for(self, sender: str) -> tuple[ResultProfile, tuple[str, ...]]:
+        """The profile of a sender's archive as far as that archive takes it, and what was changed for that.
+
+        An archive that cannot be asked and never could is taken to take everything.
+        """
+        profile = self._settings.profile_for(sender)
+        destination = self._settings.destination_for(sender)
+        if destination is None:
+            return profile, ()
+        with self._lock:
+            takes = self._ask(destination)
+        return (profile, ()) if takes is None else fallback(profile, takes.__contains__)
+
+    def _ask(self, archive: Destination) -> frozenset[Storage] | None:
+        key = f"{archive.ae_title} {archive.host} {archive.port}"
+        if time.monotonic() - self._asked.get(key, float("-inf")) < FRESH_SECONDS:
+            return self._takes.get(key)
+        try:
+            takes = accepted(archive, self._settings.node.ae_title, all_storages())
+        except (ArchiveUnavailable, Rejected) as error:
+            log.warning("archive.not_asked", archive=archive.name, reason=str(error))
+            return self._takes.get(key)
+        self._asked[key] = time.monotonic()
+        if takes != self._takes.get(key):
+            self._takes[key] = takes
+            content = {name: sorted(each) for name, each in self._takes.items()}
+            replace_file(self._file, lambda file: file.write(json.dumps(content).encode()))
+        return takes
+
+    def _read(self) -> dict[str, frozenset[Storage]]:
+        try:
+            content = json.loads(self._file.read_text())
+            return {name: frozenset((cls, syntax) for cls, syntax in each) for name, each in content.items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, AttributeError, TypeError) as error:  # not ours, or half a file: it will be asked again
+            log.warning("archives.unreadable", file=FILE, reason=type(error).__name__)
+            return {}
