@@ -190,6 +190,9 @@ class Pipeline:
             return Outcome("the series has changed since; it is analysed again")
         findings = load_findings(folder)
         profile, replaced = self._capabilities.profile_for(job.series.sender)
+        if not profile.objects:
+            why = "; ".join(replaced) or "[archives.*.results] names no objects"
+            raise Rejected(f"nothing can be delivered: {why}; correct the archive or its results in the settings")
         analysis = Analysis(findings, item.image, item.headers(), profile, revision(item.files))
         earlier = take_over(self._ledger, job, analysis.series_uids, self._gone(series, item))
         analysis = replace(analysis, predecessors=earlier.predecessors)
@@ -198,8 +201,9 @@ class Pipeline:
         note = ", ".join(dict.fromkeys(result.kind for result in objects))
         if earlier.predecessors:
             note += f", version {analysis.version}"
-        note = "; ".join([note, *replaced])
-        return Outcome(note, (NextJob(DELIVER, job.item, job.model),), (*records, *earlier.superseded))
+        note = "; ".join([note or f"nothing was found that {', '.join(profile.objects)} could show", *replaced])
+        next_jobs = (NextJob(DELIVER, job.item, job.model),) if objects else ()
+        return Outcome(note, next_jobs, (*records, *earlier.superseded))
 
     def _gone(self, series: str, item: Item) -> Callable[[str], bool]:
         """Tells of an item of the series whether it is no more, because its slices are in others, as in this one."""

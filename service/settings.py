@@ -297,6 +297,14 @@ port = 4242
 # fetch = "no"                    # fetch those that did not come: "c-get", "c-move" (it must know WETREAD), "wado-rs"
 # dicomweb = ""                   # for "qido" and "wado-rs": "http://127.0.0.1:8042/dicom-web"
 
+[archives.orthanc.results]
+# What this archive gets. It is asked what it takes, and what it refuses is replaced or left out, with a note.
+# objects = ["SEG", "SC", "SR"]   # also "PDF", "RTSTRUCT", "GSPS", "KO", "HEATMAP", "HEATMAP-SEG" (docs/results.md)
+# segmentation = "binary"         # "labelmap", "labelmap-rle", "labelmap-jpeg-ls", "labelmap-jpeg-2000", "fractional"
+# report = "comprehensive-3d"     # "comprehensive", "enhanced": older viewers know only these
+# captures = 24                   # at most so many slices as secondary captures, beside the summary page
+# uid_root = "2.25"               # a registered root of your own, for all UIDs of results
+
 [spool]
 # Received images, intermediate files, results and the ledger. Needs room for a day of images.
 path = "{spool}"

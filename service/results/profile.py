@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from engines.selection import Section
 
@@ -22,7 +22,7 @@ class ResultProfile(Section):
     The same input, model and profile give the same bytes; another profile gives other UIDs.
     """
 
-    objects: tuple[Kind, ...] = ("SEG", "SR")
+    objects: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("SEG", "SR")
     """Which kinds are made. The default shows something in any viewer."""
     segmentation: SegmentationForm = "binary"
     """How a SEG is encoded: every reader of SEG reads binary; a label map is small; fractional has probabilities."""
@@ -32,6 +32,13 @@ class ResultProfile(Section):
     """At most so many slices of a volume are drawn as secondary captures, beside the summary page."""
     uid_root: Annotated[str, Field(pattern=r"^[0-2](\.(0|[1-9][0-9]*))+$", max_length=LONGEST_UID_ROOT)] = "2.25"
     """Root of all derived UIDs: a registered one of the institution, or 2.25 for UUIDs (PS3.5 B.2)."""
+
+    @field_validator("objects")
+    @classmethod
+    def _each_once(cls, value: tuple[Kind, ...]) -> tuple[Kind, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("name each kind of object once")
+        return value
 
     @property
     def identity(self) -> str:

@@ -1,8 +1,10 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from service.errors import ConfigurationError
+from service.results.profile import ResultProfile
 from service.settings import TEMPLATE, Settings, load, parse
 
 
@@ -69,3 +71,30 @@ def test_each_sender_has_its_archive() -> None:
     assert destination is not None
     assert (destination.name, destination.ae_title, destination.port) == ("main", "A", 104)
     assert settings.destination_for("OTHER") is None
+
+
+def test_each_archive_has_its_own_results() -> None:
+    archive = {"ae_title": "A", "host": "h", "port": 104}
+    old = archive | {"results": {"objects": ["SC"], "report": "enhanced"}}
+    senders = {"CT1": {"archive": "new"}, "CT2": {"archive": "old"}}
+    settings = parse({"senders": senders, "archives": {"new": archive, "old": old}}, "wetread.toml")
+    assert settings.profile_for("CT1") == settings.profile_for("UNKNOWN") == ResultProfile()
+    assert settings.profile_for("CT2") == ResultProfile(objects=("SC",), report="enhanced")
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        ({"objects": ["SEG", "JPEG"]}, "results.objects.1 = 'JPEG': Input should be 'SEG', "),
+        ({"segmentation": "binnary"}, "results.segmentation = 'binnary': Input should be 'binary', "),
+        ({"uid_root": "1.02"}, "results.uid_root = '1.02'"),
+        ({"uid_root": "1." + "3" * 40}, "at most 30 characters"),
+        ({"format": "binary"}, "results.format = 'binary': no such key; remove it or use one of: captures, objects"),
+        ({"objects": ["SR", "SR"]}, "each kind of object once"),
+        ({"objects": []}, "at least 1 item"),
+    ],
+)
+def test_wrong_results_are_named_with_the_fix(results: dict[str, object], message: str) -> None:
+    archive = {"ae_title": "A", "host": "h", "port": 104, "results": results}
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        parse({"archives": {"main": archive}}, "wetread.toml")
