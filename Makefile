@@ -34,8 +34,9 @@ format: $(VENV)/.installed-test  ## let ruff format and repair what it can
 test: $(VENV)/.installed-test counterparts  ## all tests, against a real Orthanc, DCMTK and validators
 	$(BIN)/python -m pytest tests --ignore=tests/train $(CHECKED_ALREADY)
 
-counterparts:  ## the Debian packages that the tests need (with sudo when not root)
+counterparts:  ## the Debian packages that the tests need (with sudo when not root), and dcmjs from npm
 	scripts/counterparts
+	scripts/dcmjs
 
 outcomes: $(VENV)/.installed-test  ## write docs/outcomes.md anew: what becomes of each real series
 	$(BIN)/python -m tests.outcomes

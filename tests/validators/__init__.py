@@ -1,6 +1,7 @@
 """The independent checkers of DICOM objects that every test suite may run: dicom3tools, DCMTK, dcmqi.
 
-No single one is enough: each is blind to what another sees.
+No single one is enough: each is blind to what another sees. PixelMed, dicom-validator and dcmjs have
+modules of their own.
 """
 
 import json
@@ -10,7 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import SimpleITK
@@ -19,6 +20,9 @@ PACKAGES = {
     "dciodvfy": "apt-get install dicom3tools",
     "dcentvfy": "apt-get install dicom3tools",
     "dsrdump": "apt-get install dcmtk",
+    "dsr2html": "apt-get install dcmtk",
+    "java": "apt-get install default-jre-headless",
+    "node": "apt-get install nodejs",
     "segimage2itkimage": "pip install dcmqi",
     "tid1500reader": "pip install dcmqi",
 }
@@ -28,9 +32,13 @@ def require_tool(name: str) -> str:
     """The path of a counterpart tool; without it the test is skipped, and in CI (``CI=true``) it fails."""
     beside_python = Path(sys.executable).parent
     path = shutil.which(name, path=os.pathsep.join([str(beside_python), os.environ.get("PATH", "")]))
-    if path:
-        return path
-    reason = f"{name} is not installed ({PACKAGES.get(name, 'see the README')})"
+    if path is None:
+        missing(f"{name} is not installed ({PACKAGES.get(name, 'see the README')})")
+    return path
+
+
+def missing(reason: str) -> NoReturn:
+    """A counterpart is not there: the test is skipped with the reason, and in CI (``CI=true``) it fails."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
