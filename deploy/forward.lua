@@ -1,8 +1,9 @@
 -- Orthanc: forward the CT series and X-rays of a study to the Wetread node, each state of a series once.
 --
 -- Results come back into the same study and make it stable again, so two rules keep it from going round for ever:
--- only modalities that the node reads are forwarded (results are SEG and SR), and each series remembers how many
--- instances it had when it was forwarded. A series that has grown since is forwarded again as a whole.
+-- only modalities that the node reads are forwarded (results are SEG, SR, OT, DOC, RTSTRUCT, PR and KO), and each
+-- series remembers how many instances it had when it was forwarded. A series that has grown since is forwarded again as
+-- a whole.
 --
 -- Needs the node under the name "wetread" in DicomModalities of Orthanc's configuration.
 

@@ -84,6 +84,7 @@ class RunningNode:
             "node": {"ae_title": "WETREAD", "port": free_port},
             **{f"senders.{title}": {"archive": archive.name} for title in senders},
             f"archives.{archive.name}": {"ae_title": archive.ae_title, "host": archive.host, "port": archive.port},
+            f"archives.{archive.name}.results": {"objects": ["SEG", "SR"]},
             "spool": {"path": str(folder / "spool")},
             "series": {"quiet_seconds": 0.5, "quiet_ceiling_seconds": 1.0},
             "engines": {"models": list(models), "threads": 2},

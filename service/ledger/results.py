@@ -47,7 +47,7 @@ def select_results(connection: Connection, *conditions: Any) -> list[ResultRecor
     """The results for which all conditions hold."""
     query = select(results, lineage.c.series_uid, lineage.c.predecessors)
     query = query.join(lineage, lineage.c.sop_instance_uid == results.c.sop_instance_uid, isouter=True)
-    query = query.where(*conditions).order_by(results.c.series, results.c.kind)
+    query = query.where(*conditions).order_by(results.c.series, results.c.kind, lineage.c.series_uid)
     return [_result(row) for row in connection.execute(query)]
 
 

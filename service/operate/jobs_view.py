@@ -1,7 +1,9 @@
 """What is in the ledger, for an operator and for programs."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from rich.console import RenderableType
@@ -12,6 +14,8 @@ from rich.text import Text
 
 from service.ledger.records import READY, SUPERSEDED, DecisionRecord, Job, ResultRecord
 
+FEW = 3
+"""So many results of one series are shown one by one."""
 STATE_STYLES = {"done": "green", "dead": "red", "running": "yellow", "cancelled": "dim"}
 
 
@@ -41,11 +45,23 @@ def series_view(
     for series in dict.fromkeys(job.series for job in jobs):
         yield from _decisions_view([decision for decision in decisions if decision.series == series.key])
         yield f"study   {series.study_uid}\nseries  {series.series_uid}"
-    for record in results:
+    for (kind, _), several in groupby(results, lambda record: (record.result.kind, record.result.series_uid)):
+        yield from _results_view(kind, list(several))
+
+
+def _results_view(kind: str, records: Sequence[ResultRecord]) -> Iterator[RenderableType]:
+    """The results of one kind in one series: each, or how many there are where there are many."""
+    fates = Counter(f"{record.model}, {_fate(record)}" for record in records)
+    if len(records) > FEW:
+        yield f"{kind:11} {len(records)} instances of {records[0].result.series_uid}"
+        for fate, count in fates.items():
+            yield f"            {count}: {fate}, in {records[0].result.path.parent}"
+        return
+    for record in records:
         result = record.result
-        yield f"{result.kind:7} {result.sop_instance_uid}\n        {record.model}, {_fate(record)}, {result.path}"
+        yield f"{kind:11} {result.sop_instance_uid}\n            {record.model}, {_fate(record)}, {result.path}"
         for earlier in result.predecessors:
-            yield f"        supersedes {earlier}"
+            yield f"            supersedes {earlier}"
 
 
 def _fate(record: ResultRecord) -> str:

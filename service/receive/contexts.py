@@ -2,6 +2,8 @@
 
 from pydicom import uid
 
+from service.results.storage import LABEL_MAP
+
 PROCESSED = (
     uid.CTImageStorage,
     uid.EnhancedCTImageStorage,
@@ -14,6 +16,7 @@ PROCESSED = (
 
 CARRIED_ALONG = (
     uid.SegmentationStorage,
+    uid.UID(LABEL_MAP),
     uid.SurfaceSegmentationStorage,
     uid.RTStructureSetStorage,
     uid.BasicTextSRStorage,
