@@ -13,9 +13,11 @@ from pydicom import Dataset
 from service.results.analysis import Analysis
 from service.results.checks.report import check_report
 from service.results.checks.segmentation import check_segmentation
+from service.results.checks.structure_set import check_structure_set
 from service.results.profile import Kind
 from service.results.report import write_report
 from service.results.segmentation import write_segmentations
+from service.results.structure_set import has_contours, write_structure_set
 from service.types import ResultObject
 
 
@@ -73,6 +75,7 @@ def has_segments(analysis: Analysis) -> bool:
 
 KINDS: Mapping[Kind, ResultKind] = {
     "SEG": ResultKind(has_segments, write_segmentations, check_segmentation),
+    "RTSTRUCT": ResultKind(has_contours, write_structure_set, check_structure_set),
     "SR": ResultKind(always, write_report, check_report),
 }
 """In the order in which they are written; the SR comes last and refers to all others (IHE AIR)."""

@@ -1,0 +1,125 @@
+"""Do the contours of this RT Structure Set hold the voxels of the label maps, in the place of the source images?"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.uid import RTStructureSetStorage
+
+from engines.types import Segment
+from service.results.analysis import Analysis
+from service.results.checks.mismatch import require
+from service.results.contours import Points, inside
+from service.results.source import SAME_PLACE_MM, Plane, Source
+from service.types import ResultObject
+
+Place = tuple[str, int | None]
+
+
+def check_structure_set(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
+    """Compare a decoded structure set with the label maps and the source (`service.results.kinds.Check`)."""
+    _require(len(datasets) == 1, "there is not one structure set")
+    [dataset] = datasets
+    source, uids = analysis.source, analysis.uids
+    _require(dataset.SOPClassUID == RTStructureSetStorage, "SOPClassUID is not the expected one")
+    _require(dataset.SOPInstanceUID == uids.instance("RTSTRUCT"), "SOPInstanceUID is not the expected one")
+    _require(dataset.SeriesInstanceUID == uids.series("RTSTRUCT"), "SeriesInstanceUID is not the expected one")
+    _require(dataset.Modality == "RTSTRUCT", "Modality is not RTSTRUCT")
+    _require(dataset.get("StructureSetLabel") == "RESEARCH", "StructureSetLabel is not RESEARCH")
+    _require(dataset.get("ApprovalStatus") == "UNAPPROVED", "ApprovalStatus is not UNAPPROVED")
+    _check_references(dataset, source)
+    present = [(label_map.array, segment) for label_map in analysis.label_maps for segment in label_map.present]
+    _check_regions(dataset, [segment for _, segment in present], source)
+    numbers = [item.ReferencedROINumber for item in dataset.ROIContourSequence]
+    _require(numbers == list(range(1, len(present) + 1)), "there are not the contours of each region")
+    for item, (array, segment) in zip(dataset.ROIContourSequence, present, strict=True):
+        colour = [int(value) for value in item.ROIDisplayColor]
+        _require(colour == list(segment.colour), f"region {item.ReferencedROINumber} has another colour")
+        _check_contours(item, array, segment, source)
+
+
+def _require(holds: bool, difference: str) -> None:
+    require(holds, "RTSTRUCT", difference)
+
+
+def _check_references(dataset: Dataset, source: Source) -> None:
+    """The structure set lies in the frame of reference of the source, and refers to its images and no others."""
+    uid = source.frame_of_reference_uid
+    [frame_of_reference] = dataset.ReferencedFrameOfReferenceSequence
+    _require(
+        dataset.FrameOfReferenceUID == frame_of_reference.FrameOfReferenceUID == uid,
+        "FrameOfReferenceUID is not that of the source",
+    )
+    [study] = frame_of_reference.RTReferencedStudySequence
+    [series] = study.RTReferencedSeriesSequence
+    _require(
+        (study.ReferencedSOPInstanceUID, series.SeriesInstanceUID)
+        == (source.first.StudyInstanceUID, source.first.SeriesInstanceUID),
+        "it refers to another study or series",
+    )
+    images = [place for item in series.ContourImageSequence for place in _places(item, source)]
+    _require(sorted(images, key=str) == sorted(_planes(source), key=str), "it does not refer to the source images")
+
+
+def _check_regions(dataset: Dataset, segments: Sequence[Segment], source: Source) -> None:
+    """Every region is named and coded as its segment."""
+    regions, observations = dataset.StructureSetROISequence, dataset.RTROIObservationsSequence
+    _require(len(regions) == len(observations) == len(segments), "there is not one region for each segment")
+    for number, (region, observation, segment) in enumerate(zip(regions, observations, segments, strict=True), 1):
+        name = f"region {number}"
+        _require(region.ROINumber == observation.ReferencedROINumber == number, f"{name} has another number")
+        _require(region.ROIName == segment.label, f"{name} has another name")
+        _require(
+            region.ReferencedFrameOfReferenceUID == source.frame_of_reference_uid,
+            f"{name} lies in another frame of reference",
+        )
+        kind = observation.RTROIIdentificationCodeSequence[0]
+        sides = [code.CodeValue for code in kind.get("SegmentedPropertyTypeModifierCodeSequence") or []]
+        _require(
+            (kind.CodeValue, kind.CodingSchemeDesignator) == (segment.type.value, segment.type.scheme),
+            f"{name} is of another type",
+        )
+        _require(sides == ([segment.laterality.value] if segment.laterality else []), f"{name} has another laterality")
+
+
+def _check_contours(item: Dataset, array: NDArray[np.uint8], segment: Segment, source: Source) -> None:
+    """The contours on each slice hold exactly the voxels of the segment."""
+    name = f"region {item.ReferencedROINumber}"
+    slices = {place: index for index, place in enumerate(_planes(source))}
+    rings: dict[int, list[Points]] = {}
+    for contour in item.ContourSequence:
+        [place] = [place for image in contour.ContourImageSequence for place in _places(image, source)]
+        _require(place in slices, f"a contour of {name} refers to an image that is not in the source")
+        points = np.array(contour.ContourData, np.float64).reshape(-1, 3)
+        _require(contour.ContourGeometricType == "CLOSED_PLANAR", f"a contour of {name} is not closed")
+        _require(len(points) == contour.NumberOfContourPoints, f"a contour of {name} has another number of points")
+        index = slices[place]
+        rings.setdefault(index, []).append(_on_plane(points, source.planes[index], name))
+    for index, plane in enumerate(array):
+        drawn = inside(rings.get(index, []), plane.shape)
+        same = np.array_equal(drawn, plane == segment.number)
+        _require(same, f"the contours of {name} on slice {index + 1} do not hold the voxels that were found")
+
+
+def _on_plane(points: Points, plane: Plane, name: str) -> Points:
+    """From LPS millimetres to row and column, where points lie on the plane."""
+    along_rows, along_columns = np.array(plane.orientation[:3]), np.array(plane.orientation[3:])
+    steps = np.stack([along_columns * plane.spacing[0], along_rows * plane.spacing[1]])
+    offsets = points - plane.position
+    indices: Points = offsets @ np.linalg.pinv(steps)
+    distance = float(np.abs(offsets - indices @ steps).max())
+    _require(distance <= SAME_PLACE_MM, f"a contour of {name} does not lie in the plane of its image")
+    return indices
+
+
+def _planes(source: Source) -> list[Place]:
+    return [(plane.sop_instance_uid, plane.frame) for plane in source.planes]
+
+
+def _places(item: Dataset, source: Source) -> list[Place]:
+    """The images or frames that a reference is to."""
+    _require(item.ReferencedSOPClassUID == source.first.SOPClassUID, "it refers to images of another class")
+    frames = item.get("ReferencedFrameNumber")
+    numbers = [None] if frames is None else [int(frame) for frame in np.atleast_1d(frames)]
+    return [(str(item.ReferencedSOPInstanceUID), number) for number in numbers]
