@@ -153,11 +153,17 @@ class LabelMap:
     probabilities: NDArray[np.uint8] | None = None
 
     @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """How many voxels of each slice have each value, ``[slice, value]``; an X-ray is one slice."""
+        slices = self.array.reshape(-1, *self.array.shape[-2:])
+        # slice by slice: counting the whole array at once takes eight times its memory
+        return np.stack([np.bincount(labels.ravel(), minlength=256) for labels in slices])
+
+    @cached_property
     def present(self) -> tuple[Segment, ...]:
         """The segments that have at least one voxel."""
-        # plane by plane: counting the whole array at once takes eight times its memory
-        counts = np.sum([np.bincount(plane.ravel(), minlength=256) for plane in self.array], axis=0)
-        return tuple(segment for segment in self.segments if counts[segment.number])
+        found = self.counts.sum(axis=0)
+        return tuple(segment for segment in self.segments if found[segment.number])
 
 
 @dataclass(frozen=True)

@@ -1,33 +1,39 @@
-"""A label map becomes a BINARY Segmentation object (PS3.3 A.51)."""
+"""Label maps become Segmentation objects (PS3.3 A.51), in the form that an archive takes.
+
+What it shows is drawn by `service.results.segmentation_frames`, what it says of that is described by
+`service.results.segmentation_structure`, and both become a file in `service.results.segmentation_file`.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import highdicom as hd
-import numpy as np
 from highdicom.color import CIELabColor
-from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
+from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
 from highdicom.sr import CodedConcept
-from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from engines.types import Code, Findings, Radiograph, Segment
+from engines.types import Code, Findings, LabelMap, Radiograph, Segment
 from service.results.analysis import Analysis
 from service.results.files import keep
 from service.results.predecessors import supersedes
-from service.results.source import Source
-from service.results.stamp import (
-    MANUFACTURER,
-    RESEARCH,
-    contributing_equipment,
-    series_description,
-    series_number,
-    software_versions,
-    stamp,
-)
+from service.results.profile import SegmentationForm
+from service.results.segmentation_file import write_segmentation
+from service.results.segmentation_frames import Fractions, Frames, Labels, Masks
+from service.results.segmentation_structure import structure
+from service.results.stamp import MANUFACTURER
 from service.results.uids import ResultUIDs
 from service.types import ResultObject
+
+NOMINAL_SPACING = "The pixel spacing of the image is unknown; the 1 mm stated here is nominal, do not measure with it"
+NO_PROBABILITIES = "The model gives no probabilities of these segments: they are stored as binary masks"
+TRANSFER_SYNTAXES = {
+    "labelmap-rle": RLELossless,
+    "labelmap-jpeg-ls": JPEGLSLossless,
+    "labelmap-jpeg-2000": JPEG2000Lossless,
+}
+"""Of the forms that are compressed; viewers and archives read all others as Explicit VR Little Endian."""
 
 
 def coded(code: Code) -> CodedConcept:
@@ -41,81 +47,71 @@ def tracking_identifier(findings: Findings, label: str) -> str:
 
 
 def write_segmentations(analysis: Analysis, folder: Path, made: Sequence[ResultObject]) -> list[ResultObject]:
-    """One SEG for each label map that has a segment with a voxel (`service.results.kinds.Writer`)."""
-    parts = range(1, len(analysis.label_maps) + 1)
-    return [keep("SEG", segmentation(analysis, part), folder) for part in parts]
-
-
-def segmentation(analysis: Analysis, part: int = 1) -> hd.seg.Segmentation:
-    """Encode the segments of a label map that have a voxel.
+    """One SEG for each label map that has a segment with a voxel (`service.results.kinds.Writer`).
 
     Segments are numbered from 1 without a gap (PS3.3 C.8.20.4), so their numbers can differ from those in the label
-    map; `LabelMap.present` is in their order. Frames without a voxel of their segment are left out. An X-ray's frame
-    lies in a frame of reference of its own. A SEG has no place to name what it supersedes, so its description and
-    comments say that it does.
+    map; `LabelMap.present` is in their order. An X-ray's frame lies in a frame of reference of its own. A SEG has no
+    place to name what it supersedes, so its description and comments say that it does.
+    """
+    form = analysis.profile.segmentation
+    syntax = TRANSFER_SYNTAXES.get(form, ExplicitVRLittleEndian)
+    objects = []
+    for part, label_map in enumerate(analysis.label_maps, start=1):
+        frames = frames_of(label_map, form)
+        notes = [NO_PROBABILITIES] if form == "fractional" and frames.type != "FRACTIONAL" else []
+        objects.append(write_frames(analysis, "SEG", part, frames, label_map.present, notes, folder, syntax))
+    return objects
+
+
+def frames_of(label_map: LabelMap, form: SegmentationForm) -> Frames:
+    """What a label map is stored as; without probabilities of all that is there, as masks instead of fractions."""
+    present = label_map.present
+    if form == "fractional" and label_map.probabilities is not None:
+        of_present = [label_map.segments.index(segment) for segment in present]
+        shape = label_map.array.reshape(-1, *label_map.array.shape[-2:]).shape
+        frames = Fractions(label_map.probabilities[of_present].reshape(-1, *shape))
+        if frames.present.any(axis=1).all():
+            return frames
+    if form.startswith("labelmap"):
+        return Labels(label_map, present)
+    return Masks(label_map, present)
+
+
+def write_frames(
+    analysis: Analysis,
+    kind: str,
+    part: int,
+    frames: Frames,
+    segments: Sequence[Segment],
+    notes: Sequence[str],
+    folder: Path,
+    transfer_syntax_uid: str = ExplicitVRLittleEndian,
+) -> ResultObject:
+    """Write frames as a Segmentation object.
 
     Parameters
     ----------
-    part
-        Which of ``analysis.label_maps``, counted from 1.
+    kind, part
+        Which object it is of the analysis.
+    segments
+        What the channels of the frames are, or the values of a label map from 1.
+    notes
+        What the reader must know of this object.
     """
-    findings, source, uids = analysis.findings, analysis.source, analysis.uids
-    label_map = analysis.label_maps[part - 1]
-    present = label_map.present
-    result = hd.seg.Segmentation(
-        source_images=source.headers,
-        pixel_array=_renumbered(label_map.array, present),
-        segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[
-            _description(segment, number, findings, uids) for number, segment in enumerate(present, start=1)
-        ],
-        series_instance_uid=uids.series("SEG", part),
-        series_number=series_number(findings, "SEG"),
-        sop_instance_uid=uids.instance("SEG", part),
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=findings.model.name,
-        software_versions=software_versions(findings),  # type: ignore[arg-type]  # highdicom takes any length
-        device_serial_number=findings.model.digest[:64],
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        content_label="RESEARCH",
-        content_description=f"{RESEARCH}: {findings.model.name} {findings.model.version}"[:64],
-        series_description=series_description(analysis, "SEG"),
-        contributing_equipment=[contributing_equipment(findings)],
-        specific_character_set=None,
-        omit_empty_frames=True,
-    )
-    notes = [RESEARCH, findings.model.intended_use, *supersedes("segmentation", analysis.predecessors), *findings.notes]
+    findings = analysis.findings
+    notes = [*supersedes("segmentation", analysis.predecessors), *findings.notes, *notes]
     if isinstance(analysis.image, Radiograph) and analysis.image.spacing is None:
-        notes.append(
-            "The pixel spacing of the image is unknown; the 1 mm stated here is nominal, do not measure with it"
-        )
-    result.ImageComments = ". ".join(note.rstrip(".") for note in notes) + "."
-    _refer_to_frames(result, source)
-    _set_dimension_organization(result, uids.dimension_organization(part))
-    stamp(result, analysis)
-    return result
-
-
-def _renumbered(labels: NDArray[np.uint8], present: Sequence[Segment]) -> NDArray[np.uint8]:
-    numbers = np.zeros(256, np.uint8)
-    for number, segment in enumerate(present, start=1):
-        numbers[segment.number] = number
-    return numbers[labels]
-
-
-def _refer_to_frames(dataset: hd.seg.Segmentation, source: Source) -> None:
-    """Refer to the frames by their numbers in the source image; `Source.headers` hold only those that were used."""
-    if source.planes[0].frame is None:
-        return
-    images = {
-        id(image): image  # frames of several segments share one
-        for group in dataset.PerFrameFunctionalGroupsSequence
-        for derivation in group.DerivationImageSequence
-        for image in derivation.SourceImageSequence
-    }
-    for image in images.values():
-        image.ReferencedFrameNumber = source.planes[image.ReferencedFrameNumber - 1].frame
+        notes.append(NOMINAL_SPACING)
+    descriptions = [
+        _description(segment, number, findings, analysis.uids) for number, segment in enumerate(segments, start=1)
+    ]
+    described = structure(analysis, kind, part, frames, descriptions, notes)
+    return keep(
+        kind,
+        described.dataset,
+        folder,
+        lambda file: write_segmentation(file, described, frames, transfer_syntax_uid),
+    )
 
 
 def _description(segment: Segment, number: int, findings: Findings, uids: ResultUIDs) -> SegmentDescription:
@@ -137,8 +133,3 @@ def _description(segment: Segment, number: int, findings: Findings, uids: Result
         type_item = description.SegmentedPropertyTypeCodeSequence[0]
         type_item.SegmentedPropertyTypeModifierCodeSequence = [coded(segment.laterality)]
     return description
-
-
-def _set_dimension_organization(dataset: hd.seg.Segmentation, uid: str) -> None:
-    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
-        item.DimensionOrganizationUID = uid

@@ -4,6 +4,7 @@ Headers come from anywhere. One unreadable attribute must not cost a result: wha
 not is left out and named.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -96,7 +97,12 @@ def read_source(headers: Sequence[Dataset], image: Image, uid_root: str = UUID_R
     _require_one_grid(planes, image)
     frame_of_reference = _frame_of_reference(headers, image, uid_root)
     attributes, dropped = copied_attributes(headers[0])
-    cleaned = tuple(_cleaned(header, image, planes, frame_of_reference) for header in headers)
+    own: defaultdict[str, list[Plane]] = defaultdict(list)
+    for plane in planes:
+        own[plane.sop_instance_uid].append(plane)
+    cleaned = tuple(
+        _cleaned(header, image, own[str(header.SOPInstanceUID)], planes[0], frame_of_reference) for header in headers
+    )
     return Source(cleaned, attributes, planes, frame_of_reference, dropped)
 
 
@@ -169,7 +175,7 @@ def _numbers(item: Dataset, keyword: str, count: int) -> tuple[float, ...]:
     return values
 
 
-def _cleaned(header: Dataset, image: Image, planes: Sequence[Plane], frame_of_reference: str) -> Dataset:
+def _cleaned(header: Dataset, image: Image, own: Sequence[Plane], template: Plane, frame_of_reference: str) -> Dataset:
     """What highdicom asks of a source image, and no more: it warns of odd values by quoting them."""
     cleaned = Dataset()
     for keyword in (*REQUIRED, "Modality"):
@@ -181,8 +187,7 @@ def _cleaned(header: Dataset, image: Image, planes: Sequence[Plane], frame_of_re
     cleaned.Rows, cleaned.Columns = image.array.shape[-2:]
     cleaned.FrameOfReferenceUID = frame_of_reference
     cleaned.PositionReferenceIndicator = ""
-    own = [plane for plane in planes if plane.sop_instance_uid == header.SOPInstanceUID]
-    _set_geometry(cleaned, own, planes[0], _thickness(header, image))
+    _set_geometry(cleaned, own, template, _thickness(header, image))
     return cleaned
 
 

@@ -109,9 +109,9 @@ class ResultUIDs:
         """SOP Instance UID of a result object of this kind, counted from 1."""
         return self._uid("instance", kind, str(number))
 
-    def dimension_organization(self, part: int = 1) -> str:
-        """Dimension Organization UID of the SEG."""
-        return self._uid("dimension organization", str(part))
+    def dimension_organization(self, kind: str, part: int = 1) -> str:
+        """Dimension Organization UID of a segmentation of this kind."""
+        return self._uid("dimension organization", kind, str(part))
 
     def tracking(self, finding: str) -> str:
         """Tracking Unique Identifier of one finding: a segment or a class, named by its label."""

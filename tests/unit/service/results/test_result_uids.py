@@ -32,7 +32,7 @@ def test_the_order_of_the_instances_does_not_count() -> None:
 
 def test_every_object_of_a_result_has_a_uid_of_its_own() -> None:
     uids = [UIDS.series("SEG"), UIDS.series("SR"), UIDS.instance("SEG"), UIDS.instance("SR"), UIDS.device()]
-    uids += [UIDS.tracking("Left lung"), UIDS.tracking("Right lung"), UIDS.dimension_organization()]
+    uids += [UIDS.tracking("Left lung"), UIDS.tracking("Right lung"), UIDS.dimension_organization("SEG")]
     assert len(set(uids)) == len(uids)
 
 
