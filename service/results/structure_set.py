@@ -23,8 +23,11 @@ from service.results.source import Plane, Source
 from service.results.stamp import RESEARCH, new_object, stamp
 from service.types import ResultObject
 
-LONGEST_VALUE = 65534
-"""Bytes of a decimal string in Explicit VR (PS3.5 7.1.2)."""
+MOST_POINTS = 1600
+"""Of a contour: in Explicit VR its decimal strings have 65534 bytes (PS3.5 7.1.2), three to a point, each of 13."""
+CHANNEL_POINTS = 4
+"""What joining a hole adds."""
+CONTOUR_DATA = Tag("ContourData")
 STUDY_CLASS_UID = "1.2.840.10008.3.1.2.3.1"
 """Detached Study Management: what a reference to a study says it is of (PS3.3 C.8.8.5.4)."""
 ANATOMICAL_STRUCTURE = "123037004"
@@ -133,29 +136,27 @@ def _contours(number: int, segment: Segment, found: Sequence[Outline], source: S
         plane = source.planes[outline.slice]
         reference = [image_reference(classes[plane.sop_instance_uid], [plane.frame])]
         for polygon in outline.polygons:
-            for text, points in _closed(polygon, plane, (source.first.Rows, source.first.Columns)):
+            for ring in _closed(polygon, (source.first.Rows, source.first.Columns)):
                 contour = Dataset()
                 contour.ContourImageSequence = reference
-                contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", points
-                _set_contour_data(contour, text)
+                contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", len(ring)
+                _set_contour_data(contour, in_patient(ring, plane))
                 contours.append(contour)
     item.ContourSequence = contours
     return item
 
 
-def _closed(polygon: Polygon, plane: Plane, shape: tuple[int, int]) -> Iterator[tuple[bytes, int]]:
-    """A region as one contour, or cut into several where that would be longer than its value can be."""
-    points = keyhole(polygon)
-    text = _decimal_strings(in_patient(points, plane))
-    if len(text) <= LONGEST_VALUE:
-        yield text, len(points)
+def _closed(polygon: Polygon, shape: tuple[int, int]) -> Iterator[Points]:
+    """A region as one ring, or cut into several where that would have more points than its value can hold."""
+    if sum(len(ring) + CHANNEL_POINTS for ring in polygon.rings) <= MOST_POINTS:
+        yield keyhole(polygon)
         return
     mask = inside(polygon.rings, shape)
     middle = int(np.median(np.flatnonzero(mask.any(axis=1)))) + 1
     above = np.arange(shape[0])[:, None] < middle
     for half in (mask & above, mask & ~above):
         for part in polygons(half):
-            yield from _closed(part, plane, shape)
+            yield from _closed(part, shape)
 
 
 def keyhole(polygon: Polygon) -> Points:
@@ -193,16 +194,14 @@ def in_patient(points: Points, plane: Plane) -> Points:
     return placed
 
 
-def _decimal_strings(values: Points) -> bytes:
-    """Values of VR DS to a thousandth."""
+def _set_contour_data(contour: Dataset, points: Points) -> None:
+    """Set Contour Data to a thousandth of a millimetre.
+
+    It is set as it will stand in the file: as elements of their own the numbers would take ten times as long.
+    """
     # the sum makes a plain zero of a negative one
-    numbers = (np.round(values, 3) + 0.0).ravel().tolist()
-    return ("\\".join(["%.3f"] * len(numbers)) % tuple(numbers)).encode("ascii")
-
-
-def _set_contour_data(contour: Dataset, text: bytes) -> None:
-    """Set Contour Data as it will stand in the file: its elements one by one would take a hundred times as long."""
-    tag = Tag("ContourData")
+    numbers = (np.round(points, 3) + 0.0).ravel().tolist()
+    text = ("\\".join(["%.3f"] * len(numbers)) % tuple(numbers)).encode("ascii")
     padded = text + b" " * (len(text) % 2)
-    contour[tag] = RawDataElement(tag, "DS", len(padded), padded, 0, False, True)
+    contour[CONTOUR_DATA] = RawDataElement(CONTOUR_DATA, "DS", len(padded), padded, 0, False, True)
     contour.set_original_encoding(is_implicit_vr=False, is_little_endian=True, character_encoding=default_encoding)
