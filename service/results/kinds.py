@@ -11,6 +11,8 @@ from typing import Protocol
 from pydicom import Dataset
 
 from service.results.analysis import Analysis
+from service.results.capture import write_captures
+from service.results.checks.capture import check_captures
 from service.results.checks.report import check_report
 from service.results.checks.segmentation import check_segmentation
 from service.results.checks.structure_set import check_structure_set
@@ -76,6 +78,7 @@ def has_segments(analysis: Analysis) -> bool:
 KINDS: Mapping[Kind, ResultKind] = {
     "SEG": ResultKind(has_segments, write_segmentations, check_segmentation),
     "RTSTRUCT": ResultKind(has_contours, write_structure_set, check_structure_set),
+    "SC": ResultKind(always, write_captures, check_captures),
     "SR": ResultKind(always, write_report, check_report),
 }
 """In the order in which they are written; the SR comes last and refers to all others (IHE AIR)."""

@@ -63,7 +63,7 @@ def test_a_plane_keeps_its_proportions() -> None:
 def test_a_segment_is_outlined_in_its_colour_and_filled_faintly() -> None:
     labels = np.zeros(BLACK.shape, np.uint8)
     labels[5:15, 5:25] = LEFT_LUNG.number
-    picture = plane_picture(BLACK, labels, [LEFT_LUNG, RIGHT_LUNG], (300, 200))
+    picture = plane_picture(BLACK, [(labels, [LEFT_LUNG, RIGHT_LUNG])], (300, 200))
     pixels = np.asarray(picture)
     assert 0 < share_of(picture, LEFT_LUNG.colour) < 0.1
     assert share_of(picture, RIGHT_LUNG.colour) == 0
