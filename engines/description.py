@@ -120,6 +120,8 @@ class OutputSection(Section):
     """What the network's channels mean."""
 
     tensor: Text
+    activation: Text | None = None
+    """Tensor of the class activation maps of a classifier, ``[1, class, row, column]``, in the order of ``classes``."""
     keep_largest: bool = False
     segments: Annotated[tuple[SegmentEntry, ...], Field(max_length=255)] = ()
     classes: tuple[ClassEntry, ...] = ()
@@ -129,6 +131,8 @@ class VerifySection(Section):
     """How far an engine may be from ``golden.npz`` before it is not served."""
 
     max_probability_error: Annotated[float, Field(gt=0.0, lt=1.0)]
+    max_activation_error: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """As a part of the largest absolute value in the golden activation maps."""
     min_dice: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
 
 
@@ -151,6 +155,10 @@ class Description(Section):
             raise ValueError(f"a {self.identity.task} model needs [[output.{wanted}]] and no [[output.{other}]]")
         if segmentation and self.verify.min_dice is None:
             raise ValueError("a segmentation model needs verify.min_dice")
+        if segmentation and self.output.activation is not None:
+            raise ValueError("output.activation is for classification models; remove it")
+        if self.output.activation is not None and self.verify.max_activation_error is None:
+            raise ValueError("a model with output.activation needs verify.max_activation_error")
         if not segmentation and isinstance(self.input, VolumeInput):
             raise ValueError("a classification model needs an X-ray's input: input.size, not input.spacing_mm")
         measured = any(entry.measurements for entry in self.output.segments)

@@ -40,7 +40,14 @@ class EngineSet:
         self.models = models
         self._clock = clock
 
-    def run(self, name: str, image: Image, label_maps: Mapping[str, LabelMap] | None = None) -> Findings:
+    def run(
+        self,
+        name: str,
+        image: Image,
+        label_maps: Mapping[str, LabelMap] | None = None,
+        *,
+        probabilities: bool = False,
+    ) -> Findings:
         """Run a model over an image, and before it the model that it is cropped to, if need be.
 
         Parameters
@@ -51,6 +58,8 @@ class EngineSet:
             See `engines.inference.analyse`.
         label_maps
             What other models have already found in this image, by model name; they are not run again.
+        probabilities
+            Whether to keep the probabilities of the segments too; see `engines.inference.analyse`.
 
         Raises
         ------
@@ -61,7 +70,9 @@ class EngineSet:
             raise PermanentError(f"no model {name!r} is served; choose one of {', '.join(sorted(self.models))}")
         model = self.models[name]
         region = self._region(model.package, image, label_maps or {})
-        return analyse(model.package, model.engine, image, clock=self._clock, region=region)
+        return analyse(
+            model.package, model.engine, image, clock=self._clock, region=region, probabilities=probabilities
+        )
 
     def _region(self, package: ModelPackage, image: Image, label_maps: Mapping[str, LabelMap]) -> LabelMap | None:
         if not isinstance(package.input, RadiographInput) or package.input.crop_to is None:

@@ -13,7 +13,14 @@ from engines.errors import PermanentError
 from engines.measurements import HOUNSFIELD, measure
 from engines.orientation import Turn, to_upright
 from engines.package import ModelPackage
-from engines.postprocessing import keep_largest_component, labels_on_radiograph, labels_on_source
+from engines.postprocessing import (
+    activations_on_radiograph,
+    keep_largest_component,
+    labels_on_radiograph,
+    labels_on_source,
+    probabilities_on_radiograph,
+    probabilities_on_source,
+)
 from engines.preprocessing import Array, Box, bounding_box, crop, fit, percentile_window, resample_to_grid, window
 from engines.runtimes.base import Engine
 from engines.sliding_window import sliding_window
@@ -26,7 +33,13 @@ Seconds = dict[str, float]
 
 
 def analyse(
-    package: ModelPackage, engine: Engine, image: Image, *, clock: Clock, region: LabelMap | None = None
+    package: ModelPackage,
+    engine: Engine,
+    image: Image,
+    *,
+    clock: Clock,
+    region: LabelMap | None = None,
+    probabilities: bool = False,
 ) -> Findings:
     """Run one model over one image.
 
@@ -42,12 +55,15 @@ def analyse(
         Gives ``Findings.analysed_at``.
     region
         The label map on the same image of the model that ``input.crop_to`` names.
+    probabilities
+        Whether to keep the probabilities of a label map's segments on the image's grid too: as many bytes for each
+        segment as the image has voxels.
 
     Returns
     -------
     Findings
-        With a label map on the image's own grid or with classes, and with ``seconds`` for ``preprocess``, ``infer``
-        and ``postprocess``.
+        With a label map on the image's own grid, or with classes and, where the model gives them, their activation
+        maps; and with ``seconds`` for ``preprocess``, ``infer`` and ``postprocess``.
 
     Raises
     ------
@@ -62,9 +78,9 @@ def analyse(
     measurements: tuple[Measurement, ...] = ()
     match package.input, image:
         case VolumeInput() as wanted, Volume() as volume:
-            label_map, measurements = _segment_volume(package, wanted, engine, volume, seconds)
+            label_map, measurements = _segment_volume(package, wanted, engine, volume, probabilities, seconds)
         case RadiographInput() as wanted, Radiograph() as radiograph:
-            answer = _read_radiograph(package, wanted, engine, radiograph, region, seconds)
+            answer = _read_radiograph(package, wanted, engine, radiograph, region, probabilities, seconds)
             label_map = answer if isinstance(answer, LabelMap) else None
             classification = answer if isinstance(answer, Classification) else None
         case wanted, _:
@@ -83,7 +99,7 @@ def analyse(
 
 
 def _segment_volume(
-    package: ModelPackage, wanted: VolumeInput, engine: Engine, volume: Volume, seconds: Seconds
+    package: ModelPackage, wanted: VolumeInput, engine: Engine, volume: Volume, graded: bool, seconds: Seconds
 ) -> tuple[LabelMap, tuple[Measurement, ...]]:
     slices = volume.array.shape[0]
     if slices < wanted.minimum_slices:
@@ -99,15 +115,18 @@ def _segment_volume(
         grid, affine = resample_to_grid(volume, wanted.spacing_mm)
         tensor = window(grid, *wanted.window)
     with _timed(seconds, "infer"):
-        classes = package.output_shape[1]
-        probabilities = sliding_window(engine.infer, tensor, wanted.patch, wanted.overlap, classes)
-        _require_finite(probabilities, f"the answer of {package.name} on {engine.identity.runtime}")
+        output, classes = package.description.output, package.output_shape[1]
+        probabilities = sliding_window(
+            lambda patch: engine.infer(patch)[output.tensor], tensor, wanted.patch, wanted.overlap, classes
+        )
+        _require_finite(probabilities, _answer_of(package, engine))
     with _timed(seconds, "postprocess"):
-        if package.description.output.keep_largest:
+        if output.keep_largest:
             _drop_small_components(probabilities)
         labels = labels_on_source(probabilities, affine, volume)
         measurements = measure(package, volume, labels)
-    return LabelMap(labels, package.segments), measurements
+        grades = probabilities_on_source(probabilities, affine, volume) if graded else None
+    return LabelMap(labels, package.segments, grades), measurements
 
 
 def _read_radiograph(
@@ -116,8 +135,10 @@ def _read_radiograph(
     engine: Engine,
     radiograph: Radiograph,
     region: LabelMap | None,
+    graded: bool,
     seconds: Seconds,
 ) -> LabelMap | Classification:
+    output = package.description.output
     with _timed(seconds, "preprocess"):
         _require_finite(radiograph.array, "the image")
         turn = to_upright(radiograph.orientation)
@@ -127,16 +148,29 @@ def _read_radiograph(
         windowed = percentile_window(cropped, *wanted.percentiles)
         tensor, placement = fit(windowed, wanted.size, turn.pixel(radiograph.pixel))
     with _timed(seconds, "infer"):
-        probabilities = engine.infer(tensor[None, None])[0]
-        _require_finite(probabilities, f"the answer of {package.name} on {engine.identity.runtime}")
+        answers = {name: answer[0] for name, answer in engine.infer(tensor[None, None]).items()}
+        for answer in answers.values():
+            _require_finite(answer, _answer_of(package, engine))
+
+    def on_image(found: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        whole = np.zeros(upright.shape, np.uint8)
+        whole[box.top : box.bottom, box.left : box.right] = found
+        return np.ascontiguousarray(turn.undo(whole))
+
     with _timed(seconds, "postprocess"):
+        probabilities = answers[output.tensor]
         if not package.segments:
-            return Classification(package.classes(probabilities))
-        if package.description.output.keep_largest:
+            if output.activation is None:
+                return Classification(package.classes(probabilities))
+            activations = activations_on_radiograph(answers[output.activation], placement, wanted.size)
+            return Classification(package.classes(probabilities, [on_image(entry) for entry in activations]))
+        if output.keep_largest:
             _drop_small_components(probabilities)
-        labels = np.zeros(upright.shape, np.uint8)
-        labels[box.top : box.bottom, box.left : box.right] = labels_on_radiograph(probabilities, placement)
-        return LabelMap(np.ascontiguousarray(turn.undo(labels)), package.segments)
+        labels = on_image(labels_on_radiograph(probabilities, placement))
+        if not graded:
+            return LabelMap(labels, package.segments)
+        grades = probabilities_on_radiograph(probabilities, placement)
+        return LabelMap(labels, package.segments, np.stack([on_image(entry) for entry in grades]))
 
 
 def _drop_small_components(probabilities: Array) -> None:
@@ -172,6 +206,10 @@ def _require_finite(array: NDArray[np.int16] | Array, what: str) -> None:
     # A sum is finite only if every value is, and needs no array of truth values; +inf and -inf give NaN.
     if array.dtype.kind == "f" and not np.isfinite(array.sum(dtype=np.float64)):
         raise PermanentError(f"{what} holds NaN or infinity; nothing can be said about it")
+
+
+def _answer_of(package: ModelPackage, engine: Engine) -> str:
+    return f"the answer of {package.name} on {engine.identity.runtime}"
 
 
 def _kind(wanted: VolumeInput | RadiographInput) -> str:

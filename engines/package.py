@@ -6,12 +6,10 @@ arrives.
 
 import hashlib
 import tomllib
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +17,13 @@ from pydantic import ValidationError
 
 from engines.description import Description, RadiographInput, VolumeInput
 from engines.errors import ModelPackageError
+from engines.golden import Golden, read_golden
 from engines.types import ClassProbability, ModelIdentity, Segment
 
 SHIPPED_MODELS = Path(__file__).parent / "models"
 """The folder of the models that come with Wetread."""
 
 FILES = ("model.toml", "model.onnx", "golden.npz", "CARD.md")
-
-
-class Golden(NamedTuple):
-    """What the ONNX reference answered: ``input`` and ``output``, float32, shaped as the network's tensors."""
-
-    input: NDArray[np.float32]
-    output: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +67,15 @@ class ModelPackage:
             for number, entry in enumerate(self.description.output.segments, start=1)
         )
 
-    def classes(self, probabilities: NDArray[np.float32]) -> tuple[ClassProbability, ...]:
-        """Name the probabilities of a classifier, shape ``[class]``, in channel order."""
+    def classes(
+        self, probabilities: NDArray[np.float32], activations: Sequence[NDArray[np.uint8]] | None = None
+    ) -> tuple[ClassProbability, ...]:
+        """Name the probabilities of a classifier, shape ``[class]``, and its activation maps, in channel order."""
+        entries = self.description.output.classes
+        maps: Sequence[NDArray[np.uint8] | None] = activations or [None] * len(entries)
         return tuple(
-            ClassProbability(entry.label, entry.code.code, float(probability))
-            for entry, probability in zip(self.description.output.classes, probabilities, strict=True)
+            ClassProbability(entry.label, entry.code.code, float(probability), activation)
+            for entry, probability, activation in zip(entries, probabilities, maps, strict=True)
         )
 
     @property
@@ -90,37 +86,32 @@ class ModelPackage:
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Shape of the network's output: ``[1, 1 + segments, …grid]`` or ``[1, classes]``."""
+        """Shape of the network's probabilities: ``[1, 1 + segments, …grid]`` or ``[1, classes]``."""
         if self.description.identity.task == "classification":
             return (1, len(self.description.output.classes))
         return (1, 1 + len(self.segments), *self.input_shape[2:])
 
+    @cached_property
+    def output_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of every output of the network, by the tensor's name.
+
+        The grid of activation maps is that of the golden ones: only the network knows how much it shrinks an image.
+        """
+        output = self.description.output
+        shapes = {output.tensor: self.output_shape}
+        activation = self.golden().activation if output.activation else None
+        return shapes if activation is None else {**shapes, str(output.activation): activation.shape}
+
     def golden(self) -> Golden:
-        """Read the golden input and output.
+        """Read the golden input and outputs.
 
         Raises
         ------
         ModelPackageError
             ``golden.npz`` cannot be read, lacks an array, or an array's shape is not the described one.
         """
-        path = self.folder / "golden.npz"
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                golden = Golden(*(arrays[name].astype(np.float32, copy=False) for name in Golden._fields))
-        except KeyError as error:
-            raise ModelPackageError(f"{path}: {error.args[0]}; export the golden arrays again") from error
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ModelPackageError(f"{path} cannot be read ({error}); export the golden arrays again") from error
-        for name, array, expected in zip(Golden._fields, golden, (self.input_shape, self.output_shape), strict=True):
-            if array.shape != expected:
-                raise ModelPackageError(
-                    f"{path}: {name} has shape {list(array.shape)}, but model.toml describes {list(expected)}; "
-                    f"correct {'input.patch or input.size' if name == 'input' else 'output.segments or output.classes'}"
-                    ", or export the model again"
-                )
-            if not np.isfinite(array).all():
-                raise ModelPackageError(f"{path}: {name} holds NaN or infinity; export the golden arrays again")
-        return golden
+        activation = self.description.output.activation is not None
+        return read_golden(self.folder / "golden.npz", self.input_shape, self.output_shape, activation)
 
 
 def load_package(folder: Path) -> ModelPackage:

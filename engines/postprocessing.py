@@ -1,4 +1,6 @@
-"""From a network's probabilities back to labels on the voxels or pixels of the source image."""
+"""From a network's answers back to the voxels or pixels of the source image: labels, probabilities, activation maps."""
+
+from collections.abc import Iterator
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
@@ -6,6 +8,12 @@ from numpy.typing import NDArray
 
 from engines.preprocessing import Array, Placement, resample, tensor_from_image
 from engines.types import Affine, Volume
+
+FULL = 255
+"""What a probability of 1, or the strongest activation, becomes."""
+
+BAND = 64
+"""Rows of an X-ray whose activation maps are made at a time: they stay in the processor's cache."""
 
 SLAB = 16
 """Source slices that are labelled at a time: bounds the memory, whatever the length of the series."""
@@ -31,19 +39,32 @@ def labels_on_source(probabilities: Array, grid_affine: Affine, volume: Volume) 
         Shape of the volume's array.
     """
     labels = np.zeros(volume.array.shape, np.uint8)
-    to_grid = np.linalg.inv(grid_affine) @ volume.affine
-    steps = range(len(labels)) if volume.at is None else volume.at
-    low, high = _labelled_region(probabilities, to_grid, (round(steps[-1]) + 1, *labels.shape[1:]))
-    inside = [index for index, step in enumerate(steps) if low[0] - 1 < step < high[0]]
-    images = [sitk.GetImageFromArray(np.ascontiguousarray(entry)) for entry in probabilities[1:]]
-    thickness = SLAB if volume.at is None else 1
-    for start in range(inside[0], inside[-1] + 1, thickness) if inside else ():
-        stop = min(start + thickness, inside[-1] + 1)
-        shape = (stop - start, high[1] - low[1], high[2] - low[2])
-        shift = np.eye(4)
-        shift[:3, 3] = steps[start], low[1], low[2]
-        labels[start:stop, low[1] : high[1], low[2] : high[2]] = _arg_max(images, shape, to_grid @ shift)
+    images = _images(probabilities)
+    # The most probable of n classes has at least 1 / n.
+    for part, to_grid in _slabs(probabilities, grid_affine, volume, least=1 / len(probabilities)):
+        labels[part] = _arg_max(images, labels[part].shape, to_grid)
     return labels
+
+
+def probabilities_on_source(probabilities: Array, grid_affine: Affine, volume: Volume) -> NDArray[np.uint8]:
+    """Give every voxel of a volume the probability of each segment, interpolated as `labels_on_source` does.
+
+    Parameters
+    ----------
+    probabilities, grid_affine, volume
+        See `labels_on_source`.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        ``[segment, slice, row, column]``, without background; 255 is a probability of 1.
+    """
+    found = np.zeros((len(probabilities) - 1, *volume.array.shape), np.uint8)
+    images = _images(probabilities)
+    for part, to_grid in _slabs(probabilities, grid_affine, volume, least=0.5 / FULL):
+        for segment, image in zip(found, images, strict=True):
+            segment[part] = _quantised(resample(image, segment[part].shape, to_grid, 0.0))
+    return found
 
 
 def labels_on_radiograph(probabilities: Array, placement: Placement) -> NDArray[np.uint8]:
@@ -61,8 +82,63 @@ def labels_on_radiograph(probabilities: Array, placement: Placement) -> NDArray[
     NDArray[np.uint8]
         Shape of the X-ray's array.
     """
-    images = [sitk.GetImageFromArray(np.ascontiguousarray(entry)) for entry in probabilities[1:]]
-    return _arg_max(images, placement.shape, tensor_from_image(placement))
+    return _arg_max(_images(probabilities), placement.shape, tensor_from_image(placement))
+
+
+def probabilities_on_radiograph(probabilities: Array, placement: Placement) -> NDArray[np.uint8]:
+    """Give every pixel of an X-ray the probability of each segment, interpolated as `labels_on_radiograph` does.
+
+    Parameters
+    ----------
+    probabilities, placement
+        See `labels_on_radiograph`.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        ``[segment, row, column]``, without background; 255 is a probability of 1.
+    """
+    to_tensor = tensor_from_image(placement)
+    images = _images(probabilities)
+    return np.stack([_quantised(resample(image, placement.shape, to_tensor, 0.0)) for image in images])
+
+
+def activations_on_radiograph(activations: Array, placement: Placement, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Bring class activation maps (Zhou et al., CVPR 2016) back to the pixels of an X-ray.
+
+    The cells of a map tile the tensor; between their centres the map is bilinear, beyond the outermost ones constant.
+
+    Parameters
+    ----------
+    activations
+        Float32 ``[class, row, column]``, with fewer rows and columns than the tensor.
+    placement
+        As from `engines.preprocessing.fit`.
+    size
+        Rows and columns of the tensor.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        ``[class, row, column]`` on the X-ray. 255 is the largest value that any class has at any pixel, so that the
+        classes of an image compare; 0 is what says nothing for the class, or speaks against it.
+    """
+    rows, columns = (
+        _shares(length, scale, offset, cells / tensor, cells)
+        for length, scale, offset, tensor, cells in zip(
+            placement.shape, placement.scale, placement.offset, size, activations.shape[1:], strict=True
+        )
+    )
+    bands = [slice(start, start + BAND) for start in range(0, len(rows), BAND)]
+    along_rows = [activation @ columns.T for activation in activations]
+    # Interpolated twice, for the common scale and for the maps: as floats, all maps take four times their memory.
+    largest = max(float((rows[band] @ along).max()) for along in along_rows for band in bands)
+    maps = np.zeros((len(activations), *placement.shape), np.uint8)
+    if largest > 0:
+        for target, along in zip(maps, along_rows, strict=True):
+            for band in bands:
+                target[band] = _quantised(rows[band] @ (along / np.float32(largest)))
+    return maps
 
 
 def keep_largest_component(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -88,6 +164,45 @@ def keep_largest_component(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return kept
 
 
+def _images(probabilities: Array) -> list[sitk.Image]:
+    """Give each class but the background as a SimpleITK image."""
+    return [sitk.GetImageFromArray(np.ascontiguousarray(entry)) for entry in probabilities[1:]]
+
+
+def _quantised(values: Array) -> NDArray[np.uint8]:
+    """Map 0–1 to 0–255, rounded; in place, what is outside is clipped."""
+    np.clip(values, 0.0, 1.0, out=values)
+    values *= FULL
+    return np.rint(values, out=values).astype(np.uint8)
+
+
+def _shares(length: int, scale: float, offset: float, cells_per_pixel: float, cells: int) -> Array:
+    """Give the share of each cell of an activation map in each pixel along one axis: ``[pixel, cell]``."""
+    at = (offset + (np.arange(length) + 0.5) * scale) * cells_per_pixel - 0.5
+    distance = np.abs(np.clip(at, 0, cells - 1)[:, None] - np.arange(cells))
+    shares: Array = np.maximum(1 - distance, 0).astype(np.float32)
+    return shares
+
+
+Slab = tuple[tuple[slice, slice, slice], NDArray[np.float64]]
+"""A part of a volume, and the matrix from an index in it to an index of the network's grid."""
+
+
+def _slabs(probabilities: Array, grid_affine: Affine, volume: Volume, least: float) -> Iterator[Slab]:
+    """Give the parts of a volume, some slices each, in which a segment may have a probability of ``least`` or more."""
+    shape = volume.array.shape
+    to_grid = np.linalg.inv(grid_affine) @ volume.affine
+    steps = range(len(volume.array)) if volume.at is None else volume.at
+    low, high = _likely_region(probabilities, to_grid, (round(steps[-1]) + 1, *shape[1:]), least)
+    inside = [index for index, step in enumerate(steps) if low[0] - 1 < step < high[0]]
+    thickness = SLAB if volume.at is None else 1
+    for start in range(inside[0], inside[-1] + 1, thickness) if inside else ():
+        stop = min(start + thickness, inside[-1] + 1)
+        shift = np.eye(4)
+        shift[:3, 3] = steps[start], low[1], low[2]
+        yield (slice(start, stop), slice(low[1], high[1]), slice(low[2], high[2])), to_grid @ shift
+
+
 def _arg_max(images: list[sitk.Image], shape: tuple[int, ...], to_grid: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Interpolate one class after the other, and keep the best so far; background is what the others leave of 1."""
     labels = np.zeros(shape, np.uint8)
@@ -103,15 +218,15 @@ def _arg_max(images: list[sitk.Image], shape: tuple[int, ...], to_grid: NDArray[
     return labels
 
 
-def _labelled_region(
-    probabilities: Array, to_grid: NDArray[np.float64], shape: tuple[int, ...]
+def _likely_region(
+    probabilities: Array, to_grid: NDArray[np.float64], shape: tuple[int, ...], least: float
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Give the source's index range outside of which every voxel must be background.
+    """Give the source's index range outside of which no segment has a probability of ``least``.
 
-    A voxel is labelled only where a segment has at least ``1 / classes``, and linear interpolation gives no more than
-    the largest of the neighbours on the grid; so one grid voxel around those with that much is enough.
+    Linear interpolation gives no more than the largest of the neighbours on the grid; so one grid voxel around those
+    with that much is enough.
     """
-    likely = np.flatnonzero(probabilities[1:].max(axis=0) >= 1 / len(probabilities))
+    likely = np.flatnonzero(probabilities[1:].max(axis=0) >= least)
     if not likely.size:
         return (0, 0, 0), (0, 0, 0)
     indices = np.stack(np.unravel_index(likely, probabilities.shape[1:]))

@@ -26,6 +26,9 @@ class Verification:
     dice, min_dice
         Overlap of the arg-max per segment, by label (Dice 1945; 1 where a segment is in neither), and how small it may
         be. Empty and None for a classifier.
+    activation_error, max_activation_error
+        The largest absolute difference of the class activation maps as a part of the largest absolute value in the
+        golden ones, and how large it may be. None where the model has no such maps.
     """
 
     model: str
@@ -34,12 +37,19 @@ class Verification:
     max_probability_error: float
     dice: Mapping[str, float]
     min_dice: float | None
+    activation_error: float | None = None
+    max_activation_error: float | None = None
 
     @property
     def ok(self) -> bool:
         """Whether every figure is within its limit; NaN never is."""
         overlaps = self.min_dice is None or all(value >= self.min_dice for value in self.dice.values())
-        return self.probability_error <= self.max_probability_error and overlaps
+        activates = (
+            self.activation_error is None
+            or self.max_activation_error is None
+            or self.activation_error <= self.max_activation_error
+        )
+        return self.probability_error <= self.max_probability_error and overlaps and activates
 
     def require(self) -> Self:
         """Return the verification itself if the engine may serve.
@@ -52,15 +62,20 @@ class Verification:
         if self.ok:
             return self
         dice = "".join(f", Dice of {label} {value:.4f} (limit {self.min_dice})" for label, value in self.dice.items())
+        activation = (
+            f", activation error {self.activation_error:.4f} (limit {self.max_activation_error})"
+            if self.activation_error is not None
+            else ""
+        )
         raise EngineMismatch(
             f"{self.model} on {self.engine.runtime} {self.engine.precision} differs from golden.npz: probability error "
-            f"{self.probability_error:.4f} (limit {self.max_probability_error}){dice}; build the engine again, choose "
-            "another precision, or restore the model's folder"
+            f"{self.probability_error:.4f} (limit {self.max_probability_error}){dice}{activation}; build the engine "
+            "again, choose another precision, or restore the model's folder"
         )
 
 
 def verify(package: ModelPackage, engine: Engine) -> Verification:
-    """Compare an engine with its model's golden output.
+    """Compare an engine with its model's golden outputs.
 
     Parameters
     ----------
@@ -69,8 +84,13 @@ def verify(package: ModelPackage, engine: Engine) -> Verification:
     engine
         Of this model, and active.
     """
-    golden, limits = package.golden(), package.description.verify
-    answer = engine.infer(golden.input)
+    golden, output, limits = package.golden(), package.description.output, package.description.verify
+    answers = engine.infer(golden.input)
+    answer = answers[output.tensor]
+    activation_error = None
+    if golden.activation is not None and output.activation is not None:
+        difference = np.abs(answers[output.activation] - golden.activation).max()
+        activation_error = float(difference / np.abs(golden.activation).max())
     return Verification(
         model=package.name,
         engine=engine.identity,
@@ -78,6 +98,8 @@ def verify(package: ModelPackage, engine: Engine) -> Verification:
         max_probability_error=limits.max_probability_error,
         dice=_dice_per_segment(package, answer, golden.output) if package.segments else {},
         min_dice=limits.min_dice,
+        activation_error=activation_error,
+        max_activation_error=limits.max_activation_error,
     )
 
 

@@ -8,6 +8,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from build_engines.recipes.activation import add_activation
+
 OPSET = 17
 SHARPNESS = 20.0
 
@@ -111,9 +113,19 @@ keep_largest = true
 
 
 def classifier_package(
-    models: Path, name: str = "tiny-class", crop_to: str | None = "tiny-cxr", uid_root: str = "93"
+    models: Path,
+    name: str = "tiny-class",
+    crop_to: str | None = "tiny-cxr",
+    uid_root: str = "93",
+    activation: bool = False,
 ) -> Path:
-    """Tells an image that is bright on average from one that is dark, in the box of another model's segments."""
+    """Tells an image that is bright on average from one that is dark, in the box of another model's segments.
+
+    Parameters
+    ----------
+    activation
+        Whether it says where: on 8 × 8 cells, 8 times how bright a cell is for "Bright", and less than 0 for "Dark".
+    """
     shape = [1, 1, 16, 16]
     crop = f'crop_to = "{crop_to}"\ncrop_margin = 0.0\n' if crop_to else ""
     description = (
@@ -127,19 +139,30 @@ percentiles = [0.0, 100.0]
 {crop}
 [output]
 tensor = "probabilities"
+{'activation = "activation"' if activation else ""}
 
 """
         + "".join(CLASS.format(label=label, value=value) for label, value in (("Dark", "1"), ("Bright", "2")))
         + "[verify]\nmax_probability_error = 0.02\n"
+        + ("max_activation_error = 0.02\n" if activation else "")
     )
     nodes = [
-        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("AveragePool", ["image"], ["cells"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["cells"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["flat"]),
         helper.make_node("Gemm", ["flat", "weights", "bias"], ["logits"], transB=1),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
     weights = {"weights": np.array([[-8.0], [8.0]], np.float32), "bias": np.array([4.0, -4.0], np.float32)}
-    return write(models / name, description, network(nodes, weights, shape, [1, 2]), random_image(shape))
+    model = network(nodes, weights, shape, [1, 2])
+    if activation:
+        model = add_activation(model, "activation")
+    return write(models / name, description, model, random_image(shape))
+
+
+def activating_package(models: Path, name: str = "tiny-where", uid_root: str = "95") -> Path:
+    """A classifier of the whole image that says where it looked."""
+    return classifier_package(models, name, crop_to=None, uid_root=uid_root, activation=True)
 
 
 def convolutional_package(models: Path, name: str = "tiny-unet", uid_root: str = "94") -> Path:
@@ -248,15 +271,25 @@ def random_image(shape: Sequence[int]) -> np.ndarray:
 
 def reference(model: Path | bytes, image: np.ndarray) -> np.ndarray:
     """What ONNX Runtime answers: the reference for every engine."""
+    return answers(model, image)["probabilities"]
+
+
+def answers(model: Path | bytes, image: np.ndarray) -> dict[str, np.ndarray]:
+    """All outputs by name."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: image})[0]
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: image}), strict=True))
 
 
 def write(folder: Path, description: str, model: onnx.ModelProto, image: np.ndarray) -> Path:
     """Write a package with its golden arrays; give its folder."""
     folder.mkdir(parents=True)
     onnx.save_model(model, folder / "model.onnx")
-    np.savez_compressed(folder / "golden.npz", input=image, output=reference(folder / "model.onnx", image))
+    golden = {
+        "output" if name == "probabilities" else name: array
+        for name, array in answers(folder / "model.onnx", image).items()
+    }
+    np.savez_compressed(folder / "golden.npz", input=image, **golden)
     (folder / "model.toml").write_text(description, encoding="utf-8")
     (folder / "CARD.md").write_text("# A test\n", encoding="utf-8")
     return folder

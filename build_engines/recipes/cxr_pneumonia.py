@@ -40,7 +40,7 @@ SOURCES = {
 TOML = """\
 [identity]
 name = "cxr-pneumonia"
-version = "0.1.0"
+version = "0.1.1"
 uid_root = "3"
 licence = "Apache-2.0"
 intended_use = "Research use only: signs of pneumonia on frontal chest X-rays of adults. Not for diagnosis."
@@ -60,6 +60,7 @@ crop_margin = 0.05
 
 [output]
 tensor = "probabilities"
+activation = "activation"
 
 [[output.classes]]
 label = "Normal"
@@ -75,6 +76,7 @@ code = { value = "75570004", scheme = "SCT", meaning = "Viral pneumonia" }
 
 [verify]
 max_probability_error = 0.02
+max_activation_error = 0.02
 """
 
 CARD = """\
@@ -86,6 +88,10 @@ CARD = """\
   that was cropped to the lungs found by `cxr-lung`.
 - **Network**: MobileNetV2 (width 0.5) with shuffle attention (SA-Net), 224 × 224. The encoder started with the weights
   of an early checkpoint of `cxr-lung`; no other weights were used.
+- **Where it looked**: a class activation map for each class (Zhou et al., CVPR 2016) from the same run of the network:
+  its last layer applied to the 7 × 7 places of the last feature map, less what is common to all classes. A place is a
+  seventh of the crop, and sees far more than itself. The maps explain the answer of the network, right or wrong; they
+  outline no disease.
 - **Training data**: 1543 frontal chest X-rays of at most 384 pixels a side. *Normal*: NIH ChestX-ray14 (346), Shenzhen
   (193), Montgomery (58). *Pneumonia*: NIH (351). *Viral pneumonia*, which here is COVID-19 in adults: COVID-CXNet
   (400), Hannover covid-19-image-repository (195).

@@ -16,6 +16,9 @@ from engines.types import EngineIdentity
 
 Precision = Literal["fp32", "fp16", "bf16"]
 
+Outputs = Mapping[str, NDArray[np.float32]]
+"""What a network answers: each of its output tensors by name, shaped as `ModelPackage.output_shapes` says."""
+
 
 @dataclass(frozen=True)
 class RuntimeSettings:
@@ -66,8 +69,11 @@ class Engine(Protocol):
         """
         ...
 
-    def infer(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Answer one input of shape `ModelPackage.input_shape` with an output of `ModelPackage.output_shape`."""
+    def infer(self, tensor: NDArray[np.float32]) -> Outputs:
+        """Answer one input of shape `ModelPackage.input_shape` with all outputs of the network.
+
+        The arrays are the caller's: the next call does not change them.
+        """
         ...
 
     def deactivate(self) -> None:

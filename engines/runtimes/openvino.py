@@ -1,5 +1,6 @@
 """OpenVINO on the CPU: the default, and what every machine can run."""
 
+from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from engines.errors import ModelPackageError, RuntimeUnavailable
 from engines.package import ModelPackage
-from engines.runtimes.base import Engine, RuntimeSettings, engine_file_name
+from engines.runtimes.base import Engine, Outputs, RuntimeSettings, engine_file_name
 from engines.types import EngineIdentity
 
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -40,17 +41,18 @@ class OpenVinoEngine(Engine):
     def activate(self) -> None:
         """See `Engine.activate`."""
         compiled = compile_model(self._package, self._settings)
-        _check_tensor(self._package, "input", compiled.inputs, self._package.input_shape)
-        _check_tensor(self._package, "output", compiled.outputs, self._package.output_shape)
+        tensor = self._package.description.input.tensor
+        _check_tensors(self._package, "input", compiled.inputs, {tensor: self._package.input_shape})
+        _check_tensors(self._package, "output", compiled.outputs, self._package.output_shapes)
         self._request = compiled.create_infer_request()
 
-    def infer(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, tensor: NDArray[np.float32]) -> Outputs:
         """See `Engine.infer`."""
         with self._lock:
             if self._request is None:
                 raise RuntimeUnavailable(f"the engine of {self._package.name} is not active; activate it first")
-            result: NDArray[np.float32] = self._request.infer([np.ascontiguousarray(tensor, np.float32)])[0]
-            return result.copy()
+            results = self._request.infer([np.ascontiguousarray(tensor, np.float32)])
+            return {name: results[name].copy() for name in self._package.output_shapes}
 
     def deactivate(self) -> None:
         """See `Engine.deactivate`."""
@@ -104,19 +106,18 @@ def _precision_hint(core: Any, settings: RuntimeSettings) -> str:
     return PRECISION_HINTS[settings.precision]
 
 
-def _check_tensor(package: ModelPackage, section: str, ports: Any, expected: tuple[int, ...]) -> None:
-    name = getattr(package.description, section).tensor
-    found = {tensor: list(port.get_partial_shape()) for port in ports for tensor in port.get_names()}
-    if len(ports) != 1 or name not in found:
-        raise ModelPackageError(
-            f"{package.onnx} has {section} tensors {', '.join(sorted(found)) or '(none)'}, but model.toml's "
-            f"{section}.tensor is {name!r}; correct it, or export the model with one {section}"
-        )
+def _check_tensors(package: ModelPackage, section: str, ports: Any, expected: Mapping[str, tuple[int, ...]]) -> None:
     import openvino
 
-    (port,) = ports
-    if not port.get_partial_shape().compatible(openvino.PartialShape(list(expected))):
+    found = {name: port.get_partial_shape() for port in ports for name in port.get_names()}
+    if len(ports) != len(expected) or not expected.keys() <= found.keys():
         raise ModelPackageError(
-            f"{package.onnx}: {section} tensor {name!r} has shape {port.get_partial_shape()}, but model.toml describes "
-            f"{list(expected)}; correct model.toml or export the model again"
+            f"{package.onnx} has {section} tensors {', '.join(sorted(found)) or '(none)'}, but model.toml's "
+            f"[{section}] names {', '.join(expected)}; correct it, or export the model with these alone"
         )
+    for name, shape in expected.items():
+        if not found[name].compatible(openvino.PartialShape(list(shape))):
+            raise ModelPackageError(
+                f"{package.onnx}: {section} tensor {name!r} has shape {found[name]}, but model.toml describes "
+                f"{list(shape)}; correct model.toml or export the model again"
+            )

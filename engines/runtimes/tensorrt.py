@@ -4,7 +4,7 @@ The engine file comes from ``wetread engines build``. TensorRT's objects and pyc
 primary context, which is made current around each use, so that any thread may infer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from engines.errors import ModelPackageError, RuntimeUnavailable
 from engines.package import ModelPackage
-from engines.runtimes.base import Engine, RuntimeSettings, engine_file_name
+from engines.runtimes.base import Engine, Outputs, RuntimeSettings, engine_file_name
 from engines.types import EngineIdentity
 
 PORTABLE = "ampere+"
@@ -72,7 +72,7 @@ class TensorRtEngine(Engine):
         self._device = device
         self._identity = EngineIdentity(f"{self.runtime} {trt.__version__}", self._settings.precision, device.name)
 
-    def infer(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, tensor: NDArray[np.float32]) -> Outputs:
         """See `Engine.infer`."""
         with self._lock:
             if self._session is None or self._device is None:
@@ -244,26 +244,25 @@ class _Session:
         self._execution = self._engine.create_execution_context()
         if self._execution is None:
             raise RuntimeUnavailable(f"{path} needs more GPU memory than is free; stop what else uses the GPU")
-        tensors = package.description.input.tensor, package.description.output.tensor
-        shapes = package.input_shape, package.output_shape
-        for tensor, shape in zip(tensors, shapes, strict=True):
-            _check_tensor(trt, self._engine, tensor, shape, path)
+        self._input, self._outputs = package.description.input.tensor, tuple(package.output_shapes)
+        shapes = {self._input: package.input_shape, **package.output_shapes}
+        _check_tensors(trt, self._engine, shapes, path)
         # Page-locked host memory: only from there do copies run asynchronously, and at the bus's full speed.
-        self._host = [driver.pagelocked_empty(shape, np.float32) for shape in shapes]
-        self._memory = [driver.mem_alloc(array.nbytes) for array in self._host]
-        for tensor, memory in zip(tensors, self._memory, strict=True):
-            self._execution.set_tensor_address(tensor, int(memory))
+        self._host = {name: driver.pagelocked_empty(shape, np.float32) for name, shape in shapes.items()}
+        self._memory = {name: driver.mem_alloc(array.nbytes) for name, array in self._host.items()}
+        for name, memory in self._memory.items():
+            self._execution.set_tensor_address(name, int(memory))
         self._stream = driver.Stream()
 
-    def infer(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
-        np.copyto(self._host[0], tensor)
-        self._driver.memcpy_htod_async(self._memory[0], self._host[0], self._stream)
+    def infer(self, tensor: NDArray[np.float32]) -> Outputs:
+        np.copyto(self._host[self._input], tensor)
+        self._driver.memcpy_htod_async(self._memory[self._input], self._host[self._input], self._stream)
         if not self._execution.execute_async_v3(self._stream.handle):
             raise RuntimeUnavailable("TensorRT could not start the inference; see tensorrt.error in the log")
-        self._driver.memcpy_dtoh_async(self._host[1], self._memory[1], self._stream)
+        for name in self._outputs:
+            self._driver.memcpy_dtoh_async(self._host[name], self._memory[name], self._stream)
         self._stream.synchronize()
-        answer: NDArray[np.float32] = self._host[1].copy()
-        return answer
+        return {name: self._host[name].copy() for name in self._outputs}
 
     def close(self) -> None:
         self._stream.synchronize()
@@ -272,13 +271,17 @@ class _Session:
         del self._memory, self._host, self._stream
 
 
-def _check_tensor(trt: Any, engine: Any, tensor: str, expected: tuple[int, ...], path: Path) -> None:
-    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    if tensor not in names:
-        raise ModelPackageError(f"{path} has no tensor {tensor!r}, only {', '.join(names)}; build the engine again")
-    shape, kind = tuple(engine.get_tensor_shape(tensor)), engine.get_tensor_dtype(tensor)
-    if shape != expected or kind != trt.float32:
+def _check_tensors(trt: Any, engine: Any, expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
+    if names != expected.keys():
         raise ModelPackageError(
-            f"{path}: tensor {tensor!r} is {kind} {list(shape)}, but model.toml describes float32 {list(expected)}; "
-            "build the engine again"
+            f"{path} has the tensors {', '.join(sorted(names))}, but model.toml names {', '.join(expected)}; build the "
+            "engine again"
         )
+    for name, described in expected.items():
+        shape, kind = tuple(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name)
+        if shape != described or kind != trt.float32:
+            raise ModelPackageError(
+                f"{path}: tensor {name!r} is {kind} {list(shape)}, but model.toml describes float32 {list(described)}; "
+                "build the engine again"
+            )

@@ -68,7 +68,7 @@ def test_a_few_steps_lower_the_loss_and_export_a_package(make: Callable[[], trai
     package = load_package(tmp_path / recipe.name)
     session = onnxruntime.InferenceSession(package.onnx, providers=["CPUExecutionProvider"])
     golden = package.golden()
-    (answer,) = session.run(None, {package.input.tensor: golden.input})
+    (answer,) = session.run([package.description.output.tensor], {package.input.tensor: golden.input})
     assert np.abs(answer - golden.output).max() < 1e-3
     assert np.allclose(answer.sum(axis=1), 1, atol=1e-4)
     assert "Research use only" in (package.folder / "CARD.md").read_text(encoding="utf-8")

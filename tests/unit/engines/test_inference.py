@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from engines.errors import PermanentError
 from engines.inference import analyse
 from engines.package import ModelPackage, load_package
-from engines.runtimes.base import Engine, RuntimeSettings, create_engine
+from engines.runtimes.base import Engine, Outputs, RuntimeSettings, create_engine
 from engines.types import Findings, Image, LabelMap, Radiograph, Volume
-from tests.small_models import classifier_package, volume_package, xray_package
+from tests.small_models import activating_package, classifier_package, volume_package, xray_package
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -33,13 +33,18 @@ def xray_model(models: Path) -> ModelPackage:
 
 
 @pytest.fixture(scope="module")
+def activating(models: Path) -> ModelPackage:
+    return load_package(classifier_package(models, "tiny-cropped-where", uid_root="96", activation=True))
+
+
+@pytest.fixture(scope="module")
 def classifier(models: Path) -> ModelPackage:
     return load_package(classifier_package(models))
 
 
-def run(package: ModelPackage, image: Image, region: LabelMap | None = None) -> Findings:
+def run(package: ModelPackage, image: Image, region: LabelMap | None = None, probabilities: bool = False) -> Findings:
     with create_engine(package, RuntimeSettings(threads=1)) as engine:
-        return analyse(package, engine, image, clock=lambda: NOON, region=region)
+        return analyse(package, engine, image, clock=lambda: NOON, region=region, probabilities=probabilities)
 
 
 def ct(array: np.ndarray, affine: np.ndarray, unit: str = "[hnsf'U]") -> Volume:
@@ -167,7 +172,7 @@ class Seen:
     def __init__(self, engine: Engine) -> None:
         self.identity, self._engine, self.tensors = engine.identity, engine, []
 
-    def infer(self, tensor: np.ndarray) -> np.ndarray:
+    def infer(self, tensor: np.ndarray) -> Outputs:
         self.tensors.append(tensor)
         return self._engine.infer(tensor)
 
@@ -290,3 +295,114 @@ def test_a_crop_without_a_label_map_of_the_same_image_is_refused(classifier: Mod
 def test_a_crop_to_an_empty_label_map_is_refused(classifier: ModelPackage) -> None:
     with pytest.raises(PermanentError, match="tiny-cxr found nothing"):
         run(classifier, xray(np.zeros((8, 8))), LabelMap(np.zeros((8, 8), np.uint8), ()))
+
+
+def spot() -> tuple[np.ndarray, np.ndarray]:
+    """A bright spot in a crop, a brighter one beside the crop, and the crop's mask."""
+    array, mask = np.zeros((130, 90), np.float32), np.zeros((130, 90), np.uint8)
+    array[40:54, 14:26] = 100
+    array[100:120, 60:80] = 500
+    mask[15:70, 5:45] = 1
+    return array, mask
+
+
+@pytest.mark.parametrize("pixel", [None, (0.2, 0.35)], ids=["square", "not square"])
+@pytest.mark.parametrize("orientation", EIGHT_WAYS, ids="-".join)
+def test_an_activation_map_lies_on_what_the_network_saw_on_the_stored_pixels(
+    activating: ModelPackage, orientation: tuple[str, str], pixel: tuple[float, float] | None
+) -> None:
+    turn, (array, mask) = EIGHT_WAYS[orientation], spot()
+    spacing = pixel and (pixel[::-1] if orientation[0] in "HF" else pixel)
+    image = Radiograph(turn(array), spacing, "1.2.3", orientation)
+    dark, bright = (
+        entry.activation for entry in run(activating, image, LabelMap(turn(mask), ())).classification.classes
+    )
+    assert bright.dtype == np.uint8
+    assert bright.shape == image.array.shape
+    assert bright.flags.c_contiguous
+    assert not dark.any(), "what speaks against a class is 0"
+    assert bright.max() == 255
+    assert not bright[turn(mask) == 0].any(), "nothing is said about what was not seen"
+    seen = turn((array > 0) & (mask > 0))
+    # A cell is about 7 pixels wide: the spot's edges blur by that much, its middle stays.
+    places = np.argwhere(np.ones_like(bright, bool)).reshape(*bright.shape, 2)
+    np.testing.assert_allclose(
+        np.average(places.reshape(-1, 2), axis=0, weights=bright.ravel()), np.argwhere(seen).mean(axis=0), atol=1.5
+    )
+    assert bright[seen].mean() > 150
+    assert bright[turn(mask) == 1].mean() < 60
+
+
+def test_activation_maps_of_an_image_share_one_scale(tmp_path: Path) -> None:
+    """The tiny network's maps mirror each other: with half of the brightness taken off, both classes get a half."""
+    package = load_package(activating_package(tmp_path))
+    with create_engine(package, RuntimeSettings(threads=1)) as engine:
+        halves = Shifted(engine, {"activation": np.float32(-2.0)})
+        array = np.zeros((32, 32), np.float32)
+        array[:, 16:] = 1.0
+        findings = analyse(package, halves, xray(array), clock=lambda: NOON)
+    dark, bright = (entry.activation for entry in findings.classification.classes)
+    # Bright: 8 - 2 = 6 on the right; Dark: 0 - 2 on the left and -8 - 2 on the right, so nothing.
+    assert bright[:, 30].min() == 255
+    assert not bright[:, 1].any()
+    assert not dark.any()
+
+
+class Shifted:
+    """An engine that adds a number to some of its outputs."""
+
+    def __init__(self, engine: Engine, by: dict[str, np.float32]) -> None:
+        self.identity, self._engine, self._by = engine.identity, engine, by
+
+    def infer(self, tensor: np.ndarray) -> Outputs:
+        return {name: answer + self._by.get(name, 0) for name, answer in self._engine.infer(tensor).items()}
+
+
+def test_a_model_without_activation_maps_gives_none(classifier: ModelPackage) -> None:
+    array, mask = spot()
+    classes = run(classifier, xray(array), LabelMap(mask, ())).classification.classes
+    assert [entry.activation for entry in classes] == [None, None]
+
+
+def test_probabilities_are_kept_only_where_they_are_asked_for(ct_model: ModelPackage, xray_model: ModelPackage) -> None:
+    volume, _ = lopsided((56, 52, 60), ORIENTATIONS["coronal"])
+    assert run(ct_model, volume).label_map.probabilities is None
+    assert run(xray_model, xray(lopsided_xray())).label_map.probabilities is None
+
+
+@pytest.mark.parametrize("affine", ORIENTATIONS.values(), ids=ORIENTATIONS.keys())
+def test_a_volumes_probabilities_agree_with_its_labels(ct_model: ModelPackage, affine: np.ndarray) -> None:
+    volume, _ = lopsided((56, 52, 60), affine)
+    label_map = run(ct_model, volume, probabilities=True).label_map
+    np.testing.assert_array_equal(label_map.array, run(ct_model, volume).label_map.array)
+    agree(label_map)
+    assert label_map.probabilities.max(axis=(1, 2, 3)).min() > 250
+
+
+@pytest.mark.parametrize("orientation", EIGHT_WAYS, ids="-".join)
+def test_an_xrays_probabilities_agree_with_its_labels(xray_model: ModelPackage, orientation: tuple[str, str]) -> None:
+    stored = EIGHT_WAYS[orientation](lopsided_xray())
+    label_map = run(xray_model, Radiograph(stored, None, "1.2.3", orientation), probabilities=True).label_map
+    agree(label_map)
+
+
+def agree(label_map: LabelMap) -> None:
+    """The probability of a voxel's own label is the largest; where it is background, that has more than any."""
+    labels, probabilities = label_map.array, label_map.probabilities.astype(int)
+    assert label_map.probabilities.dtype == np.uint8
+    assert probabilities.shape == (len(label_map.segments), *labels.shape)
+    background = 255 - probabilities.sum(axis=0)
+    best = np.concatenate([background[None], probabilities]).argmax(axis=0)
+    lead = np.abs(np.diff(np.sort(np.concatenate([background[None], probabilities]), axis=0)[-2:], axis=0))[0]
+    clear = lead > 2
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(best[clear], labels[clear])
+
+
+def test_what_is_no_part_of_the_largest_component_has_no_probability(xray_model: ModelPackage) -> None:
+    array = np.zeros((130, 90))
+    array[20:80, 10:40] = 100
+    array[100:115, 55:75] = 100
+    probabilities = run(xray_model, xray(array), probabilities=True).label_map.probabilities
+    assert probabilities[0, 40, 25] == 255
+    assert probabilities[0, 104:111, 60:70].max() == 0

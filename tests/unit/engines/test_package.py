@@ -8,7 +8,7 @@ from engines.description import VolumeInput
 from engines.errors import ModelPackageError
 from engines.package import SHIPPED_MODELS, load_package, load_packages
 from engines.types import Code
-from tests.small_models import classifier_package, volume_package, xray_package
+from tests.small_models import activating_package, classifier_package, volume_package, xray_package
 
 Edit = Callable[[str, str], None]
 
@@ -96,6 +96,7 @@ def test_a_missing_key_is_named(folder: Path, edit: Edit) -> None:
         ("minimum_slices = 4", 'kernel = ["!"]', "input.kernel.1 = '!' is wrong"),
         ("minimum_slices = 4", 'presentation = ["FOR PROCESSING"]', "input.presentation has no meaning for this kind"),
         ('modality = ["CT"]', "modality = []", "input.modality = [] is wrong"),
+        ('tensor = "probabilities"', 'tensor = "probabilities"\nactivation = "a"', "activation is for classification"),
         ('"mean_intensity"', '"mean_density"', "output.segments.1.measurements.2 = 'mean_density' is wrong"),
     ],
 )
@@ -149,6 +150,33 @@ def test_golden_arrays_with_nan_are_refused(folder: Path) -> None:
     golden.output[0, 0, 0, 0, 0] = np.nan
     np.savez(folder / "golden.npz", **golden._asdict())
     assert "NaN" in refusal(folder)
+
+
+def test_a_package_with_activation_maps_says_how_many_places_they_have(tmp_path: Path) -> None:
+    package = load_package(activating_package(tmp_path))
+    assert package.output_shapes == {"probabilities": (1, 2), "activation": (1, 2, 8, 8)}
+    assert package.golden().activation.dtype == np.float32
+
+
+def test_activation_maps_need_a_limit(tmp_path: Path) -> None:
+    description = activating_package(tmp_path) / "model.toml"
+    description.write_text(description.read_text().replace("max_activation_error = 0.02", ""))
+    assert "needs verify.max_activation_error" in refusal(description.parent)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 8, 8), (1, 2, 8), (1, 2)])
+def test_activation_maps_of_another_shape_than_described_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    folder = activating_package(tmp_path)
+    golden = load_package(folder).golden()._asdict()
+    np.savez(folder / "golden.npz", **{**golden, "activation": np.zeros(shape, np.float32)})
+    assert f"activation has shape {list(shape)}" in refusal(folder)
+
+
+def test_golden_arrays_without_the_described_activation_maps_are_refused(tmp_path: Path) -> None:
+    folder = activating_package(tmp_path)
+    golden = load_package(folder).golden()
+    np.savez(folder / "golden.npz", input=golden.input, output=golden.output)
+    assert "activation" in refusal(folder)
 
 
 def test_packages_of_several_folders_are_found_by_name(tmp_path: Path) -> None:

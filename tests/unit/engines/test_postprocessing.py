@@ -4,7 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engines.postprocessing import keep_largest_component, labels_on_radiograph, labels_on_source
+from engines.postprocessing import (
+    activations_on_radiograph,
+    keep_largest_component,
+    labels_on_radiograph,
+    labels_on_source,
+    probabilities_on_radiograph,
+    probabilities_on_source,
+)
 from engines.preprocessing import fit, resample_to_grid, window
 from engines.types import Affine, Volume
 from tests.unit.engines.test_preprocessing import affines, ball
@@ -140,3 +147,82 @@ def test_uneven_slices_are_labelled_where_they_lie(affine: Affine, gaps: list[fl
     expected = probability(voxels @ affine[:3, :3].T + affine[:3, 3])
     clear = np.abs(expected - 0.5) > 1e-4
     np.testing.assert_array_equal(labels[clear] == 1, expected[clear] > 0.5)
+
+
+@given(affine=affines(), gaps=st.none() | st.lists(st.sampled_from([0.4, 1.0, 2.0]), min_size=11, max_size=11))
+@settings(deadline=None, max_examples=25)
+def test_probabilities_are_interpolated_where_the_voxels_lie(affine: Affine, gaps: list[float] | None) -> None:
+    """A probability that grows evenly through the patient is known at every voxel, faint ones too."""
+    at = None if gaps is None else (0.0, *(float(value) for value in np.cumsum(gaps) * 20 / np.sum(gaps)))
+    steps = np.arange(12.0) if at is None else np.array(at)
+    volume = Volume(np.zeros((12, 9, 11), np.int16), affine, ("1.2",) * 12, at=at)
+    _, grid = resample_to_grid(volume, (1.0, 1.0, 1.0))
+    voxels = np.stack(np.meshgrid(steps, np.arange(9), np.arange(11), indexing="ij"), axis=-1)
+    positions = voxels @ affine[:3, :3].T + affine[:3, 3]
+    size = np.ceil(np.linalg.inv(grid)[:3, :3] @ (positions.reshape(-1, 3).max(axis=0) - grid[:3, 3])).astype(int) + 2
+    low, high = positions.reshape(-1, 3).min(axis=0), positions.reshape(-1, 3).max(axis=0)
+    slope = 1 / (2 * (high - low).sum())
+
+    def field(places: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.clip(((places - low) * slope).sum(axis=-1), 0, 1)
+
+    index = np.stack(np.meshgrid(*(np.arange(length) for length in size), indexing="ij"), axis=-1)
+    one = field(index @ grid[:3, :3].T + grid[:3, 3])
+    found = probabilities_on_source(np.stack([1 - one * 1.5, one, one / 2]).astype(np.float32), grid, volume)
+    assert found.shape == (2, *volume.array.shape)
+    inner = ((positions - grid[:3, 3]) @ np.linalg.inv(grid)[:3, :3].T >= 0).all(axis=-1)
+    inner &= field(positions) > 0.02
+    for segment, expected in zip(found, (field(positions), field(positions) / 2), strict=True):
+        assert np.abs(segment[inner] - 255 * expected[inner]).max() < 0.6 + 255 * 3 * slope
+
+
+def test_faint_probabilities_are_kept_where_no_voxel_is_labelled() -> None:
+    affine = np.eye(4)
+    probabilities = np.zeros((2, 6, 6, 6), np.float32)
+    probabilities[1, 3, 3, 3] = 0.1
+    probabilities[0] = 1 - probabilities[1]
+    volume = Volume(np.zeros((6, 6, 6), np.int16), affine, tuple("abcdef"))
+    found = probabilities_on_source(probabilities, affine, volume)
+    assert found[0, 3, 3, 3] == 26
+    assert found.sum() == 26
+    assert not labels_on_source(probabilities, affine, volume).any()
+
+
+def test_probabilities_of_an_x_ray_are_those_of_the_tensor_under_its_pixels() -> None:
+    image = np.tile(np.linspace(0, 1, 100, dtype=np.float32), (80, 1))
+    tensor, placement = fit(image, (64, 64))
+    found = probabilities_on_radiograph(np.stack([1 - tensor, tensor]), placement)
+    assert found.shape == (1, 80, 100)
+    inner = found[0, 3:-3, 3:-3]
+    np.testing.assert_allclose(inner, 255 * image[3:-3, 3:-3], atol=2.5)
+
+
+@pytest.mark.parametrize("pixel", [(1.0, 1.0), (0.2, 0.35), (0.5, 0.2)])
+@pytest.mark.parametrize("shape", [(400, 300), (90, 250), (2000, 1500)])
+def test_an_activation_map_falls_on_the_pixels_that_its_cells_cover(
+    shape: tuple[int, int], pixel: tuple[float, float]
+) -> None:
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    inside = (np.abs(rows / shape[0] - 0.4) < 0.2) & (np.abs(columns / shape[1] - 0.6) < 0.2)
+    tensor, placement = fit(inside.astype(np.float32), (96, 96), pixel)
+    cells = tensor.reshape(24, 4, 24, 4).mean(axis=(1, 3))
+    (found,) = activations_on_radiograph(cells[None], placement, (96, 96))
+    assert found.shape == shape
+    assert found.max() == 255
+    assert dice(found > 127, inside) > 0.85
+    for axis, length in enumerate(shape):
+        along = found.sum(axis=1 - axis, dtype=float)
+        centre = (along * np.arange(length)).sum() / along.sum()
+        assert centre == pytest.approx(np.argwhere(inside)[:, axis].mean(), abs=0.01 * length)
+
+
+def test_activation_maps_of_several_classes_share_the_scale_of_the_largest() -> None:
+    _, placement = fit(np.ones((40, 40), np.float32), (16, 16))
+    maps = np.stack([np.full((4, 4), value, np.float32) for value in (5.0, 2.5, -3.0)])
+    found = activations_on_radiograph(maps, placement, (16, 16))
+    assert [int(each.min()) for each in found] == [int(each.max()) for each in found] == [255, 128, 0]
+
+
+def test_where_nothing_speaks_for_any_class_the_activation_maps_are_empty() -> None:
+    _, placement = fit(np.ones((40, 40), np.float32), (16, 16))
+    assert not activations_on_radiograph(np.full((2, 4, 4), -1.0, np.float32), placement, (16, 16)).any()

@@ -38,12 +38,12 @@ def test_openvino_answers_as_onnx_runtime_does_on_inputs_it_was_not_verified_wit
     with create_engine(package, RuntimeSettings(threads=1)) as engine:
         for scale in (0.1, 1.0, 30.0):
             image = random_image(package.input_shape) * scale
-            np.testing.assert_allclose(engine.infer(image), reference(package.onnx, image), atol=1e-4)
+            np.testing.assert_allclose(engine.infer(image)["probabilities"], reference(package.onnx, image), atol=1e-4)
 
 
 def test_an_answer_is_not_overwritten_by_the_next(package: ModelPackage) -> None:
     with create_engine(package, RuntimeSettings(threads=1)) as engine:
-        first = engine.infer(package.golden().input)
+        first = engine.infer(package.golden().input)["probabilities"]
         kept = first.copy()
         engine.infer(np.zeros(package.input_shape, np.float32))
         np.testing.assert_array_equal(first, kept)
@@ -59,7 +59,7 @@ def test_an_engine_can_be_activated_again(package: ModelPackage) -> None:
     engine = create_engine(package, RuntimeSettings(threads=1))
     for _ in range(2):
         with engine:
-            assert engine.infer(package.golden().input).shape == package.output_shape
+            assert engine.infer(package.golden().input)["probabilities"].shape == package.output_shape
 
 
 def test_infer_before_activate_is_an_error_that_names_the_model(package: ModelPackage) -> None:
@@ -72,7 +72,7 @@ def test_infer_before_activate_is_an_error_that_names_the_model(package: ModelPa
 def test_bf16_is_close_to_the_reference_but_not_the_same(package: ModelPackage) -> None:
     golden = package.golden()
     with create_engine(package, RuntimeSettings(precision="bf16", threads=1)) as engine:
-        error = float(np.abs(engine.infer(golden.input) - golden.output).max())
+        error = float(np.abs(engine.infer(golden.input)["probabilities"] - golden.output).max())
     assert 0 < error < 0.1
 
 

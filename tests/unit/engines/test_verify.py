@@ -7,9 +7,15 @@ from engines.errors import EngineMismatch
 from engines.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.verify import Verification, dice, verify
-from tests.small_models import classifier_package, convolutional_package, volume_package, xray_package
+from tests.small_models import (
+    activating_package,
+    classifier_package,
+    convolutional_package,
+    volume_package,
+    xray_package,
+)
 
-SMALL = (volume_package, xray_package, classifier_package, convolutional_package)
+SMALL = (volume_package, xray_package, classifier_package, activating_package, convolutional_package)
 
 
 def on_openvino(package: ModelPackage) -> Verification:
@@ -58,6 +64,19 @@ def test_a_segment_that_overlaps_too_little_is_a_mismatch_whatever_the_probabili
     verification = on_openvino(load_package(folder))
     assert verification.dice["Field"] < 0.9
     assert not verification.ok
+
+
+def test_an_activation_map_beyond_its_limit_is_a_mismatch_whatever_the_probabilities(tmp_path: Path) -> None:
+    folder = activating_package(tmp_path)
+    golden = load_package(folder).golden()
+    off = golden.activation.copy()
+    off[0, 1, 3, 5] += 0.1 * np.abs(off).max()
+    np.savez(folder / "golden.npz", input=golden.input, output=golden.output, activation=off)
+    verification = on_openvino(load_package(folder))
+    assert verification.probability_error < 1e-4
+    assert verification.activation_error == pytest.approx(0.1, abs=0.015)
+    with pytest.raises(EngineMismatch, match=r"activation error 0\.\d+ \(limit 0\.02\)"):
+        verification.require()
 
 
 def test_nan_is_never_within_a_limit(tmp_path: Path) -> None:

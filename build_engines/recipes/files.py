@@ -1,0 +1,64 @@
+"""The files of a package that hold the network: ``model.onnx``, and ``golden.npz`` with what it answers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+SMALLEST = 64
+"""Initialisers with fewer values stay FP32: shapes and scalars, which no size is gained from."""
+
+
+def write_network(model: onnx.ModelProto, image: NDArray[np.float32], output: Mapping[str, Any], folder: Path) -> None:
+    """Write a network, and what ONNX Runtime answers with it.
+
+    Parameters
+    ----------
+    model
+        Computes in FP32; its weights are stored as FP16.
+    image
+        The golden input, which FP16 holds exactly.
+    output
+        The section ``[output]`` of ``model.toml``, which names the tensors.
+    folder
+        Of the package.
+    """
+    onnx.save_model(halve(model), folder / "model.onnx")
+    answers = reference(folder / "model.onnx", image)
+    golden: dict[str, NDArray[np.float32]] = {"input": image}
+    golden["output"] = (np.round(answers[output["tensor"]] * 1024) / 1024).astype(np.float32)
+    if "activation" in output:
+        golden["activation"] = answers[output["activation"]]
+    np.savez_compressed(
+        folder / "golden.npz", allow_pickle=False, **{name: array.astype(np.float16) for name, array in golden.items()}
+    )
+
+
+def halve(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store the FP32 weights as FP16, each followed by a cast to FP32: a small file that computes in FP32."""
+    casts = []
+    for weights in model.graph.initializer:
+        if weights.data_type != onnx.TensorProto.FLOAT or np.prod(weights.dims) < SMALLEST:
+            continue
+        name = weights.name
+        half = numpy_helper.to_array(weights).astype(np.float16)
+        weights.CopyFrom(numpy_helper.from_array(half, f"{name}.fp16"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}.fp16"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def reference(model: Path, image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Run a model in ONNX Runtime on the CPU, which is the reference for every engine: its outputs by name."""
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    answers: Any = session.run(names, {session.get_inputs()[0].name: image})
+    return {name: np.asarray(answer, np.float32) for name, answer in zip(names, answers, strict=True)}

@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from build_engines.compile import build
+from build_engines.recipes.activation import add_activation, run
+from engines.package import SHIPPED_MODELS, ModelPackage, load_package
+from engines.runtimes.base import RuntimeSettings, create_engine
+from engines.verify import verify
+from tests.small_models import activating_package, answers, classifier_package, convolutional_package, random_image
+
+
+@pytest.fixture
+def shipped() -> ModelPackage:
+    return load_package(SHIPPED_MODELS / "cxr-pneumonia")
+
+
+def without_activation(package: ModelPackage) -> onnx.ModelProto:
+    model = onnx.load(package.onnx)
+    del model.graph.output[1:]
+    for node in [node for node in model.graph.node if "activation" in node.output]:
+        model.graph.node.remove(node)
+    return model
+
+
+def test_the_shipped_classifier_answers_bit_for_bit_as_without_the_activation_maps(shipped: ModelPackage) -> None:
+    plain = without_activation(shipped).SerializeToString()
+    for image in (shipped.golden().input, random_image(shipped.input_shape)):
+        expected = answers(plain, image)
+        assert expected.keys() == {"probabilities"}
+        np.testing.assert_array_equal(answers(shipped.onnx, image)["probabilities"], expected["probabilities"])
+
+
+def test_the_shipped_maps_average_to_what_the_softmax_decides_on(shipped: ModelPackage) -> None:
+    model = onnx.load(shipped.onnx)
+    (bias,) = (numpy_helper.to_array(each) for each in model.graph.initializer if each.name == "linear.bias")
+    for image in (shipped.golden().input, random_image(shipped.input_shape)):
+        answer = answers(shipped.onnx, image)
+        logits = answer["activation"].astype(np.float64).mean(axis=(2, 3)) + bias
+        probabilities = np.exp(logits) / np.exp(logits).sum()
+        np.testing.assert_allclose(probabilities, answer["probabilities"], atol=2e-3)
+
+
+def test_no_place_of_a_map_speaks_for_all_classes_at_once(shipped: ModelPackage) -> None:
+    maps = shipped.golden().activation
+    assert maps is not None
+    assert maps.max() > 1
+    np.testing.assert_allclose(maps.sum(axis=1), 0, atol=0.02)
+
+
+def test_a_package_gets_its_maps_from_the_tool_and_keeps_its_golden_answer(tmp_path: Path) -> None:
+    folder = classifier_package(tmp_path, crop_to=None)
+    expected = load_package(folder).golden()
+    description = folder / "model.toml"
+    text = description.read_text().replace('tensor = "probabilities"', 'tensor = "probabilities"\nactivation = "where"')
+    description.write_text(f"{text}max_activation_error = 0.02\n")
+    run(folder)
+    package = load_package(folder)
+    assert package.output_shapes == {"probabilities": (1, 2), "where": (1, 2, 8, 8)}
+    np.testing.assert_allclose(package.golden().output, expected.output, atol=1e-3)
+    with create_engine(package, RuntimeSettings(threads=1)) as engine:
+        assert verify(package, engine).require().activation_error < 0.002
+
+
+def test_an_openvino_engine_file_gives_the_maps_too(tmp_path: Path) -> None:
+    package = load_package(activating_package(tmp_path / "models"))
+    path = build(package, "openvino", "fp32", tmp_path / "engines")
+    package.onnx.write_bytes(b"not read any more")
+    with create_engine(package, RuntimeSettings(engines=path.parent, threads=1)) as engine:
+        assert verify(package, engine).ok
+
+
+def test_a_network_that_ends_otherwise_is_refused_with_what_was_found(tmp_path: Path) -> None:
+    model = onnx.load(convolutional_package(tmp_path) / "model.onnx")
+    with pytest.raises(ValueError, match="expected Gemm, found Conv: only a network that ends in global average"):
+        add_activation(model, "activation")
