@@ -58,8 +58,8 @@ log = structlog.get_logger()
 class Engines(Protocol):
     """What the pipeline needs of the engine layer."""
 
-    def run(self, name: str, image: Image) -> Findings:
-        """Run a model, by name, on an image."""
+    def run(self, name: str, image: Image, *, probabilities: bool = False) -> Findings:
+        """Run a model, by name, on an image; keep the probabilities of its segments where they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,8 @@ class Pipeline:
         item = self._item(job)
         version = key_of(item.version, self._packages[job.model].identity.digest)
         began = self._ledger.analysis_began(job, version)
-        findings = self._engines.run(job.model, item.image)
+        fractional = self._settings.profile_for(job.series.sender).segmentation == "fractional"
+        findings = self._engines.run(job.model, item.image, probabilities=fractional)
         findings = replace(findings, analysed_at=began, notes=item.notes + findings.notes)
         save_findings(self._spool.work(job.series.key, job.item, job.model), findings, item)
         engine = findings.engine
