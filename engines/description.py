@@ -12,6 +12,9 @@ from engines.types import Code
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Percentile = Annotated[float, Field(ge=0.0, le=100.0)]
 Channel8 = Annotated[int, Field(ge=0, le=255)]
+MeasurementKey = Literal[
+    "volume", "mean_intensity", "minimum_intensity", "maximum_intensity", "intensity_deviation", "diameter"
+]
 
 BRIDGED_STEPS = 3.0
 """Without ``max_gap_mm``, a volume model bridges so many steps of its own grid: more would be mostly invented."""
@@ -101,7 +104,7 @@ class SegmentEntry(Section):
     type: CodeEntry
     laterality: CodeEntry | None = None
     colour: tuple[Channel8, Channel8, Channel8]
-    measurements: tuple[Literal["volume", "mean_intensity"], ...] = ()
+    measurements: tuple[MeasurementKey, ...] = ()
 
     @property
     def side(self) -> Code | None:
