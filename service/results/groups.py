@@ -1,21 +1,25 @@
 """Measurement groups of a report: TID 1411 and 1410 for regions, TID 1501 for what has none (PS3.16 A)."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from highdicom import sr
 from pydicom.sr.codedict import codes
-from pydicom.uid import SegmentationStorage
 
-from engines.types import ClassProbability, Code, Findings, Image, Measurement, Segment, Volume
+from engines.types import ClassProbability, Code, Findings, LabelMap, Measurement, Segment, Volume
+from service.results.analysis import Analysis
+from service.results.regions import Region, class_regions, line, outline
 from service.results.segmentation import coded, tracking_identifier
 from service.results.source import Source
 from service.results.stamp import MANUFACTURER
-from service.results.uids import ResultUIDs
+from service.types import ResultObject
 
 CERTAINTY_OF_FINDING = Code("111012", "DCM", "Certainty of Finding")
 PERCENT = Code("%", "UCUM", "Percent")
 ANATOMICAL_STRUCTURE = "123037004"
+LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
 
 Group = (
     sr.MeasurementsAndQualitativeEvaluations
@@ -24,21 +28,47 @@ Group = (
 )
 
 
-def measurement_groups(findings: Findings, image: Image, source: Source, uids: ResultUIDs) -> list[Group]:
-    """One group for each segment and each class.
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Which segment of which SEG a segment is: the label map's part and the number within it, both from 1."""
 
-    A segment that has a voxel refers to the segmentation (TID 1411 in a volume, TID 1410 in an X-ray); one without says
-    that it is absent (TID 1501). Each class of an X-ray refers to the region that was classified (TID 1410), so that a
-    viewer has something to draw.
+    label_map: LabelMap
+    part: int
+    number: int
+
+
+def places(analysis: Analysis) -> list[tuple[Segment, Place | None]]:
+    """Every segment that was looked for, in order, and where it is; None where it was not found."""
+    found = {
+        segment.number: Place(label_map, part, number)
+        for part, label_map in enumerate(analysis.label_maps, start=1)
+        for number, segment in enumerate(label_map.present, start=1)
+    }
+    sought = {segment.number: segment for entry in analysis.findings.label_maps for segment in entry.segments}
+    return [(segment, found.get(number)) for number, segment in sought.items()]
+
+
+def measurement_groups(analysis: Analysis, made: Sequence[ResultObject]) -> list[Group]:
+    """The groups of each segment, then one of each class.
+
+    All groups of a finding have its tracking identifier, and nothing is said twice.
+
+    - A segment of a CT refers to its segment in the SEG, with what was measured in all of it (TID 1411); has an outline
+      where it is largest, for viewers that draw no SEG (TID 1410); and diameters with their ends (TID 1501).
+    - A segment of an X-ray refers to its frame in the SEG and has an outline (both TID 1410: it holds one of the two).
+    - One without a voxel says that it is absent (TID 1501).
+    - A class of an X-ray refers to the box around what speaks for it (TID 1410), if anything does (TID 1501).
+
+    Parameters
+    ----------
+    made
+        The other result objects; without a SEG among them, nothing refers to one.
     """
     groups: list[Group] = []
-    if findings.label_map:
-        present = findings.label_map.present
-        for segment in findings.label_map.segments:
-            number = present.index(segment) + 1 if segment in present else None
-            groups.append(_segment_group(segment, number, findings, image, source, uids))
-    if findings.classification:
-        groups += [_class_group(entry, findings, source, uids) for entry in findings.classification.classes]
+    for segment, place in places(analysis):
+        groups += _segment_groups(segment, place, analysis, made)
+    for entry, region in class_regions(analysis):
+        groups.append(_class_group(entry, region, analysis))
     return groups
 
 
@@ -52,82 +82,120 @@ def percent(entry: ClassProbability) -> float:
     return reported_value(entry.probability * 100)
 
 
-def measured(findings: Findings, segment: Segment) -> tuple[Measurement, ...]:
+def measured(findings: Findings, segment: Segment, along_a_line: bool) -> tuple[Measurement, ...]:
     """The measurements of one segment that have a value; that of an empty segment has none (its mean, say, is NaN)."""
     return tuple(
-        entry for entry in findings.measurements if entry.segment == segment.number and np.isfinite(entry.value)
+        entry
+        for entry in findings.measurements
+        if entry.segment == segment.number and np.isfinite(entry.value) and bool(entry.points) == along_a_line
     )
 
 
-def _segment_group(
-    segment: Segment, number: int | None, findings: Findings, image: Image, source: Source, uids: ResultUIDs
-) -> Group:
+def _segment_groups(
+    segment: Segment, place: Place | None, analysis: Analysis, made: Sequence[ResultObject]
+) -> Iterator[Group]:
+    findings, source = analysis.findings, analysis.source
+    shared = _identity(segment, analysis)
+    presence = codes.cid240.Present if place else codes.cid240.Absent
+    first: dict[str, Any] = {
+        **shared,
+        "qualitative_evaluations": [sr.QualitativeEvaluation(codes.DCM.PresenceOfProperty, presence)],
+        "measurements": [_measurement(entry) for entry in measured(findings, segment, along_a_line=False)],
+    }
+    segmentations = [entry for entry in made if entry.kind == "SEG"]
+    if place is None or not segmentations:
+        yield sr.MeasurementsAndQualitativeEvaluations(**first)
+    elif isinstance(analysis.image, Volume):
+        whole = _referenced_segment(place, segmentations[place.part - 1], source)
+        yield sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=whole, **first)
+    else:
+        frame = _referenced_frame(place, segmentations[place.part - 1], source)
+        yield sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_segment=frame, **first)
+    if place is None:
+        return
+    region = _image_region(outline(place.label_map, segment), source)
+    yield sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=region, **shared)
+    if lines := measured(findings, segment, along_a_line=True):
+        values = [_measurement(entry, _coordinates(line(entry), source)) for entry in lines]
+        yield sr.MeasurementsAndQualitativeEvaluations(measurements=values, **shared)
+
+
+def _identity(segment: Segment, analysis: Analysis) -> dict[str, Any]:
+    """What all groups of one segment have in common: what was found, where, and by whom."""
     is_structure = segment.category.value == ANATOMICAL_STRUCTURE
     laterality = coded(segment.laterality) if segment.laterality else None
-    presence = codes.cid240.Present if number else codes.cid240.Absent
-    shared: dict[str, Any] = {
-        "tracking_identifier": sr.TrackingIdentifier(
-            uids.tracking(segment.label), tracking_identifier(findings, segment.label)
-        ),
+    return {
+        "tracking_identifier": _tracking(segment.label, analysis),
         "finding_category": coded(segment.category),
         "finding_type": coded(segment.type),
         "finding_sites": [sr.FindingSite(coded(segment.type), laterality)] if is_structure else None,
-        "algorithm_id": _algorithm(findings),
-        "qualitative_evaluations": [sr.QualitativeEvaluation(codes.DCM.PresenceOfProperty, presence)],
-        "measurements": [_measurement(entry) for entry in measured(findings, segment)],
+        "algorithm_id": _algorithm(analysis.findings),
     }
-    if number is None:
-        return sr.MeasurementsAndQualitativeEvaluations(**shared)
-    if isinstance(image, Volume):
-        whole_segment = sr.ReferencedSegment(
-            SegmentationStorage,
-            uids.instance("SEG"),
-            number,
-            source_series=sr.SourceSeriesForSegmentation(source.first.SeriesInstanceUID),
-        )
-        return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=whole_segment, **shared)
+
+
+def _tracking(label: str, analysis: Analysis) -> sr.TrackingIdentifier:
+    return sr.TrackingIdentifier(analysis.uids.tracking(label), tracking_identifier(analysis.findings, label))
+
+
+def _referenced_segment(place: Place, segmentation: ResultObject, source: Source) -> sr.ReferencedSegment:
+    return sr.ReferencedSegment(
+        segmentation.sop_class_uid,
+        segmentation.sop_instance_uid,
+        place.number,
+        source_series=sr.SourceSeriesForSegmentation(source.first.SeriesInstanceUID),
+    )
+
+
+def _referenced_frame(place: Place, segmentation: ResultObject, source: Source) -> sr.ReferencedSegmentationFrame:
+    """Each segment of an X-ray has one frame, in the order of the segments; a label map has one for all of them."""
     origin = sr.SourceImageForSegmentation(source.first.SOPClassUID, source.first.SOPInstanceUID)
-    # each segment of an X-ray has one frame, in the order of the segments
-    only_frame = sr.ReferencedSegmentationFrame(SegmentationStorage, uids.instance("SEG"), number, number, origin)
+    frame = sr.ReferencedSegmentationFrame(
+        segmentation.sop_class_uid, segmentation.sop_instance_uid, place.number, place.number, origin
+    )
     # frame and segment exclude each other (PS3.3 C.18.4.1); highdicom states both
-    del only_frame[0].ReferencedSOPSequence[0].ReferencedSegmentNumber
-    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_segment=only_frame, **shared)
+    [reference] = frame[0].ReferencedSOPSequence
+    if segmentation.sop_class_uid == LABEL_MAP_STORAGE:
+        del reference.ReferencedFrameNumber
+    else:
+        del reference.ReferencedSegmentNumber
+    return frame
 
 
-def _measurement(entry: Measurement) -> sr.Measurement:
+def _image_of(region: Region, source: Source) -> sr.SourceImageForRegion:
+    plane = source.planes[region.slice]
+    frames = None if plane.frame is None else [plane.frame]
+    return sr.SourceImageForRegion(source.first.SOPClassUID, plane.sop_instance_uid, frames)
+
+
+def _image_region(region: Region, source: Source) -> sr.ImageRegion:
+    return sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, region.coordinates, _image_of(region, source))
+
+
+def _coordinates(region: Region, source: Source) -> sr.CoordinatesForMeasurement:
+    return sr.CoordinatesForMeasurement(sr.GraphicTypeValues.POLYLINE, region.coordinates, _image_of(region, source))
+
+
+def _measurement(entry: Measurement, coordinates: sr.CoordinatesForMeasurement | None = None) -> sr.Measurement:
     return sr.Measurement(
         name=coded(entry.concept),
         value=reported_value(entry.value),
         unit=coded(entry.unit),
         derivation=coded(entry.derivation) if entry.derivation else None,
+        referenced_coordinates=[coordinates] if coordinates else None,
     )
 
 
-def _class_group(entry: ClassProbability, findings: Findings, source: Source, uids: ResultUIDs) -> Group:
+def _class_group(entry: ClassProbability, region: Region | None, analysis: Analysis) -> Group:
     shared: dict[str, Any] = {
-        "tracking_identifier": sr.TrackingIdentifier(
-            uids.tracking(entry.label), tracking_identifier(findings, entry.label)
-        ),
+        "tracking_identifier": _tracking(entry.label, analysis),
         "finding_type": coded(entry.code),
-        "algorithm_id": _algorithm(findings),
+        "algorithm_id": _algorithm(analysis.findings),
         "measurements": [sr.Measurement(coded(CERTAINTY_OF_FINDING), percent(entry), coded(PERCENT))],
     }
-    if len(source.planes) > 1:
+    if region is None:
         return sr.MeasurementsAndQualitativeEvaluations(**shared)
-    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=_region(findings, source), **shared)
-
-
-def _region(findings: Findings, source: Source) -> sr.ImageRegion:
-    """A box around what was classified: the segments of the same findings where there are any, else the whole image."""
-    rows, columns = source.first.Rows, source.first.Columns
-    top, left, bottom, right = 0, 0, rows, columns
-    if findings.label_map and findings.label_map.present:
-        where = np.argwhere(findings.label_map.array)
-        (top, left), (bottom, right) = where.min(axis=0), where.max(axis=0) + 1
-    # image-relative coordinates: the first pixel spans 0 to 1 (PS3.3 C.10.5.1.2)
-    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom], [left, top]], float)
-    origin = sr.SourceImageForRegion(source.first.SOPClassUID, source.first.SOPInstanceUID)
-    return sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, corners, origin)
+    box = _image_region(region, analysis.source)
+    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=box, **shared)
 
 
 def _algorithm(findings: Findings) -> sr.AlgorithmIdentification:

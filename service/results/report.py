@@ -1,6 +1,6 @@
-"""Findings become a Measurement Report, TID 1500, in a Comprehensive 3D SR (PS3.16 A, PS3.3 A.35.13)."""
+"""Findings become a Measurement Report, TID 1500 (PS3.16 A), in the SR that the archive knows (PS3.3 A.35)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from highdicom import sr
@@ -13,8 +13,9 @@ from engines.types import Findings
 from service import __version__
 from service.results.analysis import Analysis
 from service.results.files import keep
-from service.results.groups import Group, measurement_groups
+from service.results.groups import measurement_groups
 from service.results.predecessors import as_data_sets, supersedes
+from service.results.profile import ReportForm
 from service.results.source import Source
 from service.results.stamp import (
     MANUFACTURER,
@@ -30,6 +31,24 @@ from service.types import ResultObject
 
 SOURCE = PydicomCode("260753009", "SCT", "Source")
 QUALITATIVE_EVALUATIONS = PydicomCode("C0034375", "UMLS", "Qualitative Evaluations")
+ILLUSTRATION = PydicomCode("121200", "DCM", "Illustration of ROI")
+
+FORMS: Mapping[ReportForm, type[sr.EnhancedSR | sr.ComprehensiveSR | sr.Comprehensive3DSR]] = {
+    "comprehensive-3d": sr.Comprehensive3DSR,
+    "comprehensive": sr.ComprehensiveSR,
+    "enhanced": sr.EnhancedSR,
+}
+"""They hold the same content: its coordinates are all of images, none of the patient."""
+SUPPORTING: Mapping[str, tuple[PydicomCode, type[sr.ImageContentItem | sr.CompositeContentItem]]] = {
+    "SC": (ILLUSTRATION, sr.ImageContentItem),
+    "HEATMAP": (ILLUSTRATION, sr.ImageContentItem),
+    "HEATMAP-SEG": (PydicomCode("SEG", "DCM", "Segmentation"), sr.ImageContentItem),
+    "PDF": (PydicomCode("DOC", "DCM", "Document"), sr.CompositeContentItem),
+    "RTSTRUCT": (PydicomCode("RTSTRUCT", "DCM", "RT Structure Set"), sr.CompositeContentItem),
+    "GSPS": (PydicomCode("PR", "DCM", "Presentation State"), sr.CompositeContentItem),
+    "KO": (PydicomCode("KO", "DCM", "Key Object Selection"), sr.CompositeContentItem),
+}
+"""What the report calls the objects beside it, and how it refers to them; groups refer to the SEG themselves."""
 
 
 def write_report(analysis: Analysis, folder: Path, made: Sequence[ResultObject]) -> list[ResultObject]:
@@ -37,21 +56,23 @@ def write_report(analysis: Analysis, folder: Path, made: Sequence[ResultObject])
     return [keep("SR", report(analysis, made), folder)]
 
 
-def report(analysis: Analysis, made: Sequence[ResultObject]) -> sr.Comprehensive3DSR:
+def report(
+    analysis: Analysis, made: Sequence[ResultObject]
+) -> sr.EnhancedSR | sr.ComprehensiveSR | sr.Comprehensive3DSR:
     """Encode measurements, segments and class probabilities.
+
+    Every source image is evidence (PS3.3 C.17.2.3: all that was made for the procedure), so that the image library need
+    not list them.
 
     Parameters
     ----------
     made
-        The other result objects of the same analysis.
+        The other result objects of the same analysis; the report refers to each (IHE AIR).
     """
-    findings, image, source, uids = analysis.findings, analysis.image, analysis.source, analysis.uids
-    segmentations = [reference(entry, source.first.StudyInstanceUID) for entry in made if entry.kind == "SEG"]
-    evidence = [*source.headers, *segmentations]
-    groups = measurement_groups(findings, image, source, uids)
-    result = sr.Comprehensive3DSR(
-        evidence=evidence,
-        content=_root(groups, findings, source, uids, remarks(analysis)),
+    findings, source, uids = analysis.findings, analysis.source, analysis.uids
+    result = FORMS[analysis.profile.report](
+        evidence=[*source.headers, *(reference(entry, source.first.StudyInstanceUID) for entry in made)],
+        content=_root(analysis, made),
         series_instance_uid=uids.series("SR"),
         series_number=series_number(findings, "SR"),
         sop_instance_uid=uids.instance("SR"),
@@ -81,7 +102,7 @@ def remarks(analysis: Analysis) -> tuple[str, ...]:
         *supersedes("report", analysis.predecessors),
         *findings.notes,
     ]
-    if findings.label_map and not findings.label_map.present:
+    if findings.label_maps and not analysis.label_maps:
         statements.append(f"{findings.model.name} found nothing to segment.")
     if source.dropped:
         statements.append(f"Not copied from the source, because unreadable or invalid: {', '.join(source.dropped)}.")
@@ -96,32 +117,55 @@ def reference(entry: ResultObject, study_uid: str) -> Dataset:
     return data_set
 
 
-def _root(
-    groups: Sequence[Group], findings: Findings, source: Source, uids: ResultUIDs, statements: Sequence[str]
-) -> sr.ContainerContentItem:
+def _root(analysis: Analysis, made: Sequence[ResultObject]) -> sr.ContainerContentItem:
     # CID 100 has a code for X-ray only since 2022; the general one is known to every validator
-    is_ct = source.first.Modality == "CT"
+    is_ct = analysis.source.first.Modality == "CT"
     procedure = codes.cid100.CTUnspecifiedBodyRegion if is_ct else codes.cid100.ImagingProcedure
+    measurements = _container(codes.DCM.ImagingMeasurements)
+    for group in measurement_groups(analysis, made):
+        measurements.ContentSequence.extend(group)
+    evaluations = _container(QUALITATIVE_EVALUATIONS)
+    for statement in remarks(analysis):
+        evaluations.ContentSequence.append(
+            sr.TextContentItem(codes.DCM.Comment, statement, sr.RelationshipTypeValues.CONTAINS)
+        )
     root = sr.ContainerContentItem(name=codes.DCM.ImagingMeasurementReport, template_id="1500")
     root.ContentSequence = sr.ContentSequence()
     root.ContentSequence.extend(
         sr.LanguageOfContentItemAndDescendants(sr.CodedConcept("en-US", "RFC5646", "English (United States)"))
     )
-    root.ContentSequence.extend(_observation_context(findings, uids))
+    root.ContentSequence.extend(_observation_context(analysis.findings, analysis.uids))
     root.ContentSequence.append(
         sr.CodeContentItem(codes.DCM.ProcedureReported, procedure, sr.RelationshipTypeValues.HAS_CONCEPT_MOD)
     )
-    root.ContentSequence.append(_image_library(source))
-    measurements = _container(codes.DCM.ImagingMeasurements)
-    for group in groups:
-        measurements.ContentSequence.extend(group)
-    evaluations = _container(QUALITATIVE_EVALUATIONS)
-    for statement in statements:
-        evaluations.ContentSequence.append(
-            sr.TextContentItem(codes.DCM.Comment, statement, sr.RelationshipTypeValues.CONTAINS)
-        )
+    root.ContentSequence.append(_image_library(analysis.source, images_of(measurements)))
     root.ContentSequence.extend([measurements, evaluations])
+    if supporting := [entry for entry in made if entry.kind in SUPPORTING]:
+        root.ContentSequence.append(_supporting_information(supporting))
     return root
+
+
+def _supporting_information(made: Sequence[ResultObject]) -> sr.ContainerContentItem:
+    """The objects that show the same findings in other ways; TID 1500 is extensible, and has no place for them."""
+    container = _container(codes.DCM.SupportingInformation)
+    for entry in made:
+        name, item = SUPPORTING[entry.kind]
+        container.ContentSequence.append(
+            item(
+                name,
+                entry.sop_class_uid,
+                entry.sop_instance_uid,
+                relationship_type=sr.RelationshipTypeValues.CONTAINS,
+            )
+        )
+    return container
+
+
+def images_of(item: Dataset) -> frozenset[str]:
+    """The SOP instances that a content item and those below it refer to."""
+    children = item.get("ContentSequence") or []
+    own = {reference.ReferencedSOPInstanceUID for reference in item.get("ReferencedSOPSequence") or []}
+    return frozenset(own.union(*map(images_of, children)))
 
 
 def _container(name: PydicomCode) -> sr.ContainerContentItem:
@@ -145,8 +189,8 @@ def _observation_context(findings: Findings, uids: ResultUIDs) -> sr.Observation
     )
 
 
-def _image_library(source: Source) -> sr.ContainerContentItem:
-    """Which images were read, TID 1600; what they have in common is said once for all of them."""
+def _image_library(source: Source, pointed_at: Collection[str]) -> sr.ContainerContentItem:
+    """The images that coordinates lie on, or all where nothing was found, TID 1600; what they share is said once."""
     modality = {
         "CT": codes.cid29.ComputedTomography,
         "CR": codes.cid29.ComputedRadiography,
@@ -156,7 +200,7 @@ def _image_library(source: Source) -> sr.ContainerContentItem:
     group.ContentSequence.append(
         sr.CodeContentItem(codes.DCM.Modality, modality, sr.RelationshipTypeValues.HAS_ACQ_CONTEXT)
     )
-    for header in source.headers:
+    for header in [entry for entry in source.headers if entry.SOPInstanceUID in pointed_at] or source.headers:
         group.ContentSequence.append(
             sr.ImageContentItem(
                 name=SOURCE,

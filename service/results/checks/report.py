@@ -1,45 +1,33 @@
 """Does this SR say what was found, about the images it was found in?"""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydicom import Dataset
-from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
-from engines.types import Code, Findings
 from service.results.analysis import Analysis
 from service.results.checks.mismatch import require
-from service.results.groups import CERTAINTY_OF_FINDING, PERCENT, measured, percent, reported_value
+from service.results.checks.report_groups import check_groups, concept
 from service.results.predecessors import Predecessor
+from service.results.profile import ReportForm
 from service.results.report import remarks
 from service.results.source import Source
-from service.results.uids import ResultUIDs
 from service.types import ResultObject
 
-FINDING, TRACKING_UID = "121071", "112040"
-MEASUREMENT_GROUP, COMMENT = "125007", "121106"
-
-Value = tuple[str, float, str, str]
-"""Concept, number, unit and the unit's coding scheme of one measurement."""
-
-
-@dataclass(frozen=True)
-class ExpectedGroup:
-    """What one measurement group must say; ``segment_number`` is None where it refers to no segment."""
-
-    name: str
-    tracking_uid: str
-    finding: Code
-    values: tuple[Value, ...]
-    segment_number: int | None
+MEASUREMENT_GROUP, COMMENT, SOURCE_SERIES = "125007", "121106", "121232"
+SOP_CLASSES: Mapping[ReportForm, str] = {
+    "comprehensive-3d": Comprehensive3DSRStorage,
+    "comprehensive": ComprehensiveSRStorage,
+    "enhanced": EnhancedSRStorage,
+}
 
 
 def check_report(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
     """Compare a decoded TID 1500 report with findings and source (`service.results.kinds.Check`)."""
     _require(len(datasets) == 1, "there is not one report")
     [dataset] = datasets
-    findings, source, uids = analysis.findings, analysis.source, analysis.uids
-    _require(dataset.SOPClassUID == Comprehensive3DSRStorage, "SOPClassUID is not the expected one")
+    source, uids = analysis.source, analysis.uids
+    _require(dataset.SOPClassUID == SOP_CLASSES[analysis.profile.report], "SOPClassUID is not the expected one")
     _require(dataset.SOPInstanceUID == uids.instance("SR"), "SOPInstanceUID is not the expected one")
     _require(dataset.SeriesInstanceUID == uids.series("SR"), "SeriesInstanceUID is not the expected one")
     _require(dataset.Modality == "SR", "Modality is not SR")
@@ -47,20 +35,14 @@ def check_report(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence
     template = (dataset.get("ContentTemplateSequence") or [Dataset()])[0].get("TemplateIdentifier")
     _require(template == "1500", "the root template is not TID 1500")
     items = list(_items(dataset))
-    _check_references(dataset, items, source, uids)
+    _check_references(dataset, items, source, made)
     _check_predecessors(dataset, source, analysis.predecessors)
-    comments = [item.TextValue for item in items if _concept(item) == COMMENT]
+    comments = [item.TextValue for item in items if concept(item) == COMMENT]
     _require(
         comments == list(remarks(analysis)),
         "the remarks (research use, earlier reports, input quality) are not the expected ones",
     )
-    groups = [item for item in items if _concept(item) == MEASUREMENT_GROUP]
-    expected = _expected_groups(findings, uids)
-    _require(len(groups) == len(expected), f"there are {len(groups)} measurement groups instead of {len(expected)}")
-    by_tracking_uid = {_only(group, TRACKING_UID).get("UID"): group for group in groups}
-    for entry in expected:
-        group = by_tracking_uid.get(entry.tracking_uid)
-        _check_group(Dataset() if group is None else group, entry, uids)
+    check_groups([item for item in items if concept(item) == MEASUREMENT_GROUP], analysis, made)
 
 
 def _require(holds: bool, difference: str) -> None:
@@ -73,96 +55,32 @@ def _items(item: Dataset) -> Iterator[Dataset]:
         yield from _items(child)
 
 
-def _concept(item: Dataset) -> str:
-    names = item.get("ConceptNameCodeSequence") or [Dataset()]
-    return str(names[0].get("CodeValue"))
-
-
-def _only(group: Dataset, concept: str) -> Dataset:
-    found = [item for item in group.get("ContentSequence") or [] if _concept(item) == concept]
-    return found[0] if len(found) == 1 else Dataset()
-
-
-def _expected_groups(findings: Findings, uids: ResultUIDs) -> list[ExpectedGroup]:
-    expected = []
-    if findings.label_map:
-        present = findings.label_map.present
-        for segment in findings.label_map.segments:
-            values = tuple(
-                (entry.concept.value, reported_value(entry.value), entry.unit.value, "UCUM")
-                for entry in measured(findings, segment)
-            )
-            number = present.index(segment) + 1 if segment in present else None
-            expected.append(ExpectedGroup(segment.label, uids.tracking(segment.label), segment.type, values, number))
-    if findings.classification:
-        for entry in findings.classification.classes:
-            certainty = (CERTAINTY_OF_FINDING.value, percent(entry), PERCENT.value, PERCENT.scheme)
-            expected.append(ExpectedGroup(entry.label, uids.tracking(entry.label), entry.code, (certainty,), None))
-    return expected
-
-
-def _check_group(group: Dataset, expected: ExpectedGroup, uids: ResultUIDs) -> None:
-    name = f"the group of {expected.name}"
-    _require("ContentSequence" in group, f"{name} is missing, or its tracking UID is another")
-    finding = (_only(group, FINDING).get("ConceptCodeSequence") or [Dataset()])[0]
-    _require(
-        (finding.get("CodeValue"), finding.get("CodingSchemeDesignator"))
-        == (expected.finding.value, expected.finding.scheme),
-        f"{name} states another finding",
-    )
-    values = [_value(item) for item in group.ContentSequence if item.ValueType == "NUM"]
-    _require(values == list(expected.values), f"{name} states other values or units than were measured")
-    references = [
-        (
-            reference.ReferencedSOPInstanceUID,
-            int(reference.get("ReferencedSegmentNumber") or reference.ReferencedFrameNumber),
-        )
-        for item in group.ContentSequence
-        if item.ValueType == "IMAGE"
-        for reference in item.ReferencedSOPSequence
-        if reference.ReferencedSOPClassUID == SegmentationStorage
-    ]
-    # an X-ray's segment is referred to by its only frame, which has the same number
-    number = expected.segment_number
-    _require(references == ([(uids.instance("SEG"), number)] if number else []), f"{name} refers to another segment")
-
-
-def _value(item: Dataset) -> Value:
-    measured_value = (item.get("MeasuredValueSequence") or [Dataset()])[0]
-    unit = (measured_value.get("MeasurementUnitsCodeSequence") or [Dataset()])[0]
-    return (
-        _concept(item),
-        float(measured_value.get("NumericValue", "nan")),
-        unit.get("CodeValue", ""),
-        unit.get("CodingSchemeDesignator", ""),
-    )
-
-
-def _check_references(dataset: Dataset, items: Sequence[Dataset], source: Source, uids: ResultUIDs) -> None:
-    """Every referenced instance exists, is of its class, and is listed as evidence of the same study."""
-    known = {header.SOPInstanceUID: header.SOPClassUID for header in source.headers}
-    known[uids.instance("SEG")] = SegmentationStorage
-    referenced = {}
+def _check_references(dataset: Dataset, items: Sequence[Dataset], source: Source, made: Sequence[ResultObject]) -> None:
+    """It refers to source images and to every other result, which are its evidence, all in their study and series."""
+    series_uid = str(source.first.SeriesInstanceUID)
+    known = {(series_uid, str(header.SOPClassUID), str(header.SOPInstanceUID)) for header in source.headers}
+    known |= {(entry.series_uid, entry.sop_class_uid, entry.sop_instance_uid) for entry in made}
+    referenced = {
+        (reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID)
+        for item in items
+        for reference in item.get("ReferencedSOPSequence") or []
+    }
+    _require(referenced <= {entry[1:] for entry in known}, "it refers to an object that does not exist")
+    results = {(entry.sop_class_uid, entry.sop_instance_uid) for entry in made}
+    _require(results <= referenced, "it does not refer to all other results")
+    _require(bool(referenced - results), "it refers to no source image")
     for item in items:
-        for reference in item.get("ReferencedSOPSequence") or []:
-            uid = reference.ReferencedSOPInstanceUID
-            _require(known.get(uid) == reference.ReferencedSOPClassUID, "it refers to an object that does not exist")
-            referenced[uid] = reference.ReferencedSOPClassUID
-        if item.ValueType == "UIDREF" and _concept(item) == "121232":
-            _require(source.first.SeriesInstanceUID == item.UID, "it refers to another source series")
-    evidence = {}
+        if item.ValueType == "UIDREF" and concept(item) == SOURCE_SERIES:
+            _require(series_uid == item.UID, "it refers to another source series")
+    evidence = []
     for study in dataset.get("CurrentRequestedProcedureEvidenceSequence") or []:
         _require(study.StudyInstanceUID == source.first.StudyInstanceUID, "its evidence is of another study")
-        for series in study.ReferencedSeriesSequence:
-            for instance in series.ReferencedSOPSequence:
-                place = (
-                    uids.series("SEG")
-                    if instance.ReferencedSOPClassUID == SegmentationStorage
-                    else source.first.SeriesInstanceUID
-                )
-                _require(series.SeriesInstanceUID == place, "its evidence is of another series")
-                evidence[instance.ReferencedSOPInstanceUID] = instance.ReferencedSOPClassUID
-    _require(evidence == referenced, "its evidence is not what it refers to")
+        evidence += [
+            (series.SeriesInstanceUID, instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID)
+            for series in study.ReferencedSeriesSequence
+            for instance in series.ReferencedSOPSequence
+        ]
+    _require(sorted(evidence) == sorted(known), "its evidence is not the source images and the other results")
 
 
 def _check_predecessors(dataset: Dataset, source: Source, predecessors: Sequence[Predecessor]) -> None:

@@ -1,0 +1,229 @@
+"""Does each measurement group of an SR say what was found, and where?"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from engines.types import ClassProbability, Code, Measurement, Segment, Volume
+from service.results.analysis import Analysis
+from service.results.checks.coordinates import Drawn, follows, length
+from service.results.checks.mismatch import require
+from service.results.groups import (
+    ANATOMICAL_STRUCTURE,
+    CERTAINTY_OF_FINDING,
+    LABEL_MAP_STORAGE,
+    PERCENT,
+    Place,
+    measured,
+    percent,
+    places,
+    reported_value,
+)
+from service.results.regions import Region, class_regions
+from service.results.segmentation import tracking_identifier
+from service.results.source import Plane
+from service.types import ResultObject
+
+TRACKING_IDENTIFIER, TRACKING_UID = "112039", "112040"
+FINDING, CATEGORY, SITE, LATERALITY, PRESENCE = "121071", "276214006", "363698007", "272741003", "121052"
+CODES = (FINDING, CATEGORY, SITE, LATERALITY, PRESENCE)
+ALGORITHM_NAME, ALGORITHM_VERSION, DERIVATION = "111001", "111003", "121401"
+PRESENT, ABSENT = "52101004", "272519000"
+SAME_LENGTH = 1e-3
+"""Of a diameter and the distance between its ends, relative to it; a value has six digits, a coordinate has seven."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExpectedGroup:
+    """What one group must say.
+
+    Attributes
+    ----------
+    label
+        Of the segment or class.
+    codes
+        Concept, value and scheme of its coded statements.
+    measurements
+        In order.
+    reference
+        SOP class and instance of a SEG, and the keyword and number of the segment or frame; None without one.
+    outlined
+        The voxels of one slice that its region must go around.
+    box
+        Where its region must be.
+    """
+
+    label: str
+    codes: frozenset[tuple[str, str, str]]
+    measurements: tuple[Measurement, ...] = ()
+    reference: tuple[str, str, str, int] | None = None
+    outlined: tuple[int, NDArray[np.bool_]] | None = None
+    box: Region | None = None
+
+
+def check_groups(groups: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
+    """Compare the decoded measurement groups with what was found, in order."""
+    expected = [*_of_segments(analysis, made), *_of_classes(analysis)]
+    _require(len(groups) == len(expected), f"there are {len(groups)} measurement groups instead of {len(expected)}")
+    for group, entry in zip(groups, expected, strict=True):
+        _check_group(group, entry, analysis)
+
+
+def _of_segments(analysis: Analysis, made: Sequence[ResultObject]) -> Iterator[ExpectedGroup]:
+    for segment, place in places(analysis):
+        codes = frozenset(_codes(segment))
+        presence = (PRESENCE, PRESENT if place else ABSENT, "SCT")
+        whole = measured(analysis.findings, segment, along_a_line=False)
+        reference = _reference(place, analysis, made)
+        yield ExpectedGroup(segment.label, codes | {presence}, whole, reference)
+        if place is None:
+            continue
+        index = int(np.argmax(place.label_map.counts[:, segment.number]))
+        labels = place.label_map.array.reshape(-1, *place.label_map.array.shape[-2:])[index]
+        yield ExpectedGroup(segment.label, codes, outlined=(index, labels == segment.number))
+        if lines := measured(analysis.findings, segment, along_a_line=True):
+            yield ExpectedGroup(segment.label, codes, lines)
+
+
+def _codes(segment: Segment) -> Iterator[tuple[str, str, str]]:
+    yield FINDING, segment.type.value, segment.type.scheme
+    yield CATEGORY, segment.category.value, segment.category.scheme
+    if segment.category.value == ANATOMICAL_STRUCTURE:
+        yield SITE, segment.type.value, segment.type.scheme
+        if segment.laterality:
+            yield LATERALITY, segment.laterality.value, segment.laterality.scheme
+
+
+def _reference(
+    place: Place | None, analysis: Analysis, made: Sequence[ResultObject]
+) -> tuple[str, str, str, int] | None:
+    segmentations = [entry for entry in made if entry.kind == "SEG"]
+    if place is None or not segmentations:
+        return None
+    target = segmentations[place.part - 1]
+    by_segment = isinstance(analysis.image, Volume) or target.sop_class_uid == LABEL_MAP_STORAGE
+    keyword = "ReferencedSegmentNumber" if by_segment else "ReferencedFrameNumber"
+    return target.sop_class_uid, analysis.uids.instance("SEG", place.part), keyword, place.number
+
+
+def _of_classes(analysis: Analysis) -> Iterator[ExpectedGroup]:
+    for entry, box in class_regions(analysis):
+        finding = (FINDING, entry.code.value, entry.code.scheme)
+        yield ExpectedGroup(entry.label, frozenset({finding}), (_certainty(entry),), box=box)
+
+
+def _certainty(entry: ClassProbability) -> Measurement:
+    return Measurement(0, CERTAINTY_OF_FINDING, percent(entry), PERCENT)
+
+
+def _check_group(group: Dataset, expected: ExpectedGroup, analysis: Analysis) -> None:
+    name = f"the group of {expected.label}"
+    findings = analysis.findings
+    texts = {
+        TRACKING_IDENTIFIER: tracking_identifier(findings, expected.label),
+        ALGORITHM_NAME: findings.model.name,
+        ALGORITHM_VERSION: findings.model.version,
+    }
+    children = list(group.get("ContentSequence") or [])
+    tracking = [item.UID for item in children if concept(item) == TRACKING_UID]
+    _require(tracking == [analysis.uids.tracking(expected.label)], f"{name} is missing, or its tracking UID is another")
+    found = {concept(item): item.TextValue for item in children if item.ValueType == "TEXT"}
+    _require(
+        all(found.get(key) == text for key, text in texts.items()), f"{name} names another finding or another model"
+    )
+    _require(frozenset(_stated_codes(children)) == expected.codes, f"{name} states another finding or another place")
+    numbers = [item for item in children if item.ValueType == "NUM"]
+    _require(
+        [_value(item) for item in numbers] == [_expected_value(entry) for entry in expected.measurements],
+        f"{name} states other values or units than were measured",
+    )
+    references = [
+        (reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID, keyword, int(reference[keyword].value))
+        for item in children
+        if item.ValueType == "IMAGE" and concept(item) in ("121191", "121214")
+        for reference in item.ReferencedSOPSequence
+        for keyword in ("ReferencedSegmentNumber", "ReferencedFrameNumber")
+        if keyword in reference
+    ]
+    _require(references == ([expected.reference] if expected.reference else []), f"{name} refers to another segment")
+    _check_region(children, expected, analysis, name)
+    for item, entry in zip(numbers, expected.measurements, strict=True):
+        _check_line(item, entry, analysis, name)
+
+
+def _check_region(children: Sequence[Dataset], expected: ExpectedGroup, analysis: Analysis, name: str) -> None:
+    drawn = [Drawn.read(item) for item in children if item.ValueType == "SCOORD"]
+    _require(
+        len(drawn) == (expected.outlined is not None or expected.box is not None), f"{name} has too few or many regions"
+    )
+    for region in drawn:
+        if expected.outlined is not None:
+            index, mask = expected.outlined
+            holds = follows(region.points, mask)
+        elif expected.box is not None:
+            index, holds = expected.box.slice, np.array_equal(region.points, expected.box.points)
+        _require(_lies_on(region, index, analysis), f"the region of {name} lies on another image, or not within it")
+        _require(holds, f"the region of {name} is not around what was found")
+
+
+def _check_line(item: Dataset, expected: Measurement, analysis: Analysis, name: str) -> None:
+    drawn = [Drawn.read(child) for child in item.get("ContentSequence") or [] if child.ValueType == "SCOORD"]
+    _require(len(drawn) == bool(expected.points), f"{name} has too few or many lines")
+    for ends in drawn:
+        index = int(expected.points[0][0])
+        _require(_lies_on(ends, index, analysis), f"a line of {name} lies on another image, or not within it")
+        same = np.allclose(ends.points, [point[1:] for point in expected.points], atol=SAME_LENGTH)
+        measured_length = length(ends.points, analysis.source.planes[index].spacing)
+        _require(
+            same and bool(np.isclose(measured_length, expected.value, rtol=SAME_LENGTH)),
+            f"a line of {name} is not as long as it says",
+        )
+
+
+def _lies_on(drawn: Drawn, index: int, analysis: Analysis) -> bool:
+    plane: Plane = analysis.source.planes[index]
+    return (drawn.image, drawn.frame) == (plane.sop_instance_uid, plane.frame) and drawn.within(
+        analysis.image.array.shape[-2:]
+    )
+
+
+def _stated_codes(children: Sequence[Dataset]) -> Iterator[tuple[str, str, str]]:
+    for item in children:
+        if item.ValueType == "CODE":
+            [value] = item.ConceptCodeSequence
+            if concept(item) in CODES:
+                yield concept(item), value.CodeValue, value.CodingSchemeDesignator
+            yield from _stated_codes(item.get("ContentSequence") or [])
+
+
+def _expected_value(entry: Measurement) -> tuple[Code, float, Code, Code | None]:
+    return entry.concept, reported_value(entry.value), entry.unit, entry.derivation
+
+
+def _value(item: Dataset) -> tuple[Code, float, Code, Code | None]:
+    [number] = item.MeasuredValueSequence
+    derivations = [child for child in item.get("ContentSequence") or [] if concept(child) == DERIVATION]
+    return (
+        _code(item.ConceptNameCodeSequence),
+        float(number.NumericValue),
+        _code(number.MeasurementUnitsCodeSequence),
+        _code(derivations[0].ConceptCodeSequence) if derivations else None,
+    )
+
+
+def _code(sequence: Sequence[Dataset]) -> Code:
+    [item] = sequence
+    return Code(item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning)
+
+
+def concept(item: Dataset) -> str:
+    """The code of what a content item is about."""
+    names = item.get("ConceptNameCodeSequence") or [Dataset()]
+    return str(names[0].get("CodeValue"))
+
+
+def _require(holds: bool, difference: str) -> None:
+    require(holds, "SR", difference)

@@ -1,0 +1,103 @@
+"""Where a finding lies within one image: lines that any viewer draws (PS3.3 C.10.5.1.2, C.18.6)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.types import ClassProbability, Findings, LabelMap, Measurement, Segment
+from service.results.analysis import Analysis
+from service.results.contours import Points, Polygon, polygons, simplified
+
+MOST_POINTS = 200
+"""Of an outline: enough for the eye. The voxels themselves are in the segmentation."""
+FINEST = 0.25
+"""An outline that is this far off, in pixels, still holds the centres of the same pixels."""
+ACTIVE = 0.5
+"""What an image says for a class counts where it is at least this share of the most that it says for it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A line on one image.
+
+    Attributes
+    ----------
+    slice
+        Index of the slice, and of its plane in `service.results.source.Source`; 0 for an X-ray.
+    points
+        Row and column; whole numbers are the centres of pixels. The last joins the first only where it repeats it.
+    """
+
+    slice: int
+    points: Points
+
+    @property
+    def coordinates(self) -> NDArray[np.float32]:
+        """Column and row as the standard counts them: from 0 at the outer corner of the first pixel, ``[n, 2]``."""
+        return (self.points[:, ::-1] + 0.5).astype(np.float32)
+
+
+def outline(label_map: LabelMap, segment: Segment) -> Region:
+    """Around the largest part of a segment on the slice where it has most voxels; holes are left out."""
+    index = int(label_map.counts[:, segment.number].argmax())
+    labels = label_map.array.reshape(-1, *label_map.array.shape[-2:])[index]
+    largest = max(polygons(labels == segment.number), key=_area)
+    return Region(index, _closed(_few(largest.outer)))
+
+
+def line(measurement: Measurement) -> Region:
+    """What a measurement was taken along."""
+    return Region(int(measurement.points[0][0]), np.array([point[1:] for point in measurement.points]))
+
+
+def class_regions(analysis: Analysis) -> Iterator[tuple[ClassProbability, Region | None]]:
+    """Of each class of an X-ray, the box around where the image speaks for it.
+
+    A model that gives no such map looked at all that was classified: that box stands for the most probable class only,
+    so that no two share one place. A class that nothing speaks for has none.
+    """
+    findings = analysis.findings
+    if findings.classification is None:
+        return
+    mapped = any(entry.activation is not None for entry in findings.classification.classes)
+    for entry in findings.classification.classes:
+        where = None
+        if entry.activation is not None and entry.activation.any():
+            where = entry.activation >= ACTIVE * entry.activation.max()
+        elif not mapped and entry is findings.classification.best and analysis.image.array.ndim == 2:
+            where = _classified(findings, analysis.image.array.shape)
+        yield entry, None if where is None else Region(0, _box(where))
+
+
+def _classified(findings: Findings, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The segments of the same findings where there are any, else the whole image."""
+    if findings.label_map and findings.label_map.present:
+        return findings.label_map.array > 0
+    return np.ones(shape, bool)
+
+
+def _box(mask: NDArray[np.bool_]) -> Points:
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    top, bottom, left, right = rows[0] - 0.5, rows[-1] + 0.5, columns[0] - 0.5, columns[-1] + 0.5
+    return _closed(np.array([[top, left], [top, right], [bottom, right], [bottom, left]]))
+
+
+def _few(ring: Points) -> Points:
+    """Coarser and coarser, until there are not too many points; each that stays is one of the ring's."""
+    points, tolerance = simplified(ring, FINEST), FINEST
+    while len(points) >= MOST_POINTS:
+        tolerance *= 1.5
+        points = simplified(points, tolerance)
+    return points
+
+
+def _closed(ring: Points) -> Points:
+    return np.concatenate([ring, ring[:1]])
+
+
+def _area(polygon: Polygon) -> float:
+    """In pixels (the shoelace formula)."""
+    row, column = polygon.outer.T
+    return abs(float(row @ np.roll(column, -1) - column @ np.roll(row, -1))) / 2
