@@ -41,8 +41,10 @@ def add_activation(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     Raises
     ------
     ValueError
-        The graph does not end so.
+        The graph does not end so, or has such an output.
     """
+    if name in {output.name for output in model.graph.output}:
+        raise ValueError(f"{name!r} is an output already; leave the network as it is")
     made_by = {output: node for node in model.graph.node for output in node.output}
     softmax = _of_kind(made_by.get(model.graph.output[0].name), "Softmax")
     linear = _of_kind(made_by.get(softmax.input[0]), "Gemm")

@@ -52,7 +52,7 @@ class OpenVinoEngine(Engine):
             if self._request is None:
                 raise RuntimeUnavailable(f"the engine of {self._package.name} is not active; activate it first")
             results = self._request.infer([np.ascontiguousarray(tensor, np.float32)])
-            return {name: results[name].copy() for name in self._package.output_shapes}
+            return {name: results[name] for name in self._package.output_shapes}
 
     def deactivate(self) -> None:
         """See `Engine.deactivate`."""

@@ -6,6 +6,7 @@ import pytest
 from onnx import numpy_helper
 
 from build_engines.compile import build
+from build_engines.graph import load_graph
 from build_engines.recipes.activation import add_activation, run
 from engines.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import RuntimeSettings, create_engine
@@ -18,16 +19,17 @@ def shipped() -> ModelPackage:
     return load_package(SHIPPED_MODELS / "cxr-pneumonia")
 
 
-def without_activation(package: ModelPackage) -> onnx.ModelProto:
-    model = onnx.load(package.onnx)
+def without_activation(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.output[1:]
-    for node in [node for node in model.graph.node if "activation" in node.output]:
+    for node in [node for node in model.graph.node if node.output[0] in ("activation", "activation.weight")]:
         model.graph.node.remove(node)
+    for weight in [weight for weight in model.graph.initializer if weight.name.startswith("activation.weight")]:
+        model.graph.initializer.remove(weight)
     return model
 
 
 def test_the_shipped_classifier_answers_bit_for_bit_as_without_the_activation_maps(shipped: ModelPackage) -> None:
-    plain = without_activation(shipped).SerializeToString()
+    plain = without_activation(onnx.load(shipped.onnx)).SerializeToString()
     for image in (shipped.golden().input, random_image(shipped.input_shape)):
         expected = answers(plain, image)
         assert expected.keys() == {"probabilities"}
@@ -49,6 +51,13 @@ def test_no_place_of_a_map_speaks_for_all_classes_at_once(shipped: ModelPackage)
     assert maps is not None
     assert maps.max() > 1
     np.testing.assert_allclose(maps.sum(axis=1), 0, atol=0.02)
+
+
+def test_an_export_gets_the_maps_of_the_shipped_network_from_weights_that_are_not_cast(shipped: ModelPackage) -> None:
+    fresh = add_activation(without_activation(load_graph(shipped)), "activation")
+    image = random_image(shipped.input_shape)
+    found, expected = (answers(model, image)["activation"] for model in (fresh.SerializeToString(), shipped.onnx))
+    np.testing.assert_allclose(found, expected, atol=2e-3 * float(np.abs(expected).max()))
 
 
 def test_a_package_gets_its_maps_from_the_tool_and_keeps_its_golden_answer(tmp_path: Path) -> None:
@@ -73,7 +82,23 @@ def test_an_openvino_engine_file_gives_the_maps_too(tmp_path: Path) -> None:
         assert verify(package, engine).ok
 
 
+def test_what_is_common_to_the_weights_of_all_classes_is_not_in_the_maps(tmp_path: Path) -> None:
+    package = load_package(classifier_package(tmp_path, crop_to=None))
+    plain, shifted = onnx.load(package.onnx), onnx.load(package.onnx)
+    (weights,) = (each for each in shifted.graph.initializer if each.name == "weights.fp16")
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) + np.float16(3), weights.name))
+    image = package.golden().input
+    one, other = (answers(add_activation(model, "where").SerializeToString(), image) for model in (plain, shifted))
+    np.testing.assert_allclose(one["probabilities"], other["probabilities"], atol=1e-5)
+    np.testing.assert_allclose(one["where"], other["where"], atol=1e-5)
+
+
 def test_a_network_that_ends_otherwise_is_refused_with_what_was_found(tmp_path: Path) -> None:
     model = onnx.load(convolutional_package(tmp_path) / "model.onnx")
     with pytest.raises(ValueError, match="expected Gemm, found Conv: only a network that ends in global average"):
         add_activation(model, "activation")
+
+
+def test_maps_that_are_there_are_not_added_again(shipped: ModelPackage) -> None:
+    with pytest.raises(ValueError, match="'activation' is an output already"):
+        add_activation(onnx.load(shipped.onnx), "activation")

@@ -1,6 +1,7 @@
 import os
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -55,25 +56,41 @@ def test_an_engine_for_one_gpu_says_which_in_its_name(
 @pytest.mark.parametrize("folder", sorted(SHIPPED_MODELS.glob("*/")), ids=lambda folder: folder.name)
 def test_half_precision_reaches_the_convolutions_and_spares_the_softmax(rtx_version: str, folder: Path) -> None:
     graph = load_graph(load_package(folder))
-    full, half = parsed_precisions(graph), parsed_precisions(to_half(graph))
+    full, half = precisions(parsed(graph)), precisions(parsed(to_half(graph)))
     assert full["CONVOLUTION"] == {"FLOAT"}
     assert half["CONVOLUTION"] == {"HALF"}
     assert full["SOFTMAX"] == half["SOFTMAX"] == {"FLOAT"}
 
 
-def parsed_precisions(graph: onnx.ModelProto) -> dict[str, set[str]]:
-    """The types of what each kind of layer gives, in the network as TensorRT has parsed it."""
+@pytest.mark.parametrize("halved", [False, True], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("folder", sorted(SHIPPED_MODELS.glob("*/")), ids=lambda folder: folder.name)
+def test_an_engine_gives_all_outputs_of_the_package_in_fp32(rtx_version: str, folder: Path, halved: bool) -> None:
+    package = load_package(folder)
+    graph = load_graph(package)
+    network = parsed(to_half(graph) if halved else graph)
+    outputs = [network.get_output(index) for index in range(network.num_outputs)]
+    assert {output.name: tuple(output.shape) for output in outputs} == package.output_shapes
+    assert {output.dtype.name for output in outputs} == {"FLOAT"}
+
+
+def parsed(graph: onnx.ModelProto) -> Any:
+    """The network as TensorRT has parsed it."""
     trt = load_tensorrt("rtx")
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     assert parser.parse(graph.SerializeToString())
-    precisions: dict[str, set[str]] = defaultdict(set)
+    return network
+
+
+def precisions(network: Any) -> dict[str, set[str]]:
+    """The types of what each kind of layer gives."""
+    found: dict[str, set[str]] = defaultdict(set)
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        precisions[layer.type.name].add(layer.get_output(0).dtype.name)
-    return precisions
+        found[layer.type.name].add(layer.get_output(0).dtype.name)
+    return found
 
 
 def test_progress_is_told_by_phase_and_ends_complete(rtx_version: str, package: ModelPackage, tmp_path: Path) -> None:
