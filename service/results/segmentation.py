@@ -12,7 +12,7 @@ from highdicom.color import CIELabColor
 from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
 from highdicom.sr import CodedConcept
 from pydicom.sr.codedict import codes
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian
 
 from engines.types import Code, Findings, LabelMap, Radiograph, Segment
 from service.results.analysis import Analysis
@@ -23,17 +23,12 @@ from service.results.segmentation_file import write_segmentation
 from service.results.segmentation_frames import Fractions, Frames, Labels, Masks
 from service.results.segmentation_structure import structure
 from service.results.stamp import MANUFACTURER
+from service.results.storage import SEGMENTATIONS
 from service.results.uids import ResultUIDs
 from service.types import ResultObject
 
 NOMINAL_SPACING = "The pixel spacing of the image is unknown; the 1 mm stated here is nominal, do not measure with it"
 NO_PROBABILITIES = "The model gives no probabilities of these segments: they are stored as binary masks"
-TRANSFER_SYNTAXES = {
-    "labelmap-rle": RLELossless,
-    "labelmap-jpeg-ls": JPEGLSLossless,
-    "labelmap-jpeg-2000": JPEG2000Lossless,
-}
-"""Of the forms that are compressed; viewers and archives read all others as Explicit VR Little Endian."""
 
 
 def coded(code: Code) -> CodedConcept:
@@ -54,7 +49,7 @@ def write_segmentations(analysis: Analysis, folder: Path, made: Sequence[ResultO
     place to name what it supersedes, so its description and comments say that it does.
     """
     form = analysis.profile.segmentation
-    syntax = TRANSFER_SYNTAXES.get(form, ExplicitVRLittleEndian)
+    _, syntax = SEGMENTATIONS[form]
     objects = []
     for part, label_map in enumerate(analysis.label_maps, start=1):
         frames = frames_of(label_map, form)

@@ -83,7 +83,8 @@ class Labels:
     @cached_property
     def present(self) -> NDArray[np.bool_]:
         """``[0, slice]``."""
-        return np.any(Masks(self.label_map, self.segments).present, axis=0, keepdims=True)
+        of_segments = Masks(self.label_map, self.segments).present
+        return np.array([of_segments.any(axis=0)])
 
     @cached_property
     def _numbers(self) -> NDArray[np.uint8]:

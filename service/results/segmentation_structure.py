@@ -1,7 +1,6 @@
 """All of a Segmentation object but its frames, built and validated by highdicom (PS3.3 A.51)."""
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 
 import highdicom as hd
@@ -108,9 +107,11 @@ def structure(
 
 
 def _one_pixel(header: Dataset) -> Dataset:
-    header = copy(header)
-    header.Rows = header.Columns = 1
-    return header
+    one_pixel = Dataset()
+    one_pixel.update(header)
+    for keyword in ("Rows", "Columns"):  # new elements: the others are those of the header itself
+        one_pixel.add_new(keyword, "US", 1)
+    return one_pixel
 
 
 def _stand_in(frames: Frames) -> NDArray[np.uint8] | NDArray[np.float32]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pydicom
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
 
 from service.errors import Quarantined
 from service.results.analysis import Analysis
@@ -19,6 +20,11 @@ from service.results.profile import Kind
 from service.results.stamp import series_description, series_number
 from service.results.storage import storage
 from service.types import ResultObject
+
+BULK = {Tag("PerFrameFunctionalGroupsSequence"), Tag("PixelData")}
+"""What is large, and is decoded bit by bit in the check of its kind."""
+DEFERRED = 1 << 20
+"""Elements of so many bytes stay in the file until someone asks for them."""
 
 
 def self_check(objects: Sequence[ResultObject], analysis: Analysis) -> None:
@@ -54,10 +60,13 @@ def self_check(objects: Sequence[ResultObject], analysis: Analysis) -> None:
 
 def _read(entry: ResultObject) -> Dataset:
     try:
-        dataset = pydicom.dcmread(entry.path)
+        dataset = pydicom.dcmread(entry.path, defer_size=DEFERRED)
         # decodes every element now, so that whatever is wrong with one shows here
-        for element in dataset.iterall():
-            _ = element.value
+        for tag in dataset.keys() - BULK:
+            element = dataset[tag]
+            for item in element.value if element.VR == "SQ" else ():
+                for nested in item.iterall():
+                    _ = nested.value
     except (InvalidDicomError, OSError, ValueError, EOFError, KeyError) as error:
         raise Quarantined(
             f"self-check of the {entry.kind}: the file cannot be read ({type(error).__name__})"

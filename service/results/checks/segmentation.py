@@ -1,157 +1,182 @@
 """Is this SEG the label map, in the place of its source images?"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from highdicom.color import CIELabColor
 from pydicom import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
 from engines.types import LabelMap, Segment
 from service.results.analysis import Analysis
 from service.results.checks.mismatch import require
-from service.results.source import SAME_DIRECTION, SAME_PLACE_MM, Plane, Source
+from service.results.checks.segmentation_frames import Shown, check_frames
+from service.results.profile import SegmentationForm
+from service.results.source import SAME_DIRECTION, Source
+from service.results.storage import SEGMENTATIONS, Storage
 from service.results.uids import ResultUIDs
 from service.types import ResultObject
 
 
+@dataclass(frozen=True)
+class Form:
+    """How a Segmentation object is stored."""
+
+    type: str
+    storage: Storage
+    bits: int = 8
+
+
+FORMS: dict[SegmentationForm, Form] = {
+    "binary": Form("BINARY", SEGMENTATIONS["binary"], bits=1),
+    "labelmap": Form("LABELMAP", SEGMENTATIONS["labelmap"]),
+    "labelmap-rle": Form("LABELMAP", SEGMENTATIONS["labelmap-rle"]),
+    "labelmap-jpeg-ls": Form("LABELMAP", SEGMENTATIONS["labelmap-jpeg-ls"]),
+    "labelmap-jpeg-2000": Form("LABELMAP", SEGMENTATIONS["labelmap-jpeg-2000"]),
+    "fractional": Form("FRACTIONAL", SEGMENTATIONS["fractional"]),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """What a Segmentation object must be: which one of the analysis, in which form, of what, showing what."""
+
+    kind: str
+    part: int
+    form: Form
+    segments: Sequence[Segment]
+    shown: Shown
+
+    def require(self, holds: bool, difference: str) -> None:
+        """Refuse the object unless a statement about it holds."""
+        require(holds, self.kind, difference)
+
+
 def check_segmentation(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
-    """Compare decoded BINARY SEGs with the label maps and the source (`service.results.kinds.Check`)."""
-    _require(len(datasets) == len(analysis.label_maps), "there is not one SEG for each label map")
+    """Compare decoded SEGs with the label maps and the source (`service.results.kinds.Check`)."""
+    require(len(datasets) == len(analysis.label_maps), "SEG", "there is not one SEG for each label map")
     for part, (dataset, label_map) in enumerate(zip(datasets, analysis.label_maps, strict=True), start=1):
-        _check_one(dataset, label_map, part, analysis)
+        form, shown = _shown(label_map, analysis.profile.segmentation)
+        check_object(dataset, Expected("SEG", part, form, label_map.present, shown), analysis)
 
 
-def _check_one(dataset: Dataset, label_map: LabelMap, part: int, analysis: Analysis) -> None:
-    image, source, uids = analysis.image, analysis.source, analysis.uids
-    _require(dataset.SOPClassUID == SegmentationStorage, "SOPClassUID is not the expected one")
-    _require(dataset.SOPInstanceUID == uids.instance("SEG", part), "SOPInstanceUID is not the expected one")
-    _require(dataset.SeriesInstanceUID == uids.series("SEG", part), "SeriesInstanceUID is not the expected one")
-    _require(dataset.Modality == "SEG", "Modality is not SEG")
-    _require(
-        dataset.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian,
-        "the transfer syntax is not Explicit VR Little Endian",
-    )
-    _require(dataset.get("SegmentationType") == "BINARY", "SegmentationType is not BINARY")
-    _require(dataset.get("ContentLabel") == "RESEARCH", "ContentLabel is not RESEARCH")
-    _require(
-        dataset.get("FrameOfReferenceUID") == source.frame_of_reference_uid,
-        "FrameOfReferenceUID is not that of the source",
-    )
-    _require((dataset.Rows, dataset.Columns) == image.array.shape[-2:], "rows and columns are not those of the source")
-    _check_references(dataset, source)
-    present = label_map.present
-    _check_segments(dataset, present, uids)
-    _check_shared_geometry(dataset, source)
-    _check_frames(dataset, label_map.array, present, source)
+def check_object(dataset: Dataset, expected: Expected, analysis: Analysis) -> None:
+    """Compare one decoded Segmentation object with what it must be.
+
+    Raises
+    ------
+    Quarantined
+        It is something else.
+    """
+    source = analysis.source
+    _check_identity(dataset, expected, analysis)
+    _check_references(dataset, expected, source)
+    _check_segments(dataset, expected, analysis.uids)
+    _check_shared_geometry(dataset, expected, source)
+    check_frames(dataset, expected.shown, source.planes, expected.require)
 
 
-def _require(holds: bool, difference: str) -> None:
-    require(holds, "SEG", difference)
+def _shown(label_map: LabelMap, wanted: SegmentationForm) -> tuple[Form, Shown]:
+    """What a label map must be stored as; masks where probabilities are wanted that it has not."""
+    present, slices = label_map.present, label_map.array.reshape(-1, *label_map.array.shape[-2:])
+    numbers = [segment.number for segment in present]
+    counts = np.sum([np.bincount(labels.reshape(-1), minlength=256) for labels in slices], axis=0)
+    total, form = int(counts[numbers].sum()), FORMS[wanted]
+    if form.type == "FRACTIONAL" and label_map.probabilities is not None:
+        of_all = dict(zip(label_map.segments, label_map.probabilities, strict=True))
+        fractions = [of_all[segment].reshape(slices.shape) for segment in present]
+        whole = [sum(int(np.count_nonzero(frame)) for frame in segment) for segment in fractions]
+        if all(whole):
+            return form, Shown(lambda segment, index: fractions[segment - 1][index], sum(whole), len(present))
+    if form.type == "LABELMAP":
+        renumbered = np.array([numbers.index(value) + 1 if value in numbers else 0 for value in range(256)], np.uint8)
+        return form, Shown(lambda _, index: renumbered[slices[index]], total, len(present))
+
+    masks = Shown(lambda segment, index: np.equal(slices[index], numbers[segment - 1]), total, len(present))
+    return FORMS["binary"], masks
 
 
-def _check_references(dataset: Dataset, source: Source) -> None:
+def _check_identity(dataset: Dataset, expected: Expected, analysis: Analysis) -> None:
+    uids, form, bits = analysis.uids, expected.form, expected.form.bits
+    fractional = form.type == "FRACTIONAL"
+    sop_class_uid, transfer_syntax_uid = form.storage
+    for keyword, value in {
+        "SOPClassUID": sop_class_uid,
+        "SOPInstanceUID": uids.instance(expected.kind, expected.part),
+        "SeriesInstanceUID": uids.series(expected.kind, expected.part),
+        "Modality": "SEG",
+        "SegmentationType": form.type,
+        "SegmentationFractionalType": "PROBABILITY" if fractional else None,
+        "MaximumFractionalValue": 255 if fractional else None,
+        "ContentLabel": "RESEARCH",
+        "FrameOfReferenceUID": analysis.source.frame_of_reference_uid,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "PixelRepresentation": 0,
+        "BitsAllocated": bits,
+        "BitsStored": bits,
+        "HighBit": bits - 1,
+    }.items():
+        expected.require(dataset.get(keyword) == value, f"{keyword} is not the expected one")
+    syntax = dataset.file_meta.TransferSyntaxUID
+    expected.require(syntax == transfer_syntax_uid, "the transfer syntax is not the expected one")
+    extent = (dataset.Rows, dataset.Columns)
+    expected.require(extent == analysis.image.array.shape[-2:], "rows and columns are not those of the source")
+
+
+def _check_references(dataset: Dataset, expected: Expected, source: Source) -> None:
     series = dataset.get("ReferencedSeriesSequence") or []
-    _require(
+    expected.require(
         [item.SeriesInstanceUID for item in series] == [source.first.SeriesInstanceUID],
         "ReferencedSeriesSequence is not the source series",
     )
-    referenced = {item.ReferencedSOPInstanceUID for item in series[0].ReferencedInstanceSequence}
-    _require(
-        referenced == {header.SOPInstanceUID for header in source.headers},
-        "ReferencedSeriesSequence does not list the source images",
-    )
+    images = {(header.SOPClassUID, header.SOPInstanceUID) for header in source.headers}
+    for keyword, items in {
+        "ReferencedSeriesSequence": series[0].ReferencedInstanceSequence,
+        "SourceImageSequence": dataset.SourceImageSequence,
+    }.items():
+        referenced = {(item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID) for item in items}
+        expected.require(referenced == images, f"{keyword} does not list the source images")
 
 
-def _check_segments(dataset: Dataset, present: Sequence[Segment], uids: ResultUIDs) -> None:
-    items = dataset.SegmentSequence
-    _require(
-        [item.SegmentNumber for item in items] == list(range(1, len(present) + 1)),
+def _check_segments(dataset: Dataset, expected: Expected, uids: ResultUIDs) -> None:
+    items = list(dataset.SegmentSequence)
+    if expected.form.type == "LABELMAP":
+        background = items.pop(0)
+        expected.require(background.SegmentNumber == 0, "the background has a number")
+    expected.require(
+        [item.SegmentNumber for item in items] == list(range(1, len(expected.segments) + 1)),
         "the segment numbers are not 1, 2, …",
     )
-    for item, segment in zip(items, present, strict=True):
+    for item, segment in zip(items, expected.segments, strict=True):
         name = f"segment {item.SegmentNumber}"
         kind = item.SegmentedPropertyTypeCodeSequence[0]
         category = item.SegmentedPropertyCategoryCodeSequence[0]
         sides = [code.CodeValue for code in kind.get("SegmentedPropertyTypeModifierCodeSequence") or []]
-        _require(item.SegmentLabel == segment.label, f"{name} has another label")
-        _require(
+        expected.require(item.SegmentLabel == segment.label, f"{name} has another label")
+        expected.require(
             (kind.CodeValue, kind.CodingSchemeDesignator) == (segment.type.value, segment.type.scheme),
             f"{name} has another type",
         )
-        _require(
+        expected.require(
             (category.CodeValue, category.CodingSchemeDesignator) == (segment.category.value, segment.category.scheme),
             f"{name} has another category",
         )
-        _require(sides == ([segment.laterality.value] if segment.laterality else []), f"{name} has another laterality")
-        _require(item.get("TrackingUID") == uids.tracking(segment.label), f"{name} has another tracking UID")
+        expected.require(
+            sides == ([segment.laterality.value] if segment.laterality else []), f"{name} has another laterality"
+        )
+        expected.require(item.get("TrackingUID") == uids.tracking(segment.label), f"{name} has another tracking UID")
+        colour = tuple(CIELabColor.from_rgb(*segment.colour).value)
+        expected.require(tuple(item.RecommendedDisplayCIELabValue) == colour, f"{name} has another colour")
 
 
-def _check_shared_geometry(dataset: Dataset, source: Source) -> None:
+def _check_shared_geometry(dataset: Dataset, expected: Expected, source: Source) -> None:
     plane = source.planes[0]
     shared = dataset.SharedFunctionalGroupsSequence[0]
     orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient
     spacing = shared.PixelMeasuresSequence[0].PixelSpacing
-    _require(
+    expected.require(
         np.allclose(orientation, plane.orientation, atol=SAME_DIRECTION),
         "ImageOrientationPatient is not that of the source",
     )
-    _require(np.allclose(spacing, plane.spacing, atol=SAME_DIRECTION), "PixelSpacing is not that of the source")
-
-
-def _check_frames(dataset: Dataset, array: NDArray[np.uint8], present: Sequence[Segment], source: Source) -> None:
-    """Every frame lies where its source lies and shows its voxels; every voxel is in a frame."""
-    slices = {(plane.sop_instance_uid, plane.frame): index for index, plane in enumerate(source.planes)}
-    labels = array.reshape(-1, dataset.Rows, dataset.Columns)
-    groups = dataset.PerFrameFunctionalGroupsSequence
-    _require(len(groups) == int(dataset.NumberOfFrames), "NumberOfFrames is not the number of frames described")
-    bits = _bits(dataset)
-    seen = set()
-    for number, group in enumerate(groups, start=1):
-        segment_number = _segment_number(dataset, group)
-        _require(1 <= segment_number <= len(present), f"frame {number} is of a segment that does not exist")
-        index = slices.get(_source_of(group, number))
-        if index is None:
-            _require(False, f"frame {number} refers to an image that is not in the source")
-            return
-        _require((segment_number, index) not in seen, f"frame {number} is there twice")
-        seen.add((segment_number, index))
-        _check_position(group, source.planes[index], number)
-        pixels = bits[number - 1]
-        expected = labels[index] == present[segment_number - 1].number
-        _require(bool(np.array_equal(pixels, expected)), f"frame {number} does not show the voxels that were found")
-    for segment_number, segment in enumerate(present, start=1):
-        occupied = np.flatnonzero((labels == segment.number).any(axis=(1, 2)))
-        missing = {(segment_number, int(index)) for index in occupied} - seen
-        _require(not missing, f"{len(missing)} frames of segment {segment_number} are missing")
-
-
-def _segment_number(dataset: Dataset, group: Dataset) -> int:
-    # a SEG of one segment may say so once for all frames
-    for item in (group, dataset.SharedFunctionalGroupsSequence[0]):
-        if "SegmentIdentificationSequence" in item:
-            return int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-    return 0
-
-
-def _source_of(group: Dataset, number: int) -> tuple[str, int | None]:
-    derivations = group.get("DerivationImageSequence") or []
-    images = [item for derivation in derivations for item in derivation.SourceImageSequence]
-    _require(len(images) == 1, f"frame {number} refers to {len(images)} source images instead of one")
-    frame = images[0].get("ReferencedFrameNumber")
-    return str(images[0].ReferencedSOPInstanceUID), None if frame is None else int(frame)
-
-
-def _check_position(group: Dataset, plane: Plane, number: int) -> None:
-    position = group.PlanePositionSequence[0].ImagePositionPatient
-    same = np.allclose(position, plane.position, atol=SAME_PLACE_MM)
-    _require(bool(same), f"ImagePositionPatient of frame {number} is not that of its source image")
-
-
-def _bits(dataset: Dataset) -> NDArray[np.bool_]:
-    """All frames, ``[frame, row, column]``; frames follow each other without padding (PS3.5 8.2)."""
-    shape = (int(dataset.NumberOfFrames), int(dataset.Rows), int(dataset.Columns))
-    count = int(np.prod(shape))
-    stored = np.frombuffer(dataset.PixelData, np.uint8)
-    _require(stored.size == (count + 15) // 16 * 2, "the pixel data have the wrong length")
-    return np.unpackbits(stored, count=count, bitorder="little").view(bool).reshape(shape)
+    expected.require(np.allclose(spacing, plane.spacing, atol=SAME_DIRECTION), "PixelSpacing is not that of the source")
