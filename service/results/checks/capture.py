@@ -1,6 +1,6 @@
 """Do these pictures show what was found, where it was found?"""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from engines.types import Segment, Volume
 from service.results.analysis import Analysis
-from service.results.capture import Capture, captures
+from service.results.capture import Area, Capture, captures
 from service.results.checks.mismatch import require
 from service.results.stamp import RESEARCH
 from service.types import ResultObject
@@ -31,14 +31,23 @@ Pixels = NDArray[np.uint8]
 
 def check_captures(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
     """Compare decoded Secondary Captures with the images and what was found (`service.results.kinds.Check`)."""
-    check_pictures(datasets, captures(analysis), analysis, "SC")
+    check_pictures(datasets, captures(analysis), analysis, "SC", check_outlines)
 
 
-def check_pictures(datasets: Sequence[Dataset], expected: Iterable[Capture], analysis: Analysis, kind: str) -> None:
+def check_pictures(
+    datasets: Sequence[Dataset],
+    expected: Iterable[Capture],
+    analysis: Analysis,
+    kind: str,
+    look: Callable[[Dataset, int, Area, Analysis, str], None],
+) -> None:
     """Compare decoded Secondary Captures of one kind with what they must show.
 
-    Two ways: with the picture drawn again, pixel by pixel; and, where segments are outlined, from the decoded pixels
-    by PatientOrientation back to the source's own plane, which no code that draws has a part in.
+    Parameters
+    ----------
+    look
+        A second way to see, from the decoded pixels alone, that a picture of one plane shows what it should; the first
+        is to draw it again and compare every pixel.
     """
     count = 0
     for number, capture in enumerate(expected, start=1):
@@ -48,18 +57,18 @@ def check_pictures(datasets: Sequence[Dataset], expected: Iterable[Capture], ana
         _check_attributes(dataset, capture, analysis, kind, number)
         require(dataset.PixelData == capture.pixel_data, kind, f"picture {number} is not what was drawn")
         if capture.area:
-            check_outlines(dataset, capture.slices[0], capture.area, analysis, kind)
+            look(dataset, capture.slices[0], capture.area, analysis, kind)
     require(count == len(datasets), kind, f"{len(datasets)} pictures were written instead of {count}")
 
 
-def check_outlines(
-    dataset: Dataset, index: int, area: tuple[int, int, int, int], analysis: Analysis, kind: str
-) -> None:
-    """Whatever has a segment's colour lies on that segment, and the topmost segments are to be seen."""
+def check_outlines(dataset: Dataset, index: int, area: Area, analysis: Analysis, kind: str) -> None:
+    """Whatever has a segment's colour lies on that segment, and the topmost segments are to be seen.
+
+    Decoded pixels are followed by PatientOrientation back to the source's own plane, which no code that draws has a
+    part in.
+    """
     left, top, right, bottom = area
-    shape = int(dataset.Rows), int(dataset.Columns), 3
-    stored = np.frombuffer(dataset.PixelData, np.uint8, int(np.prod(shape))).reshape(shape)
-    picture = _packed(_as_stored(stored[top:bottom, left:right], dataset, index, analysis))
+    picture = _packed(_as_stored(decoded(dataset)[top:bottom, left:right], dataset, index, analysis))
     planes = [
         (label_map.array[index] if isinstance(analysis.image, Volume) else label_map.array, label_map.segments)
         for label_map in analysis.findings.label_maps
@@ -74,6 +83,12 @@ def check_outlines(
                 require(layer != topmost or bool(outline.any()), kind, f"{name} is not to be seen")
                 share = _share_on(outline, plane == segment.number)
                 require(share >= ON_ITS_SEGMENT, kind, f"{name} is not where the segment is")
+
+
+def decoded(dataset: Dataset) -> Pixels:
+    """The pixels of a Secondary Capture, ``[row, column, 3]``."""
+    shape = int(dataset.Rows), int(dataset.Columns), 3
+    return np.frombuffer(dataset.PixelData, np.uint8, int(np.prod(shape))).reshape(shape)
 
 
 def _check_attributes(dataset: Dataset, capture: Capture, analysis: Analysis, kind: str, number: int) -> None:

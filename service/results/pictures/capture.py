@@ -55,7 +55,7 @@ def slice_picture(findings: Findings, volume: Volume, index: int, window: Window
     side = min(max(LEAST, *values.shape), MOST)
     size = fit(values.shape, turn.pixel(volume.spacing[1:]), (side, side))
     picture = plane_picture(window.shades(values), layers, size)
-    mark_sides(picture, letters, _scaled(15, size))
+    mark_sides(picture, letters, scaled(15, size))
     return framed(picture, letters, findings, place, window.name, segments_in(layers))
 
 
@@ -67,19 +67,24 @@ def radiograph_picture(findings: Findings, image: Radiograph, window: Window, si
     sides
         Where rows and columns point to; None where that is not known, for then no side may be claimed.
     """
-    side = min(max(LEAST, *image.array.shape), MOST)
-    size = fit(image.array.shape, image.pixel, (side, side))
+    size = picture_size(image)
     layers = [(label_map.array, label_map.segments) for label_map in findings.label_maps]
     picture = plane_picture(window.shades(image.array), layers, size)
     if findings.classification:
         _draw_box(picture, layers)
     if sides:
-        mark_sides(picture, sides, _scaled(15, size))
+        mark_sides(picture, sides, scaled(15, size))
     what = ""
     if findings.classification:
         best = findings.classification.best
         what = f"{best.label} {percentage(best.probability)}"
     return framed(picture, sides, findings, what, window.name, segments_in(layers))
+
+
+def picture_size(image: Radiograph) -> tuple[int, int]:
+    """Width and height in pixels at which an X-ray is drawn."""
+    side = min(max(LEAST, *image.array.shape), MOST)
+    return fit(image.array.shape, image.pixel, (side, side))
 
 
 def framed(
@@ -95,12 +100,12 @@ def framed(
     The frame is the same for all pictures of one size, so that nothing jumps when a reader leafs through them.
     """
     size = max(LEAST, picture.width), max(LEAST, picture.height)
-    head, line, pad = (_scaled(height, size) for height in (HEAD, LINE, PAD))
+    head, line, pad = (scaled(height, size) for height in (HEAD, LINE, PAD))
     width, height = size[0] + size[0] % 2, head + size[1] + (1 + LEGEND_LINES) * line + 2 * pad
     page = Pillow.new("RGB", (width, height), PANEL)
     corner = (width - picture.width) // 2, head + (size[1] - picture.height) // 2
     page.paste(picture, corner)
-    draw, face, small = ImageDraw.Draw(page), font(_scaled(14, size)), font(_scaled(12, size))
+    draw, face, small = ImageDraw.Draw(page), font(scaled(14, size)), font(scaled(12, size))
     purpose = RESEARCH.upper()
     draw.text((width - pad, head / 2), purpose, WARNING, face, anchor="rm")
     room = width - 3 * pad - face.getlength(purpose)
@@ -113,6 +118,11 @@ def framed(
     draw.text((width - pad, middle), shortened(subtitle, small, room), FAINT, small, anchor="rm")
     _draw_legend(draw, segments, (pad, round(middle + line)), width - pad, line)
     return Picture(page, (*corner, corner[0] + picture.width, corner[1] + picture.height), orientation)
+
+
+def scaled(length: int, size: tuple[int, int]) -> int:
+    """A length in a picture of 512 pixels, in one of this size."""
+    return round(length * max(*size, LEAST) / LEAST)
 
 
 def segments_in(layers: Sequence[Layer]) -> list[Segment]:
@@ -159,9 +169,4 @@ def _draw_box(picture: Pillow.Image, layers: Sequence[Layer]) -> None:
         max(box[2] for box in found) * across - 1,
         max(box[3] for box in found) * down - 1,
     )
-    ImageDraw.Draw(picture).rectangle(box, outline=WARNING, width=_scaled(2, picture.size))
-
-
-def _scaled(length: int, size: tuple[int, int]) -> int:
-    """A length in a picture of 512 pixels, in one of this size."""
-    return round(length * max(*size, LEAST) / LEAST)
+    ImageDraw.Draw(picture).rectangle(box, outline=WARNING, width=scaled(2, picture.size))

@@ -79,12 +79,17 @@ def _volume_panels(volume: Volume, findings: Findings, width: int) -> Pillow.Ima
 
 
 def _radiograph_panel(image: Radiograph, findings: Findings, width: int) -> Pillow.Image:
-    size = fit(image.array.shape, image.pixel, (width, width))
-    layers = [(label_map.array, label_map.segments) for label_map in findings.label_maps]
-    picture = plane_picture(display_window(image).shades(image.array), layers, size)
+    picture = small_picture(findings, image, (width, width))
     panel = Pillow.new("RGB", (width, max(picture.height, SIDEBAR)), PANEL)
     panel.paste(picture, ((width - picture.width) // 2, (panel.height - picture.height) // 2))
     return panel
+
+
+def small_picture(findings: Findings, image: Radiograph, box: tuple[int, int]) -> Pillow.Image:
+    """An X-ray as it is stored, within a box, with what was found in it."""
+    size = fit(image.array.shape, image.pixel, box)
+    layers = [(label_map.array, label_map.segments) for label_map in findings.label_maps]
+    return plane_picture(display_window(image).shades(image.array), layers, size)
 
 
 def _draw_header(draw: ImageDraw.ImageDraw, findings: Findings) -> None:

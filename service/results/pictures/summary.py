@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from engines.types import Findings, Image, Volume
+from engines.types import Findings, Image, Radiograph
 from service.results.pictures.legend import Entry, legend, percentage
 from service.results.pictures.lettering import (
     BACKGROUND,
@@ -19,7 +19,7 @@ from service.results.pictures.lettering import (
     shortened,
     wrapped,
 )
-from service.results.pictures.overlay import draw_bar
+from service.results.pictures.overlay import draw_bar, small_picture
 from service.results.pictures.sections import Sections
 from service.results.stamp import RESEARCH
 
@@ -59,10 +59,13 @@ def summary_pages(findings: Findings, image: Image, remarks: Sequence[str]) -> l
 
 
 def _aside(findings: Findings, image: Image) -> Pillow.Image | None:
-    """The coronal plane with most of what was found."""
-    if not isinstance(image, Volume) or not any(label_map.present for label_map in findings.label_maps):
+    """The X-ray, or the coronal plane with most of what was found."""
+    box = (ASIDE, SIDE - HEADER - FOOTER - MARGIN)
+    if isinstance(image, Radiograph):
+        return small_picture(findings, image, box)
+    if not any(label_map.present for label_map in findings.label_maps):
         return None
-    return Sections.of(image, findings.label_maps).coronal((ASIDE, SIDE - HEADER - FOOTER - MARGIN))
+    return Sections.of(image, findings.label_maps).coronal(box)
 
 
 class _Flow:

@@ -51,7 +51,7 @@ def display_window(image: Image) -> Window:
 
 def _percentiles(values: Array) -> Window:
     low, high = np.percentile(_sampled(values, 512), PERCENTILES)
-    return Window(float(low), float(high), "the middle 99% of all values")
+    return Window(float(low), float(high), "window of the middle 99% of its values")
 
 
 def _middle(size: int) -> slice:
