@@ -10,7 +10,7 @@ CODE := $(PACKAGES) tests $(wildcard benchmarks)
 CHECKED_ALREADY := $(if $(filter check,$(MAKECMDGOALS)),--ignore=tests/unit)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check format test counterparts outcomes test-train lock clean
+.PHONY: help install demo check format test counterparts outcomes test-viewer test-train lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ format: $(VENV)/.installed-test  ## let ruff format and repair what it can
 	$(BIN)/ruff check --fix $(CODE)
 
 test: $(VENV)/.installed-test counterparts  ## all tests, against a real Orthanc, DCMTK and validators
-	$(BIN)/python -m pytest tests --ignore=tests/train $(CHECKED_ALREADY)
+	$(BIN)/python -m pytest tests --ignore=tests/train --ignore=tests/viewer $(CHECKED_ALREADY)
 
 counterparts:  ## the Debian packages that the tests need (with sudo when not root), and dcmjs from npm
 	scripts/counterparts
@@ -40,6 +40,10 @@ counterparts:  ## the Debian packages that the tests need (with sudo when not ro
 
 outcomes: $(VENV)/.installed-test  ## write docs/outcomes.md anew: what becomes of each real series
 	$(BIN)/python -m tests.outcomes
+
+test-viewer: $(VENV)/.installed-test counterparts  ## what OHIF, in a browser, shows of every result; fetches OHIF from npm
+	scripts/ohif
+	$(BIN)/python -m pytest tests/viewer
 
 test-train: $(VENV)/.installed-train  ## the tests that train; installs PyTorch
 	$(BIN)/python -m pytest tests/train

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+import SimpleITK
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.pixels import apply_modality_lut
@@ -33,6 +34,13 @@ ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
 LUNG = Code("39607008", "SCT", "Lung")
 LEFT_LUNG = Segment(1, "Left lung", ANATOMY, LUNG, (230, 120, 90), Code("7771000", "SCT", "Left"))
 RIGHT_LUNG = Segment(2, "Right lung", ANATOMY, LUNG, (90, 160, 230), Code("24028007", "SCT", "Right"))
+NODULE = Segment(
+    3,
+    "Nodule",
+    Code("49755003", "SCT", "Morphologically Abnormal Structure"),
+    Code("27925004", "SCT", "Nodule"),
+    (250, 220, 60),
+)
 VOLUME = Code("118565006", "SCT", "Volume")
 ATTENUATION = Code("112031", "DCM", "Attenuation Coefficient")
 MEAN = Code("373098007", "SCT", "Mean")
@@ -116,6 +124,23 @@ def air_in_body(volume: Volume) -> NDArray[np.uint8]:
     inside = ((row - rows / 2) / (rows * 0.3)) ** 2 + ((column - columns / 2) / (columns * 0.38)) ** 2 < 1
     sides = np.where(column > columns / 2, LEFT_LUNG.number, RIGHT_LUNG.number)
     return np.where((volume.array < -500) & inside, sides, 0).astype(np.uint8)
+
+
+def nodule_in(volume: Volume, boxes: Dataset) -> NDArray[np.bool_]:
+    """The voxels of a nodule: the largest piece of soft tissue in the boxes that a report draws on its slices."""
+    inside = np.zeros(volume.array.shape, bool)
+    for group in boxes.ContentSequence[-1].ContentSequence:
+        for region in (item for item in group.ContentSequence if item.ValueType == "SCOORD"):
+            corners = np.array(region.GraphicData).reshape(-1, 2)
+            (left, top), (right, bottom) = (
+                corners.min(axis=0).round().astype(int),
+                corners.max(axis=0).round().astype(int),
+            )
+            source = region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+            inside[volume.sources.index(source), top : bottom + 1, left : right + 1] = True
+    tissue = SimpleITK.GetImageFromArray((inside & (volume.array > -400)).astype(np.uint8))
+    by_size = SimpleITK.RelabelComponent(SimpleITK.ConnectedComponent(tissue))
+    return np.asarray(SimpleITK.GetArrayFromImage(by_size) == 1)
 
 
 def small_ct(shape: tuple[int, int, int] = (5, 13, 11), oblique: bool = False) -> tuple[Volume, list[Dataset]]:
