@@ -130,7 +130,7 @@ def _verify(package: ModelPackage, settings: RuntimeSettings) -> Verification:
 
 
 def _verification_table(results: list[Verification]) -> Table:
-    table = Table("model", "engine", "probability error", "lowest Dice", "verdict")
+    table = Table("model", "engine", "probability error", "lowest Dice", "activation error", "verdict")
     for result in results:
         engine = result.engine
         table.add_row(
@@ -138,6 +138,9 @@ def _verification_table(results: list[Verification]) -> Table:
             f"{engine.runtime} {engine.precision} {engine.device}",
             f"{result.probability_error:.2g} (≤ {result.max_probability_error})",
             f"{min(result.dice.values()):.4f} (≥ {result.min_dice})" if result.dice else "",
+            ""
+            if result.activation_error is None
+            else f"{result.activation_error:.2g} (≤ {result.max_activation_error})",
             "[green]ok[/]" if result.ok else "[red]refused[/]",
         )
     return table

@@ -123,6 +123,9 @@ Measured on the test rows through the whole serving path (OpenVINO, FP32).
   scanner, the projection (AP at the bedside) or the tubes, not the disease.
 - An image unlike the training data gets an arbitrary answer: the synthetic X-ray of `wetread demo` is called viral.
 - Adults, frontal view. Not calibrated: a probability of 0.8 does not mean 8 of 10.
+- The activation maps were looked at on nine test X-rays. *Normal* lights up in the middle of the lungs, *pneumonia* at
+  the hila and over the mediastinum, *viral pneumonia* all over bedside images, shoulders and abdomen included: one more
+  sign that it goes by the kind of image.
 - Where `cxr-lung` finds the wrong region, the answer means nothing.
 
 ## Licence

@@ -61,8 +61,13 @@ def test_a_shipped_network_keeps_its_limit_when_it_really_computes_in_fp16(name:
     package = load_package(SHIPPED_MODELS / name)
     image = {package.description.input.tensor: package.golden().input[part]}
     full = load_graph(package)
-    (expected, *_), (answer, *_) = (ReferenceEvaluator(model).run(None, image) for model in (full, to_half(full)))
-    assert np.abs(answer - expected).max() < package.description.verify.max_probability_error
+    (expected, *maps), (answer, *half_maps) = (
+        ReferenceEvaluator(model).run(None, image) for model in (full, to_half(full))
+    )
+    limits = package.description.verify
+    assert np.abs(answer - expected).max() < limits.max_probability_error
+    for one, other in zip(maps, half_maps, strict=True):
+        assert np.abs(one - other).max() < limits.max_activation_error * np.abs(one).max()
 
 
 def test_a_half_network_keeps_fp32_at_its_ends_and_where_range_matters(package: ModelPackage) -> None:
