@@ -114,14 +114,14 @@ def simplified(points: Points, tolerance: float) -> Points:
         start, end = spans.pop()
         if end - start < 2:
             continue
-        distances = _distances(ring[start + 1 : end], ring[start], ring[end])
-        farthest = int(np.argmax(distances))
-        if distances[farthest] > tolerance:
+        squared = _squared_distances(ring[start + 1 : end], ring[start], ring[end])
+        farthest = int(squared.argmax())
+        if squared[farthest] > tolerance**2:
             middle = start + 1 + farthest
             stays[middle] = True
             spans += [(start, middle), (middle, end)]
     if stays[:-1].sum() < 3:
-        stays[int(np.argmax(_distances(points, points[0], points[opposite])))] = True
+        stays[int(np.argmax(_squared_distances(points, points[0], points[opposite])))] = True
     return points[stays[:-1]]
 
 
@@ -132,10 +132,10 @@ def _corners(ring: Points) -> Points:
     return turns
 
 
-def _distances(points: Points, start: Points, end: Points) -> NDArray[np.float64]:
+def _squared_distances(points: Points, start: Points, end: Points) -> NDArray[np.float64]:
     """From each point to the segment between two."""
-    along = end - start
-    share = np.clip((points - start) @ along / max(float(along @ along), 1e-12), 0, 1)
-    nearest = start + share[:, None] * along
-    distances: NDArray[np.float64] = np.hypot(*(points - nearest).T)
-    return distances
+    along, offsets = end - start, points - start
+    share = np.minimum(np.maximum(offsets @ along / max(float(along @ along), 1e-12), 0.0), 1.0)
+    offsets -= share[:, None] * along
+    squared: NDArray[np.float64] = np.einsum("ij,ij->i", offsets, offsets)
+    return squared

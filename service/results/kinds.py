@@ -13,11 +13,15 @@ from pydicom import Dataset
 from service.results.analysis import Analysis
 from service.results.capture import write_captures
 from service.results.checks.capture import check_captures
+from service.results.checks.document import check_document
 from service.results.checks.heat_map import check_heat_maps
+from service.results.checks.presentation_state import check_presentation_states
 from service.results.checks.report import check_report
 from service.results.checks.segmentation import check_segmentation
 from service.results.checks.structure_set import check_structure_set
+from service.results.document import write_document
 from service.results.heat_map import has_activation, write_heat_maps
+from service.results.presentation_state import has_annotations, write_presentation_states
 from service.results.profile import Kind
 from service.results.report import write_report
 from service.results.segmentation import write_segmentations
@@ -82,6 +86,8 @@ KINDS: Mapping[Kind, ResultKind] = {
     "RTSTRUCT": ResultKind(has_contours, write_structure_set, check_structure_set),
     "SC": ResultKind(always, write_captures, check_captures),
     "HEATMAP": ResultKind(has_activation, write_heat_maps, check_heat_maps),
+    "PDF": ResultKind(always, write_document, check_document),
+    "GSPS": ResultKind(has_annotations, write_presentation_states, check_presentation_states),
     "SR": ResultKind(always, write_report, check_report),
 }
 """In the order in which they are written; the SR comes last and refers to all others (IHE AIR)."""

@@ -18,6 +18,7 @@ from service.results.contours import Points, Polygon, inside, polygons
 from service.results.files import keep
 from service.results.outlines import Outline, outlines, segments_of
 from service.results.predecessors import supersedes
+from service.results.references import image_references
 from service.results.segmentation import coded
 from service.results.source import Plane, Source
 from service.results.stamp import RESEARCH, new_object, stamp
@@ -77,24 +78,11 @@ def structure_set(analysis: Analysis) -> Dataset:
     return dataset
 
 
-def image_reference(header: Dataset, frames: Sequence[int | None]) -> Dataset:
-    """A source image, and which of its frames where it has several (PS3.3 10.3)."""
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
-    numbers = [frame for frame in frames if frame is not None]
-    if numbers:
-        item.ReferencedFrameNumber = numbers
-    return item
-
-
 def _frame_of_reference(source: Source) -> Dataset:
     """Every image that contours may lie on (PS3.3 C.8.8.5)."""
     series, study, frame_of_reference = Dataset(), Dataset(), Dataset()
     series.SeriesInstanceUID = source.first.SeriesInstanceUID
-    frames: dict[str, list[int | None]] = {}
-    for plane in source.planes:
-        frames.setdefault(plane.sop_instance_uid, []).append(plane.frame)
-    series.ContourImageSequence = [image_reference(header, frames[header.SOPInstanceUID]) for header in source.headers]
+    series.ContourImageSequence = image_references(source, range(len(source.planes)))
     study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = STUDY_CLASS_UID, source.first.StudyInstanceUID
     study.RTReferencedSeriesSequence = [series]
     frame_of_reference.FrameOfReferenceUID = source.frame_of_reference_uid
@@ -130,11 +118,10 @@ def _contours(number: int, segment: Segment, found: Sequence[Outline], source: S
     item = Dataset()
     item.ReferencedROINumber, item.ROIDisplayColor = number, list(segment.colour)
     item.RecommendedDisplayCIELabValue = list(CIELabColor.from_rgb(*segment.colour).value)
-    classes = {header.SOPInstanceUID: header for header in source.headers}
     contours = []
     for outline in found:
         plane = source.planes[outline.slice]
-        reference = [image_reference(classes[plane.sop_instance_uid], [plane.frame])]
+        reference = image_references(source, [outline.slice])
         for polygon in outline.polygons:
             for ring in _closed(polygon, (source.first.Rows, source.first.Columns)):
                 contour = Dataset()

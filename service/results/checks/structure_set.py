@@ -10,11 +10,10 @@ from pydicom.uid import RTStructureSetStorage
 from engines.types import Segment
 from service.results.analysis import Analysis
 from service.results.checks.mismatch import require
+from service.results.checks.places import image_places, planes_of
 from service.results.contours import Points, inside
 from service.results.source import SAME_PLACE_MM, Plane, Source
 from service.types import ResultObject
-
-Place = tuple[str, int | None]
 
 
 def check_structure_set(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
@@ -58,8 +57,8 @@ def _check_references(dataset: Dataset, source: Source) -> None:
         == (source.first.StudyInstanceUID, source.first.SeriesInstanceUID),
         "it refers to another study or series",
     )
-    images = [place for item in series.ContourImageSequence for place in _places(item, source)]
-    _require(sorted(images, key=str) == sorted(_planes(source), key=str), "it does not refer to the source images")
+    images = [place for item in series.ContourImageSequence for place in image_places(item, source, "RTSTRUCT")]
+    _require(sorted(images, key=str) == sorted(planes_of(source), key=str), "it does not refer to the source images")
 
 
 def _check_regions(dataset: Dataset, segments: Sequence[Segment], source: Source) -> None:
@@ -86,10 +85,10 @@ def _check_regions(dataset: Dataset, segments: Sequence[Segment], source: Source
 def _check_contours(item: Dataset, array: NDArray[np.uint8], segment: Segment, source: Source) -> None:
     """The contours on each slice hold exactly the voxels of the segment."""
     name = f"region {item.ReferencedROINumber}"
-    slices = {place: index for index, place in enumerate(_planes(source))}
+    slices = {place: index for index, place in enumerate(planes_of(source))}
     rings: dict[int, list[Points]] = {}
     for contour in item.ContourSequence:
-        [place] = [place for image in contour.ContourImageSequence for place in _places(image, source)]
+        [place] = [place for image in contour.ContourImageSequence for place in image_places(image, source, "RTSTRUCT")]
         _require(place in slices, f"a contour of {name} refers to an image that is not in the source")
         points = np.array(contour.ContourData, np.float64).reshape(-1, 3)
         _require(contour.ContourGeometricType == "CLOSED_PLANAR", f"a contour of {name} is not closed")
@@ -111,15 +110,3 @@ def _on_plane(points: Points, plane: Plane, name: str) -> Points:
     distance = float(np.abs(offsets - indices @ steps).max())
     _require(distance <= SAME_PLACE_MM, f"a contour of {name} does not lie in the plane of its image")
     return indices
-
-
-def _planes(source: Source) -> list[Place]:
-    return [(plane.sop_instance_uid, plane.frame) for plane in source.planes]
-
-
-def _places(item: Dataset, source: Source) -> list[Place]:
-    """The images or frames that a reference is to."""
-    _require(item.ReferencedSOPClassUID == source.first.SOPClassUID, "it refers to images of another class")
-    frames = item.get("ReferencedFrameNumber")
-    numbers = [None] if frames is None else [int(frame) for frame in np.atleast_1d(frames)]
-    return [(str(item.ReferencedSOPInstanceUID), number) for number in numbers]

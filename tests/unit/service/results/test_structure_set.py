@@ -22,6 +22,7 @@ from service.results.profile import ResultProfile
 from service.results.self_check import self_check
 from service.results.structure_set import keyhole
 from service.types import ResultObject
+from tests.unit.service.results.damage import Damage, damaged, set_
 from tests.unit.service.results.examples import (
     ANATOMY,
     LEFT_LUNG,
@@ -209,9 +210,6 @@ def test_channels_to_holes_take_no_pixel_away(mask: NDArray[np.bool_]) -> None:
         assert set((ring[channels, 1] % 0.5).tolist()) <= {0.25}, "no channel runs through a centre"
 
 
-Damage = Callable[[Dataset], None]
-
-
 def contour(dataset: Dataset, number: int = 0) -> Dataset:
     found: Dataset = dataset.ROIContourSequence[0].ContourSequence[number]
     return found
@@ -238,18 +236,6 @@ def other_image(dataset: Dataset) -> None:
 def neighbouring_image(dataset: Dataset) -> None:
     [neighbour] = contour(dataset, -1).ContourImageSequence
     contour(dataset).ContourImageSequence[0].ReferencedSOPInstanceUID = neighbour.ReferencedSOPInstanceUID
-
-
-def set_(path: str, value: object) -> Damage:
-    """Set an attribute in the first items of sequences: ``Sequence.Sequence.Attribute``."""
-
-    def damage(dataset: Dataset) -> None:
-        *sequences, keyword = path.split(".")
-        for sequence in sequences:
-            dataset = dataset[sequence].value[0]
-        setattr(dataset, keyword, value)
-
-    return damage
 
 
 def fewer_images(dataset: Dataset) -> None:
@@ -294,10 +280,6 @@ DAMAGES: dict[str, Damage] = {
 def test_a_damaged_structure_set_is_caught(name: str, tmp_path: Path) -> None:
     example = small_ct_example()
     result = written(example, tmp_path)
-    dataset = pydicom.dcmread(result.path)
-    before = result.path.read_bytes()
-    DAMAGES[name](dataset)
-    dataset.save_as(result.path)
-    assert result.path.read_bytes() != before
+    damaged(result.path, DAMAGES[name])
     with pytest.raises(Quarantined, match="RTSTRUCT"):
         self_check([result], analysed(example))

@@ -1,0 +1,117 @@
+"""Do these presentation states outline what was found, on the images that it was found in?"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from highdicom.color import CIELabColor
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
+
+from service.results.analysis import Analysis
+from service.results.checks.mismatch import require
+from service.results.checks.places import image_places, planes_of
+from service.results.contours import Points, inside
+from service.results.grey_scale import Rescale, slices_by_rescale
+from service.results.presentation_state import WORDS, layer_of, long_axes, statements
+from service.types import ResultObject
+
+
+def check_presentation_states(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
+    """Compare decoded presentation states with findings and source (`service.results.kinds.Check`)."""
+    groups = slices_by_rescale(analysis)
+    _require(len(datasets) == len(groups), "there is not one presentation state for each rescale")
+    for number, (dataset, (rescale, slices)) in enumerate(zip(datasets, groups.items(), strict=True), start=1):
+        _check_one(dataset, number, rescale, slices, analysis)
+
+
+def _require(holds: bool, difference: str) -> None:
+    require(holds, "GSPS", difference)
+
+
+def _check_one(
+    dataset: Dataset, number: int, rescale: Rescale | None, slices: Sequence[int], analysis: Analysis
+) -> None:
+    uids, source = analysis.uids, analysis.source
+    _require(dataset.SOPClassUID == GrayscaleSoftcopyPresentationStateStorage, "SOPClassUID is not the expected one")
+    _require(dataset.SOPInstanceUID == uids.instance("GSPS", number), "SOPInstanceUID is not the expected one")
+    _require(dataset.SeriesInstanceUID == uids.series("GSPS"), "SeriesInstanceUID is not the expected one")
+    _require(dataset.Modality == "PR", "Modality is not PR")
+    _require(dataset.get("ContentLabel") == "RESEARCH", "ContentLabel is not RESEARCH")
+    [series] = dataset.ReferencedSeriesSequence
+    _require(series.SeriesInstanceUID == source.first.SeriesInstanceUID, "it refers to another series")
+    planes = planes_of(source)
+    images = [place for item in series.ReferencedImageSequence for place in image_places(item, source, "GSPS")]
+    _require(images == [planes[index] for index in slices], "it does not refer to the source images")
+    if rescale is not None:
+        stated = (float(dataset.RescaleSlope), float(dataset.RescaleIntercept))
+        _require(np.allclose(stated, rescale), "its rescale is not that of the images")
+    _check_layers(dataset, analysis)
+    words, *outlined = dataset.GraphicAnnotationSequence
+    texts = [item.UnformattedTextValue for item in words.TextObjectSequence]
+    _require(
+        words.GraphicLayer == WORDS and "ReferencedImageSequence" not in words and texts == statements(analysis),
+        "it does not say of all images that this is for research only, or states other probabilities",
+    )
+    _check_outlines(outlined, slices, analysis)
+
+
+def _check_layers(dataset: Dataset, analysis: Analysis) -> None:
+    segments = [segment for label_map in analysis.label_maps for segment in label_map.present]
+    first, *layers = dataset.GraphicLayerSequence
+    _require(first.GraphicLayer == WORDS, "it has no layer for words")
+    _require(len(layers) == len(segments), "there is not one layer for each segment")
+    for number, (layer, segment) in enumerate(zip(layers, segments, strict=True), start=1):
+        colour = list(CIELabColor.from_rgb(*segment.colour).value)
+        _require(layer.GraphicLayer == layer_of(number), f"layer {number} has another name")
+        _require(layer.GraphicLayerDescription == segment.label[:64], f"layer {number} is of another segment")
+        _require(list(layer.GraphicLayerRecommendedDisplayCIELabValue) == colour, f"layer {number} has another colour")
+
+
+def _check_outlines(annotations: Sequence[Dataset], slices: Sequence[int], analysis: Analysis) -> None:
+    """Each segment is outlined on each slice that it is on, and nowhere else."""
+    places = {place: index for index, place in enumerate(planes_of(analysis.source))}
+    outlined = {}
+    for annotation in annotations:
+        [place] = image_places(annotation.ReferencedImageSequence[0], analysis.source, "GSPS")
+        outlined[(annotation.GraphicLayer, places.get(place))] = annotation
+    number = 0
+    for label_map in analysis.label_maps:
+        labels = label_map.array.reshape(-1, *label_map.array.shape[-2:])
+        for segment in label_map.present:
+            number += 1
+            for index in slices:
+                mask = labels[index] == segment.number
+                if not mask.any():
+                    continue
+                where = f"segment {number} on slice {index + 1}"
+                _require((layer_of(number), index) in outlined, f"{where} has no outline")
+                drawn = _held(outlined.pop((layer_of(number), index)), number, index, analysis)
+                _require(np.array_equal(drawn, mask), f"the outline of {where} does not hold what was found")
+    _require(not outlined, "it outlines what was not found")
+
+
+def _held(annotation: Dataset, number: int, index: int, analysis: Analysis) -> NDArray[np.bool_]:
+    """The pixels within the rings of one segment on one slice."""
+    rows, columns = analysis.source.first.Rows, analysis.source.first.Columns
+    where = f"segment {number} on slice {index + 1}"
+    segment = [segment for label_map in analysis.label_maps for segment in label_map.present][number - 1]
+    rings: list[Points] = []
+    lines: list[Points] = []
+    for item in annotation.GraphicObjectSequence:
+        _require(
+            (item.GraphicType, item.GraphicAnnotationUnits) == ("POLYLINE", "PIXEL"), f"{where} is drawn otherwise"
+        )
+        _require(item.get("TrackingUID") == analysis.uids.tracking(segment.label), f"{where} has another tracking UID")
+        points: Points = np.array(item.GraphicData, np.float64).reshape(-1, 2)
+        _require(len(points) == item.NumberOfGraphicPoints, f"{where} has another number of points")
+        fits = bool((points >= 0).all() and (points <= (columns, rows)).all())
+        _require(fits, f"{where} reaches beyond the image")
+        closed = bool(np.array_equal(points[0], points[-1]))
+        (rings if closed else lines).append(points[:, ::-1] - 0.5)
+    expected = [np.array(entry.points)[:, 1:] for entry in long_axes(analysis, number, index)]
+    same = len(lines) == len(expected) and np.allclose(lines, expected, atol=0.01)
+    _require(same, f"the lines of {where} do not end where was measured")
+    texts = [item.UnformattedTextValue for item in annotation.TextObjectSequence]
+    _require(texts[0] == segment.label, f"{where} has another label")
+    return inside(rings, (rows, columns))

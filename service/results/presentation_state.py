@@ -1,0 +1,172 @@
+"""Outlines drawn over the source images: a Grayscale Softcopy Presentation State (PS3.3 A.33.1)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from highdicom.color import CIELabColor
+from highdicom.pr import AnnotationUnitsValues, GraphicLayer, GraphicObject, GraphicTypeValues, TextObject
+from pydicom import Dataset
+from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
+
+from engines.types import Measurement
+from service.results.analysis import Analysis
+from service.results.contours import Points, simplified
+from service.results.files import keep
+from service.results.grey_scale import Rescale, set_grey_scale, slices_by_rescale
+from service.results.outlines import Outline, outlines, segments_of
+from service.results.references import image_references
+from service.results.segmentation import tracking_identifier
+from service.results.stamp import MANUFACTURER, RESEARCH, new_object, stamp
+from service.types import ResultObject
+
+TOLERANCE = 0.35
+"""In pixels, how far outlines may be off. Rings of marching squares pass no centre of a pixel within √2/4, so that what
+lies within them stays the same."""
+WORDS = "RESEARCH"
+"""The layer of what is said of all images."""
+PIXEL, DISPLAY = AnnotationUnitsValues.PIXEL, AnnotationUnitsValues.DISPLAY
+BOTTOM = (0.01, 0.94, 0.99, 0.99)
+TOP = (0.01, 0.01, 0.6, 0.3)
+"""Places of text in what is displayed: left, top, right and bottom as shares of its width and height."""
+
+
+def has_annotations(analysis: Analysis) -> bool:
+    """A segment has a voxel, or there are probabilities of classes."""
+    return bool(analysis.label_maps or analysis.findings.classification)
+
+
+def write_presentation_states(analysis: Analysis, folder: Path, made: Sequence[ResultObject]) -> list[ResultObject]:
+    """One presentation state, or more where slices differ in their rescale (`service.results.kinds.Writer`)."""
+    drawn: dict[int, list[Outline]] = {}
+    for outline in outlines(analysis):
+        drawn.setdefault(outline.slice, []).append(outline)
+    return [
+        keep("GSPS", presentation_state(analysis, drawn, slices, rescale, number), folder)
+        for number, (rescale, slices) in enumerate(slices_by_rescale(analysis).items(), start=1)
+    ]
+
+
+def presentation_state(
+    analysis: Analysis, drawn: dict[int, list[Outline]], slices: Sequence[int], rescale: Rescale | None, number: int
+) -> Dataset:
+    """Encode the outlines of some slices, a layer for each segment, and what is to be said of all of them.
+
+    Parameters
+    ----------
+    drawn
+        The outlines on each slice that has any.
+    slices, rescale
+        The slices that it is for, and the rescale that they share.
+    number
+        Of this presentation state, from 1.
+    """
+    source, model = analysis.source, analysis.findings.model
+    dataset = new_object(analysis, "GSPS", GrayscaleSoftcopyPresentationStateStorage, "PR", number)
+    dataset.ContentLabel, dataset.ContentCreatorName = "RESEARCH", f"{MANUFACTURER}^Automatic"
+    dataset.ContentDescription = f"{RESEARCH}: {model.name} {model.version}"[:64]
+    series = Dataset()
+    series.SeriesInstanceUID = source.first.SeriesInstanceUID
+    series.ReferencedImageSequence = image_references(source, slices)
+    dataset.ReferencedSeriesSequence = [series]
+    dataset.DisplayedAreaSelectionSequence = [_whole_image(analysis)]
+    dataset.GraphicLayerSequence = _layers(analysis)
+    annotations = [_words(analysis)]
+    for index in slices:
+        annotations += [_annotation(outline, analysis) for outline in drawn.get(index, [])]
+    dataset.GraphicAnnotationSequence = annotations
+    set_grey_scale(dataset, analysis, rescale)
+    stamp(dataset, analysis)
+    dataset.PresentationCreationDate, dataset.PresentationCreationTime = dataset.ContentDate, dataset.ContentTime
+    # not of this IOD, which has the two above in their place
+    del dataset.ContentDate, dataset.ContentTime
+    return dataset
+
+
+def layer_of(number: int) -> str:
+    """The name of a segment's layer."""
+    return f"SEGMENT {number}"
+
+
+def statements(analysis: Analysis) -> list[str]:
+    """What is said of all images: at the bottom that this is research, at the top the probabilities of classes."""
+    model, classification = analysis.findings.model, analysis.findings.classification
+    said = [f"{RESEARCH}. {model.name} {model.version}"]
+    if classification:
+        said.append("\r\n".join(f"{entry.label} {entry.probability:.1%}" for entry in classification.classes))
+    return said
+
+
+def long_axes(analysis: Analysis, number: int, index: int) -> list[Measurement]:
+    """The measurements along a line that lies in a slice, of a segment (`service.results.outlines.Outline.number`)."""
+    segment = segments_of(analysis)[number - 1]
+    return [
+        entry
+        for entry in analysis.findings.measurements
+        if entry.segment == segment.number
+        and len(entry.points) == 2
+        and {point[0] for point in entry.points} == {index}
+    ]
+
+
+def on_image(points: Points) -> Points:
+    """From row and column to column and row as annotations have them: the first pixel spans 0 to 1 (PS3.3 C.10.5)."""
+    return points[:, ::-1] + 0.5
+
+
+def _whole_image(analysis: Analysis) -> Dataset:
+    area = Dataset()
+    rows_apart, columns_apart = analysis.source.planes[0].spacing
+    area.DisplayedAreaTopLeftHandCorner = [1, 1]
+    area.DisplayedAreaBottomRightHandCorner = [analysis.source.first.Columns, analysis.source.first.Rows]
+    area.PresentationSizeMode = "SCALE TO FIT"
+    square = np.isclose(rows_apart, columns_apart, rtol=1e-3)
+    area.PresentationPixelAspectRatio = [1, 1] if square else [round(1000 * rows_apart / columns_apart), 1000]
+    return area
+
+
+def _layers(analysis: Analysis) -> list[GraphicLayer]:
+    layers = [GraphicLayer(WORDS, 1, "What was analysed, by which model")]
+    for number, segment in enumerate(segments_of(analysis), start=1):
+        colour = CIELabColor.from_rgb(*segment.colour)
+        layers.append(GraphicLayer(layer_of(number), number + 1, segment.label[:64], colour))
+    return layers
+
+
+def _words(analysis: Analysis) -> Dataset:
+    """Text on every image: an annotation without a reference is of all (PS3.3 C.10.5)."""
+    item = Dataset()
+    item.GraphicLayer = WORDS
+    item.TextObjectSequence = [
+        TextObject(text, DISPLAY, bounding_box=box, text_justification="LEFT")
+        for text, box in zip(statements(analysis), (BOTTOM, TOP), strict=False)
+    ]
+    return item
+
+
+def _annotation(outline: Outline, analysis: Analysis) -> Dataset:
+    """One segment on one slice: its rings, its label at the top of the largest, and its long axes."""
+    uid, name = analysis.uids.tracking(outline.segment.label), outline.segment.label
+    followed_as = tracking_identifier(analysis.findings, name)
+    rings = [simplified(ring, TOLERANCE) for polygon in outline.polygons for ring in polygon.rings]
+    closed = [np.concatenate([ring, ring[:1]]) for ring in rings]
+    largest = max(rings, key=lambda ring: float(np.prod(np.ptp(ring, axis=0))))
+    texts = [_text(name, largest[np.argmin(largest[:, 0])])]
+    for axis in long_axes(analysis, outline.number, outline.slice):
+        ends = np.array(axis.points)[:, 1:]
+        closed.append(ends)
+        texts.append(_text(f"{axis.value:.1f} {axis.unit.value}", ends[1]))
+    item = Dataset()
+    item.ReferencedImageSequence = image_references(analysis.source, [outline.slice])
+    item.GraphicLayer = layer_of(outline.number)
+    item.GraphicObjectSequence = [
+        GraphicObject(GraphicTypeValues.POLYLINE, on_image(line), PIXEL, tracking_id=followed_as, tracking_uid=uid)
+        for line in closed
+    ]
+    item.TextObjectSequence = texts
+    return item
+
+
+def _text(text: str, point: Points) -> TextObject:
+    column, row = on_image(point[None])[0].tolist()
+    return TextObject(text, PIXEL, anchor_point=(column, row), anchor_point_visible=False)

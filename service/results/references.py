@@ -1,0 +1,29 @@
+"""References to the source images, and to frames of them where they have several (PS3.3 10.3)."""
+
+from collections.abc import Iterable
+
+from pydicom import Dataset
+
+from service.results.source import Source
+
+
+def image_references(source: Source, slices: Iterable[int]) -> list[Dataset]:
+    """One item for each source image that some slices lie on, with the frames where it has several.
+
+    Parameters
+    ----------
+    slices
+        Indices of planes of the source.
+    """
+    frames: dict[str, list[int]] = {}
+    for index in slices:
+        plane = source.planes[index]
+        frames.setdefault(plane.sop_instance_uid, []).extend([] if plane.frame is None else [plane.frame])
+    items = []
+    for uid, numbers in frames.items():
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.first.SOPClassUID, uid
+        if numbers:
+            item.ReferencedFrameNumber = numbers
+        items.append(item)
+    return items
