@@ -1,10 +1,16 @@
 """Fixtures that every test may use."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pydicom
 import pytest
+from PIL import Image
+from pydicom.uid import generate_uid
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
+WrapAsDX = Callable[[Path, Path], Path]
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +36,22 @@ def phantom_xray(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from service.demo.phantom import write_chest_xray
 
     return write_chest_xray(tmp_path_factory.mktemp("phantom_xray"))
+
+
+@pytest.fixture(scope="session")
+def wrap_as_dx(phantom_xray: Path) -> WrapAsDX:
+    """A function that makes a DX file of a JPEG of a chest X-ray: the phantom's header around other pixels."""
+    [template] = phantom_xray.glob("*.dcm")
+
+    def wrap(jpeg: Path, target: Path) -> Path:
+        pixels = np.asarray(Image.open(jpeg).convert("L"), "<u2") << 4
+        image = pydicom.dcmread(template)
+        image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID = (generate_uid() for _ in range(3))
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        image.PatientID, image.PatientName = f"CXR-{jpeg.stem[:20]}", "CHEST^XRAY"
+        image.Rows, image.Columns = pixels.shape
+        image.PixelData = pixels.tobytes()
+        image.save_as(target)
+        return target
+
+    return wrap

@@ -19,7 +19,7 @@ from pydicom import Dataset
 from engines.package import SHIPPED_MODELS, load_packages
 from service.handover import load_findings, load_item
 from service.types import Destination
-from tests.integration.conftest import WrapAsDX
+from tests.conftest import WrapAsDX
 from tests.orthanc import Orthanc, running_orthanc
 from tests.running_node import RunningNode, free_ports
 from tests.validators import dcentvfy_errors, dciodvfy_errors, dsrdump_text, segments, tid1500
