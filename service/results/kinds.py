@@ -15,12 +15,14 @@ from service.results.capture import write_captures
 from service.results.checks.capture import check_captures
 from service.results.checks.document import check_document
 from service.results.checks.heat_map import check_heat_maps
+from service.results.checks.key_objects import check_key_objects
 from service.results.checks.presentation_state import check_presentation_states
 from service.results.checks.report import check_report
 from service.results.checks.segmentation import check_segmentation
 from service.results.checks.structure_set import check_structure_set
 from service.results.document import write_document
 from service.results.heat_map import has_activation, write_heat_maps
+from service.results.key_objects import has_key_images, write_key_objects
 from service.results.presentation_state import has_annotations, write_presentation_states
 from service.results.profile import Kind
 from service.results.report import write_report
@@ -88,6 +90,7 @@ KINDS: Mapping[Kind, ResultKind] = {
     "HEATMAP": ResultKind(has_activation, write_heat_maps, check_heat_maps),
     "PDF": ResultKind(always, write_document, check_document),
     "GSPS": ResultKind(has_annotations, write_presentation_states, check_presentation_states),
+    "KO": ResultKind(has_key_images, write_key_objects, check_key_objects),
     "SR": ResultKind(always, write_report, check_report),
 }
 """In the order in which they are written; the SR comes last and refers to all others (IHE AIR)."""

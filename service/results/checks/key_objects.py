@@ -1,0 +1,93 @@
+"""Does this Key Object Selection Document point to the images that matter, and to nothing else?"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.uid import KeyObjectSelectionDocumentStorage
+
+from engines.types import Volume
+from service.results.analysis import Analysis
+from service.results.checks.mismatch import require
+from service.results.checks.places import Place, planes_of
+from service.results.key_objects import PICTURES, description
+from service.types import ResultObject
+
+OF_INTEREST, DESCRIPTION = "113000", "113012"
+
+Known = Mapping[str, tuple[str, str]]
+"""SOP class and series of each instance that may be referred to."""
+
+
+def check_key_objects(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
+    """Compare a decoded document with findings, source and other results (`service.results.kinds.Check`)."""
+    _require(len(datasets) == 1, "there is not one document")
+    [dataset] = datasets
+    uids = analysis.uids
+    _require(dataset.SOPClassUID == KeyObjectSelectionDocumentStorage, "SOPClassUID is not the expected one")
+    _require(dataset.SOPInstanceUID == uids.instance("KO"), "SOPInstanceUID is not the expected one")
+    _require(dataset.SeriesInstanceUID == uids.series("KO"), "SeriesInstanceUID is not the expected one")
+    _require(dataset.Modality == "KO", "Modality is not KO")
+    _require(dataset.ConceptNameCodeSequence[0].CodeValue == OF_INTEREST, "its title is not Of Interest")
+    template = dataset.ContentTemplateSequence[0].TemplateIdentifier
+    _require(template == "2010", "the root template is not TID 2010")
+    items = dataset.ContentSequence
+    texts = [item.TextValue for item in items if item.ConceptNameCodeSequence[0].CodeValue == DESCRIPTION]
+    _require(texts == [description(analysis)], "it does not say that it is for research only, or why these images")
+    known = _known(analysis, made)
+    images = [item.ReferencedSOPSequence[0] for item in items if item.ValueType in ("IMAGE", "COMPOSITE")]
+    pictures = [(entry.sop_instance_uid, None) for entry in made if entry.kind in PICTURES]
+    places = [place for image in images for place in _places(image)]
+    expected = [*sorted(_key_places(analysis), key=planes_of(analysis.source).index), *pictures]
+    _require(places == expected, "it refers to other images than those that matter")
+    states = [state for image in images for state in image.get("ReferencedSOPSequence") or []]
+    made_states = {entry.sop_instance_uid for entry in made if entry.kind == "GSPS"}
+    _require(
+        {state.ReferencedSOPInstanceUID for state in states} <= made_states, "it refers to an unknown presentation"
+    )
+    for reference in (*images, *states):
+        sop_class, _ = known.get(reference.ReferencedSOPInstanceUID, ("", ""))
+        _require(reference.ReferencedSOPClassUID == sop_class, "it refers to an object of another class")
+    referred_to = {reference.ReferencedSOPInstanceUID for reference in (*images, *states)} | made_states
+    _check_evidence(dataset, {uid: known[uid] for uid in referred_to}, analysis)
+
+
+def _require(holds: bool, difference: str) -> None:
+    require(holds, "KO", difference)
+
+
+def _known(analysis: Analysis, made: Sequence[ResultObject]) -> Known:
+    known = {entry.sop_instance_uid: (entry.sop_class_uid, entry.series_uid) for entry in made}
+    for header in analysis.source.headers:
+        known[str(header.SOPInstanceUID)] = (str(header.SOPClassUID), str(header.SeriesInstanceUID))
+    return known
+
+
+def _places(image: Dataset) -> list[Place]:
+    frames = image.get("ReferencedFrameNumber")
+    numbers = [None] if frames is None else [int(frame) for frame in np.atleast_1d(frames)]
+    return [(str(image.ReferencedSOPInstanceUID), number) for number in numbers]
+
+
+def _key_places(analysis: Analysis) -> set[Place]:
+    """Where each segment has most voxels, and where diameters end; the image, where it is one."""
+    planes = planes_of(analysis.source)
+    if not isinstance(analysis.image, Volume):
+        return {planes[0]}
+    slices = {round(point[0]) for entry in analysis.findings.measurements for point in entry.points}
+    for label_map in analysis.label_maps:
+        areas = np.array([np.bincount(plane.ravel(), minlength=256) for plane in label_map.array])
+        slices |= {int(areas[:, segment.number].argmax()) for segment in label_map.present}
+    return {planes[index] for index in slices}
+
+
+def _check_evidence(dataset: Dataset, expected: Known, analysis: Analysis) -> None:
+    """Every object that is referred to is listed, in its class and series, of the same study."""
+    listed = {}
+    for study in dataset.CurrentRequestedProcedureEvidenceSequence:
+        _require(study.StudyInstanceUID == analysis.source.first.StudyInstanceUID, "its evidence is of another study")
+        for series in study.ReferencedSeriesSequence:
+            for item in series.ReferencedSOPSequence:
+                place = (str(item.ReferencedSOPClassUID), str(series.SeriesInstanceUID))
+                listed[str(item.ReferencedSOPInstanceUID)] = place
+    _require(listed == dict(expected), "its evidence is not what it refers to")

@@ -1,0 +1,133 @@
+"""The important images of an analysis: a Key Object Selection Document (PS3.3 A.35.4, PS3.16 TID 2010)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import highdicom as hd
+import pydicom
+from highdicom import sr
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
+
+from engines.types import Volume
+from service import __version__
+from service.results.analysis import Analysis
+from service.results.files import keep
+from service.results.pictures.choice import segment_areas
+from service.results.predecessors import supersedes
+from service.results.references import image_references
+from service.results.stamp import (
+    MANUFACTURER,
+    RESEARCH,
+    contributing_equipment,
+    series_description,
+    series_number,
+    software_versions,
+    stamp,
+)
+from service.types import ResultObject
+
+PICTURES = ("SC", "HEATMAP")
+"""The kinds of results that are images to look at."""
+REFERRED_TO = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "ReferencedSeriesSequence")
+
+
+def has_key_images(analysis: Analysis) -> bool:
+    """A segment has a voxel, or the image is one: nothing stands out in a volume that nothing was found in."""
+    return bool(analysis.label_maps) or not isinstance(analysis.image, Volume)
+
+
+def write_key_objects(analysis: Analysis, folder: Path, made: Sequence[ResultObject]) -> list[ResultObject]:
+    """One document (`service.results.kinds.Writer`)."""
+    return [keep("KO", key_objects(analysis, made), folder)]
+
+
+def key_objects(analysis: Analysis, made: Sequence[ResultObject]) -> hd.ko.KeyObjectSelectionDocument:
+    """Refer to the slices that matter, shown as a presentation state draws on them, and to the pictures of the results.
+
+    Parameters
+    ----------
+    made
+        The other result objects of the same analysis.
+    """
+    findings, source, uids = analysis.findings, analysis.source, analysis.uids
+    headers = {header.SOPInstanceUID: header for header in source.headers}
+    references = image_references(source, key_slices(analysis))
+    images = [headers[item.ReferencedSOPInstanceUID] for item in references]
+    images += [pydicom.dcmread(entry.path, stop_before_pixels=True) for entry in made if entry.kind in PICTURES]
+    states = [pydicom.dcmread(entry.path, specific_tags=[*REFERRED_TO]) for entry in made if entry.kind == "GSPS"]
+    content = hd.ko.KeyObjectSelection(
+        document_title=codes.DCM.OfInterest,
+        referenced_objects=images,
+        observer_device_context=_model(analysis),
+        description=description(analysis),
+    )
+    shown = [item for item in content[0].ContentSequence if item.ValueType == "IMAGE"]
+    for item, reference in zip(shown, references, strict=False):
+        if "ReferencedFrameNumber" in reference:
+            item.ReferencedSOPSequence[0].ReferencedFrameNumber = reference.ReferencedFrameNumber
+        if drawn_by := _drawn_by(states, reference.ReferencedSOPInstanceUID):
+            item.ReferencedSOPSequence[0].ReferencedSOPSequence = [drawn_by]
+    document = hd.ko.KeyObjectSelectionDocument(
+        evidence=[*images, *states],
+        content=content,
+        series_instance_uid=uids.series("KO"),
+        series_number=series_number(findings, "KO"),
+        sop_instance_uid=uids.instance("KO"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=findings.model.name,
+        software_versions=software_versions(findings),
+        device_serial_number=findings.model.digest[:64],
+        series_description=series_description(analysis, "KO"),
+        contributing_equipment=[contributing_equipment(findings)],
+        specific_character_set=None,
+    )
+    stamp(document, analysis)
+    return document
+
+
+def key_slices(analysis: Analysis) -> list[int]:
+    """The slices on which a segment is largest, and those on which a diameter ends; an X-ray has one."""
+    if not isinstance(analysis.image, Volume):
+        return [0]
+    areas = segment_areas(analysis.label_maps)
+    present = [segment.number for label_map in analysis.label_maps for segment in label_map.present]
+    chosen = {int(areas[:, number].argmax()) for number in present}
+    for entry in analysis.findings.measurements:
+        chosen |= {round(point[0]) for point in entry.points}
+    return sorted(chosen)
+
+
+def description(analysis: Analysis) -> str:
+    """Why these images, for the reader."""
+    model = analysis.findings.model
+    why = "The slices where each segment is largest, or a diameter ends." if len(analysis.source.planes) > 1 else ""
+    earlier = supersedes("selection", analysis.predecessors)
+    return " ".join(text for text in (f"{RESEARCH}. {model.name} {model.version}.", why, *earlier) if text)
+
+
+def _drawn_by(states: Sequence[Dataset], uid: str) -> Dataset | None:
+    """Reference to the presentation state for an image: the first, where frames have several."""
+    for state in states:
+        images = state.ReferencedSeriesSequence[0].ReferencedImageSequence
+        if any(image.ReferencedSOPInstanceUID == uid for image in images):
+            item = Dataset()
+            item.ReferencedSOPClassUID = GrayscaleSoftcopyPresentationStateStorage
+            item.ReferencedSOPInstanceUID = state.SOPInstanceUID
+            return item
+    return None
+
+
+def _model(analysis: Analysis) -> sr.ObserverContext:
+    """Who selected the images (TID 1004)."""
+    model = analysis.findings.model
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=analysis.uids.device(),
+        name=f"{MANUFACTURER} {__version__}",
+        manufacturer_name=MANUFACTURER,
+        model_name=f"{model.name} {model.version}",
+        serial_number=model.digest,
+    )
+    return sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
