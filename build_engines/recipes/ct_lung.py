@@ -30,7 +30,7 @@ PATCH = (64, 96, 96)
 TOML = """\
 [identity]
 name = "ct-lung"
-version = "0.1.0"
+version = "0.1.1"
 uid_root = "1"
 licence = "Apache-2.0"
 intended_use = "Research use only: outlines the left and the right lung on chest CT. Not for diagnosis."
@@ -60,7 +60,7 @@ category = { value = "123037004", scheme = "SCT", meaning = "Anatomical Structur
 type = { value = "39607008", scheme = "SCT", meaning = "Lung" }
 laterality = { value = "7771000", scheme = "SCT", meaning = "Left" }
 colour = [230, 120, 90]
-measurements = ["volume", "mean_intensity"]
+measurements = ["volume", "mean_intensity", "minimum_intensity", "maximum_intensity", "intensity_deviation"]
 
 [[output.segments]]
 label = "Right lung"
@@ -68,7 +68,7 @@ category = { value = "123037004", scheme = "SCT", meaning = "Anatomical Structur
 type = { value = "39607008", scheme = "SCT", meaning = "Lung" }
 laterality = { value = "24028007", scheme = "SCT", meaning = "Right" }
 colour = [90, 160, 230]
-measurements = ["volume", "mean_intensity"]
+measurements = ["volume", "mean_intensity", "minimum_intensity", "maximum_intensity", "intensity_deviation"]
 
 [verify]
 max_probability_error = 0.02

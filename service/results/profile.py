@@ -22,7 +22,7 @@ class ResultProfile(Section):
     The same input, model and profile give the same bytes; another profile gives other UIDs.
     """
 
-    objects: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("SEG", "SR")
+    objects: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("SEG", "SC", "SR")
     """Which kinds are made. The default shows something in any viewer."""
     segmentation: SegmentationForm = "binary"
     """How a SEG is encoded: every reader of SEG reads binary; a label map is small; fractional has probabilities."""

@@ -18,6 +18,7 @@ def test_what_init_writes_is_valid_and_shows_the_defaults(tmp_path: Path) -> Non
         for line in path.read_text().splitlines()
     )
     path.write_text(uncommented)
+    assert load(path).archives["orthanc"].results == ResultProfile()
     assert load(path).model_copy(update={"senders": {}, "archives": {}}) == Settings()
 
 
