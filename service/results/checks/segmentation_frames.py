@@ -81,14 +81,14 @@ def check_frames(dataset: Dataset, shown: Shown, planes: Sequence[Plane], requir
     require(len({(frame.segment, frame.index) for frame in frames}) == len(frames), "a frame is there twice")
     _check_ranks(frames, require)
     label_map = dataset.SegmentationType == "LABELMAP"
-    total = 0
+    total, differs = 0, np.empty(int(dataset.Rows) * int(dataset.Columns), np.bool_)
     for number, (frame, pixels) in enumerate(zip(frames, _pixels(dataset, require), strict=True), start=1):
         known = frame.segment == 0 if label_map else 1 <= frame.segment <= shown.segments
         require(known, f"frame {number} is of a segment that does not exist")
-        expected = shown.pixels(frame.segment, frame.index)
-        same = np.array_equal(pixels, expected.reshape(-1))
-        require(same, f"frame {number} does not show the voxels that were found")
-        voxels = int(np.count_nonzero(pixels))
+        expected = shown.pixels(frame.segment, frame.index).reshape(-1)
+        np.not_equal(pixels, expected, out=differs)
+        require(not differs.any(), f"frame {number} does not show the voxels that were found")
+        voxels = int(np.count_nonzero(expected))
         require(voxels > 0, f"frame {number} is empty")
         total += voxels
     require(total == shown.total, f"frames of {shown.total - total} voxels are missing")
@@ -121,15 +121,23 @@ def _frames(dataset: Dataset, planes: Sequence[Plane], require: Require) -> Iter
 
 def _items(dataset: Dataset, require: Require) -> Iterator[bytes]:
     """The items of the per-frame functional groups, as they are in the file."""
-    element: object = dataset.get_item("PerFrameFunctionalGroupsSequence")
-    if not isinstance(element, RawDataElement):  # there is none, or it is of unknown length
-        raise TypeError("PerFrameFunctionalGroupsSequence")
-    value, at = element.value or b"", 0
+    element = _as_stored(dataset, "PerFrameFunctionalGroupsSequence")
+    with Path(str(dataset.filename)).open("rb") as file:
+        file.seek(element.value_tell)
+        value, at = file.read(element.length), 0
     while at < len(value):
         group, number, length = struct.unpack_from("<HHL", value, at)
         at += 8 + length
         require((group, number) == (0xFFFE, 0xE000) and at <= len(value), "the items of the frames are malformed")
         yield value[at - length : at]
+
+
+def _as_stored(dataset: Dataset, keyword: str) -> RawDataElement:
+    """Where in the file the value of an element is; nobody has decoded it yet."""
+    element: object = dataset.get_item(keyword, keep_deferred=True)
+    if not isinstance(element, RawDataElement):  # there is none, or it is a sequence of unknown length
+        raise TypeError(keyword)
+    return element
 
 
 def _parted(item: bytes) -> tuple[bytes, list[int]]:
@@ -186,9 +194,7 @@ def _pixels(dataset: Dataset, require: Require) -> Iterator[NDArray[np.uint8]]:
 
 def _native(dataset: Dataset, count: int, bits: int, require: Require) -> Iterator[NDArray[np.uint8]]:
     """So many frames of so many bits follow each other without padding (PS3.5 8.1.1, 8.2)."""
-    element: object = dataset.get_item("PixelData", keep_deferred=True)
-    if not isinstance(element, RawDataElement):  # there are none
-        raise TypeError("PixelData")
+    element = _as_stored(dataset, "PixelData")
     end = element.value_tell + (count * bits + 15) // 16 * 2
     with Path(str(dataset.filename)).open("rb") as file:
         whole = element.value_tell + element.length == end <= file.seek(0, os.SEEK_END)
