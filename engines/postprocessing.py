@@ -124,20 +124,20 @@ def activations_on_radiograph(activations: Array, placement: Placement, size: tu
         classes of an image compare; 0 is what says nothing for the class, or speaks against it.
     """
     rows, columns = (
-        _shares(length, scale, offset, cells / tensor, cells)
+        np.clip((offset + (np.arange(length) + 0.5) * scale) * cells / tensor - 0.5, 0, cells - 1)
         for length, scale, offset, tensor, cells in zip(
             placement.shape, placement.scale, placement.offset, size, activations.shape[1:], strict=True
         )
     )
     bands = [slice(start, start + BAND) for start in range(0, len(rows), BAND)]
-    along_rows = [activation @ columns.T for activation in activations]
+    widened = [np.ascontiguousarray(_between(activation.T, columns).T) for activation in activations]
     # Interpolated twice, for the common scale and for the maps: as floats, all maps take four times their memory.
-    largest = max(float((rows[band] @ along).max()) for along in along_rows for band in bands)
+    largest = max(float(_between(wide, rows[band]).max()) for wide in widened for band in bands)
     maps = np.zeros((len(activations), *placement.shape), np.uint8)
     if largest > 0:
-        for target, along in zip(maps, along_rows, strict=True):
+        for target, wide in zip(maps, widened, strict=True):
             for band in bands:
-                target[band] = _quantised(rows[band] @ (along / np.float32(largest)))
+                target[band] = _quantised(_between(wide / np.float32(largest), rows[band]))
     return maps
 
 
@@ -176,12 +176,13 @@ def _quantised(values: Array) -> NDArray[np.uint8]:
     return np.rint(values, out=values).astype(np.uint8)
 
 
-def _shares(length: int, scale: float, offset: float, cells_per_pixel: float, cells: int) -> Array:
-    """Give the share of each cell of an activation map in each pixel along one axis: ``[pixel, cell]``."""
-    at = (offset + (np.arange(length) + 0.5) * scale) * cells_per_pixel - 0.5
-    distance = np.abs(np.clip(at, 0, cells - 1)[:, None] - np.arange(cells))
-    shares: Array = np.maximum(1 - distance, 0).astype(np.float32)
-    return shares
+def _between(lines: Array, at: NDArray[np.float64]) -> Array:
+    """Interpolate linearly between the lines ``[cell, …]`` of a map, at places given in cells."""
+    before = at.astype(int)
+    share = (at - before).astype(np.float32)[:, None]
+    between: Array = lines[before]
+    between += share * (lines[np.minimum(before + 1, len(lines) - 1)] - between)
+    return between
 
 
 Slab = tuple[tuple[slice, slice, slice], NDArray[np.float64]]
