@@ -1,6 +1,6 @@
 """Findings become Secondary Captures (PS3.3 A.8.1): pictures that every archive files and every viewer shows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,13 +72,28 @@ def captures(analysis: Analysis) -> Iterator[Capture]:
         yield Capture(page, tuple(chosen), "Summary of what was found")
     if analysis.profile.captures == 0:
         return
-    window = display_window(image)
     if isinstance(image, Radiograph):
-        picture = radiograph_picture(findings, image, window, known_sides(analysis))
-        yield _of_plane(picture, 0, window.name)
-        return
-    for index in chosen:
-        picture = slice_picture(findings, image, index, window, _place(analysis, image, index))
+        yield radiograph_capture(analysis)
+    else:
+        yield from captured_planes(analysis, chosen)
+
+
+def radiograph_capture(analysis: Analysis) -> Capture:
+    """The X-ray with what was found in it."""
+    image = analysis.image
+    assert isinstance(image, Radiograph)
+    window = display_window(image)
+    picture = radiograph_picture(analysis.findings, image, window, known_sides(analysis))
+    return _of_plane(picture, 0, window.name)
+
+
+def captured_planes(analysis: Analysis, indices: Sequence[int]) -> Iterator[Capture]:
+    """Slices of a volume with what was found in them."""
+    image = analysis.image
+    assert isinstance(image, Volume)
+    window = display_window(image)
+    for index in indices:
+        picture = slice_picture(analysis.findings, image, index, window, _place(analysis, image, index))
         yield _of_plane(picture, index, window.name)
 
 
@@ -165,19 +180,23 @@ def _reference(analysis: Analysis, index: int) -> Dataset:
     return reference
 
 
-def _state_history(dataset: Dataset, analysis: Analysis, slices: Sequence[int]) -> None:
-    """What is drawn on keeps what it is: lossy where the source was, annotated where the source was.
+def burned_in(analysis: Analysis, headers: Iterable[Dataset]) -> str | None:
+    """Burned In Annotation (PS3.3 C.7.6.1): we burn in nothing that identifies the patient, but a source may have it.
 
-    We burn in nothing that identifies the patient. An X-ray may have come with it, and where its header does not say,
-    neither do we (PS3.3 C.7.6.1.1.3, C.7.6.1.1.5).
+    None where that is not known: the header of an X-ray that does not say.
     """
-    uids = {analysis.source.planes[index].sop_instance_uid for index in slices}
-    headers = [header for header in analysis.headers if header.SOPInstanceUID in uids]
     stated = {str(header.get("BurnedInAnnotation") or "").strip().upper() for header in headers}
     if "YES" in stated:
-        dataset.BurnedInAnnotation = "YES"
-    elif isinstance(analysis.image, Volume) or stated == {"NO"}:
-        dataset.BurnedInAnnotation = "NO"
+        return "YES"
+    return "NO" if isinstance(analysis.image, Volume) or stated == {"NO"} else None
+
+
+def _state_history(dataset: Dataset, analysis: Analysis, slices: Sequence[int]) -> None:
+    """What is drawn on keeps what it is: annotated where the source was, lossy where it was (C.7.6.1.1.5)."""
+    uids = {analysis.source.planes[index].sop_instance_uid for index in slices}
+    headers = [header for header in analysis.headers if header.SOPInstanceUID in uids]
+    if stated := burned_in(analysis, headers):
+        dataset.BurnedInAnnotation = stated
     lossy = [header for header in headers if header.get("LossyImageCompression") == "01"]
     if lossy:
         dataset.LossyImageCompression = "01"

@@ -5,6 +5,7 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage
 
@@ -56,6 +57,10 @@ def in_files(analysis: Analysis, folder: Path) -> list[Dataset]:
 
 def pixels_of(dataset: Dataset) -> NDArray[np.uint8]:
     return np.frombuffer(dataset.PixelData, np.uint8).reshape(dataset.Rows, dataset.Columns, 3)
+
+
+def colours_of(page: Pillow.Image) -> set[tuple[int, int, int]]:
+    return {colour for _, colour in page.getcolors(1 << 24) or []}  # type: ignore[misc]
 
 
 def own_errors(dataset: Dataset, folder: Path) -> list[str]:
@@ -164,7 +169,7 @@ def test_a_mirrored_picture_is_seen_without_drawing_it_again() -> None:
     dataset.PatientOrientation = ["R", "P"]
     check_outlines(dataset, capture.slices[0], capture.area, analysis, "SC")
     dataset.PixelData = np.where(pixels == NODULE.colour, 0, pixels).astype(np.uint8).tobytes()
-    with pytest.raises(Quarantined, match="not to be seen"):
+    with pytest.raises(Quarantined, match="not where the segment is"):
         check_outlines(dataset, capture.slices[0], capture.area, analysis, "SC")
 
 
@@ -253,9 +258,9 @@ def test_without_captures_there_is_the_summary_only(tmp_path: Path) -> None:
 
 def test_the_same_analysis_gives_the_same_bytes(tmp_path: Path) -> None:
     example = small_ct_example()
-    analysis = analysis_of(example.findings, example.image, example.headers, profile=ONLY_SC)
-    first, again = encode(analysis, tmp_path / "first"), encode(analysis, tmp_path / "again")
-    assert [one.path.read_bytes() for one in first] == [one.path.read_bytes() for one in again]
+    analysis = analysis_of(example.findings, example.image, example.headers, profile=ONLY_FEW)
+    first = [one.path.read_bytes() for one in write_captures(analysis, tmp_path, ())]
+    assert [one.path.read_bytes() for one in write_captures(analysis, tmp_path, ())] == first
 
 
 @pytest.mark.parametrize(
@@ -289,15 +294,16 @@ def test_a_damaged_picture_is_never_sent(damage, tmp_path: Path) -> None:  # typ
 
 
 def test_a_hundred_segments_need_more_pages_and_all_are_named() -> None:
-    volume, _ = small_ct((4, 40, 40))
-    labels = np.arange(4 * 40 * 40).reshape(volume.array.shape).astype(np.uint8) % 101
+    volume, _ = small_ct((3, 40, 40))
+    labels = np.zeros(volume.array.shape, np.uint8)
+    labels[1] = np.kron(np.arange(1, 101).reshape(10, 10), np.ones((4, 4)))
     parts = tuple(Segment(n, f"Part {n} 肺 ünd Łódź", ANATOMY, LUNG_CODE, (n, 2 * n, 255 - n)) for n in range(1, 102))
     measured = tuple(Measurement(n, VOLUME, n * 1.5, MILLILITRE) for n in range(1, 101))
     found = findings(label_map=LabelMap(labels, parts), measurements=measured)
     pages = summary_pages(found, volume, ["Research use only. " * 40])
     assert 3 <= len(pages) <= 8
-    for part in parts[:100]:  # the last one is not there
-        assert any((np.asarray(page) == part.colour).all(axis=-1).any() for page in pages)
+    # the last one is not there
+    assert {part.colour for part in parts[:100]} <= {colour for page in pages for colour in colours_of(page)}
 
 
 def test_letters_that_no_font_has_become_others() -> None:
