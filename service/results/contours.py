@@ -72,20 +72,28 @@ def inside(rings: Sequence[Points], shape: tuple[int, int]) -> NDArray[np.bool_]
     """
     starts = np.concatenate([np.zeros((0, 2)), *rings])
     ends = np.concatenate([np.zeros((0, 2)), *(np.roll(ring, -1, axis=0) for ring in rings)])
+    whole = np.zeros(shape, bool)
+    if not len(starts):
+        return whole
+    # all of it happens in the box around the rings
+    low = np.clip(np.ceil(starts.min(axis=0)), 0, shape).astype(int)
+    high = np.clip(np.floor(starts.max(axis=0)) + 1, low, shape).astype(int)
+    rows, width = high[0] - low[0], high[1] - low[1] + 1
+    starts, ends = starts - low, ends - low
     # each edge crosses the rows from its upper end to above its lower one, so that a corner on a row counts once
     upper, lower = np.minimum(starts[:, 0], ends[:, 0]), np.maximum(starts[:, 0], ends[:, 0])
-    first = np.clip(np.ceil(upper), 0, shape[0]).astype(int)
-    counts = np.clip(np.ceil(lower), 0, shape[0]).astype(int) - first
+    first = np.clip(np.ceil(upper), 0, rows).astype(int)
+    counts = np.clip(np.ceil(lower), 0, rows).astype(int) - first
     edges = np.repeat(np.arange(len(starts)), counts)
     row = first[edges] + np.arange(len(edges)) - np.repeat(np.cumsum(counts) - counts, counts)
     start, step = starts[edges], (ends - starts)[edges]
     crossing = start[:, 1] + (row - start[:, 0]) * step[:, 1] / step[:, 0]
     # a crossing turns all pixels to its right from outside to inside, or back
-    column = np.clip(np.ceil(crossing), 0, shape[1]).astype(int)
-    width = shape[1] + 1
-    turns = np.bincount(row * width + column, minlength=shape[0] * width).reshape(shape[0], width)
-    odd: NDArray[np.bool_] = np.logical_xor.accumulate(turns[:, :-1] % 2 == 1, axis=1)
-    return odd
+    column = np.clip(np.ceil(crossing), 0, width - 1).astype(int)
+    turns = np.bincount(row * width + column, minlength=rows * width).reshape(rows, width)
+    odd = np.logical_xor.accumulate(turns[:, :-1] % 2 == 1, axis=1)
+    whole[low[0] : high[0], low[1] : high[1]] = odd
+    return whole
 
 
 def simplified(points: Points, tolerance: float) -> Points:

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from highdicom.color import CIELabColor
-from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
 from service.results.analysis import Analysis
+from service.results.checks.drawn import differing_slices
 from service.results.checks.mismatch import require
 from service.results.checks.places import image_places, planes_of
-from service.results.contours import Points, inside
+from service.results.contours import Points
 from service.results.grey_scale import Rescale, slices_by_rescale
 from service.results.presentation_state import WORDS, layer_of, long_axes, statements
 from service.types import ResultObject
@@ -71,47 +71,40 @@ def _check_layers(dataset: Dataset, analysis: Analysis) -> None:
 def _check_outlines(annotations: Sequence[Dataset], slices: Sequence[int], analysis: Analysis) -> None:
     """Each segment is outlined on each slice that it is on, and nowhere else."""
     places = {place: index for index, place in enumerate(planes_of(analysis.source))}
-    outlined = {}
+    segments = [segment for label_map in analysis.label_maps for segment in label_map.present]
+    layers = {layer_of(number): number for number in range(1, len(segments) + 1)}
+    rings: dict[tuple[int, int], list[Points]] = {}
     for annotation in annotations:
+        number = layers.get(annotation.GraphicLayer, 0)
         [place] = image_places(annotation.ReferencedImageSequence[0], analysis.source, "GSPS")
-        outlined[(annotation.GraphicLayer, places.get(place))] = annotation
-    number = 0
+        _require(number > 0 and places.get(place) in slices, "it outlines what was not found")
+        segment, index = segments[number - 1], places[place]
+        _require((segment.number, index) not in rings, f"segment {number} is outlined twice on slice {index + 1}")
+        rings[(segment.number, index)] = _rings(annotation, number, index, analysis)
     for label_map in analysis.label_maps:
-        labels = label_map.array.reshape(-1, *label_map.array.shape[-2:])
-        for segment in label_map.present:
-            number += 1
-            for index in slices:
-                mask = labels[index] == segment.number
-                if not mask.any():
-                    continue
-                where = f"segment {number} on slice {index + 1}"
-                _require((layer_of(number), index) in outlined, f"{where} has no outline")
-                drawn = _held(outlined.pop((layer_of(number), index)), number, index, analysis)
-                _require(np.array_equal(drawn, mask), f"the outline of {where} does not hold what was found")
-    _require(not outlined, "it outlines what was not found")
+        differing = differing_slices(rings, label_map, slices)
+        where = ", ".join(str(index + 1) for index in differing[:5])
+        _require(not differing, f"the outlines on slice {where} do not hold what was found")
 
 
-def _held(annotation: Dataset, number: int, index: int, analysis: Analysis) -> NDArray[np.bool_]:
-    """The pixels within the rings of one segment on one slice."""
-    rows, columns = analysis.source.first.Rows, analysis.source.first.Columns
+def _rings(annotation: Dataset, number: int, index: int, analysis: Analysis) -> list[Points]:
+    """The rings of one segment on one slice, in rows and columns."""
+    limits = (analysis.source.first.Columns, analysis.source.first.Rows)
     where = f"segment {number} on slice {index + 1}"
     segment = [segment for label_map in analysis.label_maps for segment in label_map.present][number - 1]
     rings: list[Points] = []
     lines: list[Points] = []
     for item in annotation.GraphicObjectSequence:
-        _require(
-            (item.GraphicType, item.GraphicAnnotationUnits) == ("POLYLINE", "PIXEL"), f"{where} is drawn otherwise"
-        )
+        drawn_as = (item.GraphicType, item.GraphicAnnotationUnits)
+        _require(drawn_as == ("POLYLINE", "PIXEL"), f"{where} is drawn otherwise")
         _require(item.get("TrackingUID") == analysis.uids.tracking(segment.label), f"{where} has another tracking UID")
         points: Points = np.array(item.GraphicData, np.float64).reshape(-1, 2)
         _require(len(points) == item.NumberOfGraphicPoints, f"{where} has another number of points")
-        fits = bool((points >= 0).all() and (points <= (columns, rows)).all())
-        _require(fits, f"{where} reaches beyond the image")
+        _require(bool((points >= 0).all() and (points <= limits).all()), f"{where} reaches beyond the image")
         closed = bool(np.array_equal(points[0], points[-1]))
         (rings if closed else lines).append(points[:, ::-1] - 0.5)
     expected = [np.array(entry.points)[:, 1:] for entry in long_axes(analysis, number, index)]
     same = len(lines) == len(expected) and np.allclose(lines, expected, atol=0.01)
     _require(same, f"the lines of {where} do not end where was measured")
-    texts = [item.UnformattedTextValue for item in annotation.TextObjectSequence]
-    _require(texts[0] == segment.label, f"{where} has another label")
-    return inside(rings, (rows, columns))
+    _require(annotation.TextObjectSequence[0].UnformattedTextValue == segment.label, f"{where} has another label")
+    return rings

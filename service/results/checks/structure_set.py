@@ -1,17 +1,17 @@
 """Do the contours of this RT Structure Set hold the voxels of the label maps, in the place of the source images?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import RTStructureSetStorage
 
 from engines.types import Segment
 from service.results.analysis import Analysis
+from service.results.checks.drawn import differing_slices
 from service.results.checks.mismatch import require
 from service.results.checks.places import image_places, planes_of
-from service.results.contours import Points, inside
+from service.results.contours import Points
 from service.results.source import SAME_PLACE_MM, Plane, Source
 from service.types import ResultObject
 
@@ -28,14 +28,21 @@ def check_structure_set(datasets: Sequence[Dataset], analysis: Analysis, made: S
     _require(dataset.get("StructureSetLabel") == "RESEARCH", "StructureSetLabel is not RESEARCH")
     _require(dataset.get("ApprovalStatus") == "UNAPPROVED", "ApprovalStatus is not UNAPPROVED")
     _check_references(dataset, source)
-    present = [(label_map.array, segment) for label_map in analysis.label_maps for segment in label_map.present]
-    _check_regions(dataset, [segment for _, segment in present], source)
+    segments = [segment for label_map in analysis.label_maps for segment in label_map.present]
+    _check_regions(dataset, segments, source)
     numbers = [item.ReferencedROINumber for item in dataset.ROIContourSequence]
-    _require(numbers == list(range(1, len(present) + 1)), "there are not the contours of each region")
-    for item, (array, segment) in zip(dataset.ROIContourSequence, present, strict=True):
-        colour = [int(value) for value in item.ROIDisplayColor]
-        _require(colour == list(segment.colour), f"region {item.ReferencedROINumber} has another colour")
-        _check_contours(item, array, segment, source)
+    _require(numbers == list(range(1, len(segments) + 1)), "there are not the contours of each region")
+    items = iter(dataset.ROIContourSequence)
+    for label_map in analysis.label_maps:
+        rings: dict[tuple[int, int], list[Points]] = {}
+        for segment, item in zip(label_map.present, items, strict=False):
+            colour = [int(value) for value in item.ROIDisplayColor]
+            _require(colour == list(segment.colour), f"region {item.ReferencedROINumber} has another colour")
+            for index, ring in _rings(item, source):
+                rings.setdefault((segment.number, index), []).append(ring)
+        differing = differing_slices(rings, label_map, range(len(label_map.array)))
+        where = ", ".join(str(index + 1) for index in differing[:5])
+        _require(not differing, f"the contours on slice {where} do not hold the voxels that were found")
 
 
 def _require(holds: bool, difference: str) -> None:
@@ -82,23 +89,17 @@ def _check_regions(dataset: Dataset, segments: Sequence[Segment], source: Source
         _require(sides == ([segment.laterality.value] if segment.laterality else []), f"{name} has another laterality")
 
 
-def _check_contours(item: Dataset, array: NDArray[np.uint8], segment: Segment, source: Source) -> None:
-    """The contours on each slice hold exactly the voxels of the segment."""
+def _rings(item: Dataset, source: Source) -> Iterator[tuple[int, Points]]:
+    """The contours of a region in pixels, each with its slice."""
     name = f"region {item.ReferencedROINumber}"
     slices = {place: index for index, place in enumerate(planes_of(source))}
-    rings: dict[int, list[Points]] = {}
     for contour in item.ContourSequence:
         [place] = [place for image in contour.ContourImageSequence for place in image_places(image, source, "RTSTRUCT")]
         _require(place in slices, f"a contour of {name} refers to an image that is not in the source")
         points = np.array(contour.ContourData, np.float64).reshape(-1, 3)
         _require(contour.ContourGeometricType == "CLOSED_PLANAR", f"a contour of {name} is not closed")
         _require(len(points) == contour.NumberOfContourPoints, f"a contour of {name} has another number of points")
-        index = slices[place]
-        rings.setdefault(index, []).append(_on_plane(points, source.planes[index], name))
-    for index, plane in enumerate(array):
-        drawn = inside(rings.get(index, []), plane.shape)
-        same = np.array_equal(drawn, plane == segment.number)
-        _require(same, f"the contours of {name} on slice {index + 1} do not hold the voxels that were found")
+        yield slices[place], _on_plane(points, source.planes[slices[place]], name)
 
 
 def _on_plane(points: Points, plane: Plane, name: str) -> Points:
