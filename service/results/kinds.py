@@ -15,6 +15,7 @@ from service.results.capture import write_captures
 from service.results.checks.capture import check_captures
 from service.results.checks.document import check_document
 from service.results.checks.heat_map import check_heat_maps
+from service.results.checks.heat_map_segmentation import check_heat_map_segmentation
 from service.results.checks.key_objects import check_key_objects
 from service.results.checks.presentation_state import check_presentation_states
 from service.results.checks.report import check_report
@@ -22,6 +23,7 @@ from service.results.checks.segmentation import check_segmentation
 from service.results.checks.structure_set import check_structure_set
 from service.results.document import write_document
 from service.results.heat_map import has_activation, write_heat_maps
+from service.results.heat_map_segmentation import has_activated_class, write_heat_map_segmentation
 from service.results.key_objects import has_key_images, write_key_objects
 from service.results.presentation_state import has_annotations, write_presentation_states
 from service.results.profile import Kind
@@ -85,6 +87,7 @@ def has_segments(analysis: Analysis) -> bool:
 
 KINDS: Mapping[Kind, ResultKind] = {
     "SEG": ResultKind(has_segments, write_segmentations, check_segmentation),
+    "HEATMAP-SEG": ResultKind(has_activated_class, write_heat_map_segmentation, check_heat_map_segmentation),
     "RTSTRUCT": ResultKind(has_contours, write_structure_set, check_structure_set),
     "SC": ResultKind(always, write_captures, check_captures),
     "HEATMAP": ResultKind(has_activation, write_heat_maps, check_heat_maps),
