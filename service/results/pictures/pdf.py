@@ -105,6 +105,11 @@ def _text(text: str) -> str:
     return escape(printable(text))
 
 
+def _unbroken(value: str) -> str:
+    """A value that stays on one line with its unit."""
+    return _text(value).replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def _values(entries: Sequence[Entry]) -> list[Flowable]:
     """A table of the segments that were found, and the names of the others."""
     found = [entry for entry in entries if entry.found]
@@ -116,7 +121,7 @@ def _values(entries: Sequence[Entry]) -> list[Flowable]:
             [
                 "",
                 Paragraph(_text(entry.segment.label), _style(10)),
-                Paragraph(_text(" · ".join(entry.values)), _style(10)),
+                Paragraph(" · ".join(map(_unbroken, entry.values)), _style(10)),
             ]
             for entry in found
         ]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from PIL import Image as Pillow
-from PIL import ImageDraw
+from PIL import ImageDraw, ImageFont
 
 from engines.types import Findings, Image, Radiograph
 from service.results.pictures.legend import Entry, legend, percentage
@@ -29,6 +29,7 @@ MARGIN, GAP, HEADER, FOOTER = 40, 14, 96, 56
 ASIDE = 380
 """Width of the picture beside the words of the first page."""
 LARGE, MEDIUM, SMALL = 26, 23, 21
+SEPARATOR = " · "
 
 
 def summary_pages(findings: Findings, image: Image, remarks: Sequence[str]) -> list[Pillow.Image]:
@@ -68,6 +69,18 @@ def _aside(findings: Findings, image: Image) -> Pillow.Image | None:
     return Sections.of(image, findings.label_maps).coronal(box)
 
 
+def _lines_of(values: Sequence[str], face: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    """Values in lines, none of them broken."""
+    lines: list[str] = []
+    for value in values:
+        longer = SEPARATOR.join([*lines[-1:], value])
+        if lines and face.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(shortened(value, face, width))
+    return lines
+
+
 class _Flow:
     """Pages that are filled from top to bottom; the first one around a picture on its right."""
 
@@ -88,10 +101,10 @@ class _Flow:
         """A swatch, a name, and the values on the same line where there is room, otherwise below."""
         indent, label_font, value_font = 42, font(LARGE), font(MEDIUM)
         label = shortened(entry.segment.label, label_font, self._width - indent)
-        values = " · ".join(entry.values)
+        values = SEPARATOR.join(entry.values)
         room = self._width - indent - label_font.getlength(label) - 2 * GAP
         beside = value_font.getlength(values) <= room
-        below = [] if beside else wrapped(values, value_font, self._width - indent)
+        below = [] if beside else _lines_of(entry.values, value_font, self._width - indent)
         self._need(40 + 32 * len(below))
         self._draw.rounded_rectangle((MARGIN, self._top + 5, MARGIN + 26, self._top + 31), 4, entry.segment.colour)
         middle = self._top + 18

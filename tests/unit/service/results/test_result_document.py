@@ -135,6 +135,9 @@ def test_an_x_ray_that_does_not_say_so_may_have_a_name_on_it(source: str | None,
         lambda dataset: dataset.update({"EncapsulatedDocument": dataset.EncapsulatedDocument[:-20] + bytes(20)}),
         lambda dataset: dataset.update({"EncapsulatedDocument": dataset.EncapsulatedDocument[:-100]}),
         lambda dataset: dataset.update({"EncapsulatedDocumentLength": 100}),
+        lambda dataset: dataset.update(
+            {"EncapsulatedDocument": dataset.EncapsulatedDocument[:9000] + b"?" + dataset.EncapsulatedDocument[9001:]}
+        ),
         lambda dataset: dataset.update({"EncapsulatedDocument": b"0" + dataset.EncapsulatedDocument[1:]}),
         lambda dataset: dataset.update({"MIMETypeOfEncapsulatedDocument": "text/xml"}),
         lambda dataset: dataset.update({"Modality": "OT"}),
