@@ -1,6 +1,6 @@
 """Outlines drawn over the source images: a Grayscale Softcopy Presentation State (PS3.3 A.33.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +9,14 @@ from highdicom.pr import AnnotationUnitsValues, GraphicLayer, GraphicObject, Gra
 from pydicom import Dataset
 from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
-from engines.types import Measurement
+from engines.types import ClassProbability, Measurement, Volume
 from service.results.analysis import Analysis
 from service.results.contours import Points, simplified
 from service.results.files import keep
 from service.results.grey_scale import Rescale, set_grey_scale, slices_by_rescale
 from service.results.outlines import Outline, outlines, segments_of
 from service.results.references import image_references
+from service.results.regions import Region, class_regions
 from service.results.segmentation import tracking_identifier
 from service.results.stamp import MANUFACTURER, RESEARCH, new_object, stamp
 from service.types import ResultObject
@@ -23,8 +24,8 @@ from service.types import ResultObject
 TOLERANCE = 0.35
 """In pixels, how far outlines may be off. Rings of marching squares pass no centre of a pixel within √2/4, so that what
 lies within them stays the same."""
-WORDS = "RESEARCH"
-"""The layer of what is said of all images."""
+WORDS, CLASSES = "RESEARCH", "CLASSES"
+"""The layers of what is said of all images, and of where an X-ray speaks for its classes."""
 PIXEL, DISPLAY = AnnotationUnitsValues.PIXEL, AnnotationUnitsValues.DISPLAY
 BOTTOM = (0.01, 0.94, 0.99, 0.99)
 TOP = (0.01, 0.01, 0.6, 0.3)
@@ -71,7 +72,7 @@ def presentation_state(
     dataset.ReferencedSeriesSequence = [series]
     dataset.DisplayedAreaSelectionSequence = [_whole_image(analysis)]
     dataset.GraphicLayerSequence = _layers(analysis)
-    annotations = [_words(analysis)]
+    annotations = [_words(analysis), *_boxes(analysis)]
     for index in slices:
         annotations += [_annotation(outline, analysis) for outline in drawn.get(index, [])]
     dataset.GraphicAnnotationSequence = annotations
@@ -93,8 +94,13 @@ def statements(analysis: Analysis) -> list[str]:
     model, classification = analysis.findings.model, analysis.findings.classification
     said = [f"{RESEARCH}. {model.name} {model.version}"]
     if classification:
-        said.append("\r\n".join(f"{entry.label} {entry.probability:.1%}" for entry in classification.classes))
+        said.append("\r\n".join(probability_of(entry) for entry in classification.classes))
     return said
+
+
+def probability_of(entry: ClassProbability) -> str:
+    """A class and its probability in words."""
+    return f"{entry.label} {entry.probability:.1%}"
 
 
 def long_axes(analysis: Analysis, number: int, index: int) -> list[Measurement]:
@@ -107,6 +113,12 @@ def long_axes(analysis: Analysis, number: int, index: int) -> list[Measurement]:
         and len(entry.points) == 2
         and {point[0] for point in entry.points} == {index}
     ]
+
+
+def boxes(analysis: Analysis) -> Iterator[tuple[ClassProbability, Region]]:
+    """The classes of an X-ray that have a box, each with it."""
+    if not isinstance(analysis.image, Volume):
+        yield from ((entry, region) for entry, region in class_regions(analysis) if region is not None)
 
 
 def on_image(points: Points) -> Points:
@@ -126,10 +138,12 @@ def _whole_image(analysis: Analysis) -> Dataset:
 
 
 def _layers(analysis: Analysis) -> list[GraphicLayer]:
-    layers = [GraphicLayer(WORDS, 1, "What was analysed, by which model")]
+    layers = [GraphicLayer(WORDS, 1, "What is said of all images")]
     for number, segment in enumerate(segments_of(analysis), start=1):
         colour = CIELabColor.from_rgb(*segment.colour)
         layers.append(GraphicLayer(layer_of(number), number + 1, segment.label[:64], colour))
+    if list(boxes(analysis)):
+        layers.append(GraphicLayer(CLASSES, len(layers) + 1, "Where the image speaks for a class"))
     return layers
 
 
@@ -142,6 +156,27 @@ def _words(analysis: Analysis) -> Dataset:
         for text, box in zip(statements(analysis), (BOTTOM, TOP), strict=False)
     ]
     return item
+
+
+def _boxes(analysis: Analysis) -> list[Dataset]:
+    """The boxes of the classes of an X-ray, each with its probability at its top."""
+    items = []
+    for entry, region in boxes(analysis):
+        item = Dataset()
+        item.ReferencedImageSequence = image_references(analysis.source, [region.slice])
+        item.GraphicLayer = CLASSES
+        item.GraphicObjectSequence = [
+            GraphicObject(
+                GraphicTypeValues.POLYLINE,
+                on_image(region.points),
+                PIXEL,
+                tracking_id=tracking_identifier(analysis.findings, entry.label),
+                tracking_uid=analysis.uids.tracking(entry.label),
+            )
+        ]
+        item.TextObjectSequence = [_text(probability_of(entry), region.points[0])]
+        items.append(item)
+    return items
 
 
 def _annotation(outline: Outline, analysis: Analysis) -> Dataset:

@@ -13,7 +13,7 @@ from service.results.checks.mismatch import require
 from service.results.checks.places import image_places, planes_of
 from service.results.contours import Points
 from service.results.grey_scale import Rescale, slices_by_rescale
-from service.results.presentation_state import WORDS, layer_of, long_axes, statements
+from service.results.presentation_state import CLASSES, WORDS, boxes, layer_of, long_axes, probability_of, statements
 from service.types import ResultObject
 
 
@@ -47,25 +47,42 @@ def _check_one(
         stated = (float(dataset.RescaleSlope), float(dataset.RescaleIntercept))
         _require(np.allclose(stated, rescale), "its rescale is not that of the images")
     _check_layers(dataset, analysis)
-    words, *outlined = dataset.GraphicAnnotationSequence
+    words, *others = dataset.GraphicAnnotationSequence
     texts = [item.UnformattedTextValue for item in words.TextObjectSequence]
     _require(
         words.GraphicLayer == WORDS and "ReferencedImageSequence" not in words and texts == statements(analysis),
         "it does not say of all images that this is for research only, or states other probabilities",
     )
-    _check_outlines(outlined, slices, analysis)
+    _check_boxes([item for item in others if item.GraphicLayer == CLASSES], analysis)
+    _check_outlines([item for item in others if item.GraphicLayer != CLASSES], slices, analysis)
 
 
 def _check_layers(dataset: Dataset, analysis: Analysis) -> None:
     segments = [segment for label_map in analysis.label_maps for segment in label_map.present]
     first, *layers = dataset.GraphicLayerSequence
     _require(first.GraphicLayer == WORDS, "it has no layer for words")
+    if list(boxes(analysis)):
+        _require(layers.pop().GraphicLayer == CLASSES, "it has no layer for classes")
     _require(len(layers) == len(segments), "there is not one layer for each segment")
     for number, (layer, segment) in enumerate(zip(layers, segments, strict=True), start=1):
         colour = list(CIELabColor.from_rgb(*segment.colour).value)
         _require(layer.GraphicLayer == layer_of(number), f"layer {number} has another name")
         _require(layer.GraphicLayerDescription == segment.label[:64], f"layer {number} is of another segment")
         _require(list(layer.GraphicLayerRecommendedDisplayCIELabValue) == colour, f"layer {number} has another colour")
+
+
+def _check_boxes(annotations: Sequence[Dataset], analysis: Analysis) -> None:
+    """Each class has its box, with its name and probability."""
+    expected = list(boxes(analysis))
+    _require(len(annotations) == len(expected), "there is not one box for each class that has one")
+    for annotation, (entry, region) in zip(annotations, expected, strict=True):
+        [item], [text] = annotation.GraphicObjectSequence, annotation.TextObjectSequence
+        points = np.array(item.GraphicData, np.float64).reshape(-1, 2)
+        _require(item.GraphicAnnotationUnits == "PIXEL", f"the box of {entry.label} is drawn otherwise")
+        same = points.shape == region.coordinates.shape and np.allclose(points, region.coordinates, atol=0.01)
+        _require(same, f"the box of {entry.label} lies elsewhere")
+        _require(item.get("TrackingUID") == analysis.uids.tracking(entry.label), f"{entry.label} has another UID")
+        _require(text.UnformattedTextValue == probability_of(entry), f"{entry.label} has another probability")
 
 
 def _check_outlines(annotations: Sequence[Dataset], slices: Sequence[int], analysis: Analysis) -> None:

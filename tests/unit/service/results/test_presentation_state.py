@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from pydicom import Dataset
 from pydicom.pixels import apply_modality_lut
 
-from engines.types import Code, LabelMap, Measurement, Segment
+from engines.types import Classification, Code, LabelMap, Measurement, Segment
 from service.errors import Quarantined
 from service.results.analysis import Analysis
 from service.results.encode import encode
@@ -153,14 +153,48 @@ def test_dcmtk_shows_a_real_slice_in_the_window_of_the_presentation_state(
     assert np.abs(shown - expected).max() < 3
 
 
-def test_classes_of_an_x_ray_are_stated_with_their_probabilities(tmp_path: Path) -> None:
+def classified() -> Example:
+    """An X-ray with three classes; one of them speaks from a corner."""
     image, headers = small_radiograph()
-    result = written(Example(image, headers, pneumonia_findings()), tmp_path)
-    [annotation] = pydicom.dcmread(result.path).GraphicAnnotationSequence
-    research, classes = (item.UnformattedTextValue for item in annotation.TextObjectSequence)
+    where = np.zeros(image.array.shape, np.uint8)
+    where[1:4, 2:6] = 255
+    classification = pneumonia_findings().classification
+    assert classification is not None
+    normal, pneumonia, viral = classification.classes
+    classes = Classification((normal, replace(pneumonia, activation=where), viral))
+    return Example(image, headers, findings(classification=classes))
+
+
+def test_classes_of_an_x_ray_are_stated_with_their_probabilities_and_boxes(tmp_path: Path) -> None:
+    result = written(classified(), tmp_path)
+    words, box = pydicom.dcmread(result.path).GraphicAnnotationSequence
+    research, classes = (item.UnformattedTextValue for item in words.TextObjectSequence)
     assert research == "Research use only. ct-lung 0.1.0"
     assert classes.split("\r\n") == ["Normal 6.2%", "Pneumonia 81.2%", "Viral pneumonia 12.5%"]
+    [line] = box.GraphicObjectSequence
+    corners = np.reshape(line.GraphicData, (-1, 2))
+    assert (corners.min(axis=0).tolist(), corners.max(axis=0).tolist()) == ([2, 1], [6, 4])
+    assert box.TextObjectSequence[0].UnformattedTextValue == "Pneumonia 81.2%"
     assert errors(result.path) == []
+
+
+BOX_DAMAGES: dict[str, Damage] = {
+    "a box elsewhere": set_(
+        "GraphicAnnotationSequence:1.GraphicObjectSequence.GraphicData", [1.0, 1, 5, 1, 5, 5, 1, 5, 1, 1]
+    ),
+    "no box": without("GraphicAnnotationSequence:1"),
+    "another probability": set_("GraphicAnnotationSequence:1.TextObjectSequence.UnformattedTextValue", "Normal 99%"),
+    "other probabilities": set_("GraphicAnnotationSequence:0.TextObjectSequence:1.UnformattedTextValue", "Normal 99%"),
+    "another finding's UID": set_("GraphicAnnotationSequence:1.GraphicObjectSequence.TrackingUID", "1.2.3.9"),
+}
+
+
+@pytest.mark.parametrize("name", BOX_DAMAGES)
+def test_a_damaged_presentation_of_classes_is_caught(name: str, tmp_path: Path) -> None:
+    result = written(classified(), tmp_path)
+    damaged(result.path, BOX_DAMAGES[name])
+    with pytest.raises(Quarantined, match="GSPS"):
+        self_check([result], analysed(classified()))
 
 
 def test_an_empty_finding_is_not_outlined() -> None:
