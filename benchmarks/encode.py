@@ -1,11 +1,12 @@
 """How fast a label map becomes a SEG on disk: 300 slices of 512 × 512 with 1, 10 and 100 segments.
 
-Peers: highdicom (from the same cleaned headers) and dcmqi's itkimage2segimage (from an uncompressed NRRD and source
-files of hardly a pixel), in the same rounds. Segments are compact: ellipsoids that cut into each other, some 70
-slices each. Every run is a fresh process that has encoded a small label map before; its memory is what it grows by at
-most, for dcmqi all that its process has. Ours reads the source headers, too, and is synced to disk, as in the node.
-Its frames are compared with those of the peers: same segments, same places, same pixels. The self-check reads the
-file again and compares every voxel; no peer does.
+Peers: highdicom and dcmqi's itkimage2segimage, in the same rounds. We and highdicom start from the same cleaned
+source headers, dcmqi from source files of hardly a pixel and an uncompressed NRRD; ours is synced to disk, as in the
+node. Every run is a fresh process that has encoded a small label map before. CPU seconds are those of all its
+threads: other work on the machine disturbs them less. Memory is what the process grows by at most, for dcmqi all that
+it has. Segments are compact: ellipsoids beside each other that cut into each other, some 70 slices each. Our frames
+are compared with those of the peers: same segments, same places, same pixels. The self-check reads the file again and
+compares every voxel; no peer does.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import hashlib
 import json
 import multiprocessing
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -37,13 +40,13 @@ from service.results.analysis import Analysis
 from service.results.profile import ResultProfile, SegmentationForm
 from service.results.segmentation import coded, write_segmentations
 from service.results.self_check import self_check
+from service.types import ResultObject
 
 SHAPE = (300, 512, 512)
 SMALL = (3, 16, 16)
 SEGMENTS = (1, 10, 100)
 FORMS: dict[str, SegmentationForm] = {"BINARY": "binary", "LABELMAP JPEG-LS": "labelmap-jpeg-ls"}
 WETREAD, HIGHDICOM, DCMQI = "wetread", "highdicom", "dcmqi"
-SELF_CHECK = "wetread: self-check"
 
 
 def main() -> None:
@@ -68,8 +71,7 @@ def measure(form: str, count: int, folder: Path, rounds: int, rows: list[Row], r
         write_inputs(folder, count, organs(count, SHAPE))
     # dcmqi compresses label maps by deflate only, and those cannot be told here from what highdicom writes
     subjects = [WETREAD, HIGHDICOM, *([DCMQI] if form == "BINARY" else [])]
-    seconds: dict[str, list[float]] = defaultdict(list)
-    memory: dict[str, list[float]] = defaultdict(list)
+    measured: dict[str, list[Cost]] = defaultdict(list)
     size: dict[str, float] = {}
     content: dict[str, str] = {}
     processes = multiprocessing.get_context("spawn")
@@ -77,21 +79,22 @@ def measure(form: str, count: int, folder: Path, rounds: int, rows: list[Row], r
         for subject in subjects:
             with ProcessPoolExecutor(1, processes) as pool:
                 took = pool.submit(run, subject, form, count, folder).result()
-            for name, (value, grown) in took.items():
-                seconds[name].append(value)
-                memory[name].append(grown)
+            for name, cost in took.items():
+                measured[name].append(cost)
             [file] = (folder / subject).glob("*.dcm")
             size[subject] = file.stat().st_size / 1e6
             if number == 0:
                 content[subject] = digest(file)
             file.unlink()
-    for name, values in seconds.items():
-        rows.append(row(case, name, values, "s"))
-        rows.append(row(case, f"{name}: memory", memory[name], "MB"))
+    for name, costs in measured.items():
+        rows.append(row(case, name, [cost.seconds for cost in costs], "s"))
+        rows.append(row(case, f"{name}: CPU", [cost.cpu_seconds for cost in costs], "s"))
+        rows.append(row(case, f"{name}: memory", [cost.memory for cost in costs], "MB"))
     rows += [row(case, f"{name}: file", [value], "MB") for name, value in size.items()]
-    middle = {name: sorted(values)[len(values) // 2] for name, values in seconds.items()}
     for peer in subjects[1:]:
-        ratios[f"{case}: {peer}/{WETREAD}"] = round(middle[peer] / middle[WETREAD], 2)
+        for what, of in {"": "seconds", ", CPU": "cpu_seconds"}.items():
+            theirs, own = (statistics.median(getattr(cost, of) for cost in measured[who]) for who in (peer, WETREAD))
+            ratios[f"{case}: {peer}/{WETREAD}{what}"] = round(theirs / own, 2)
         ratios[f"{case}: equal content, {peer}"] = float(content[peer] == content[WETREAD])
 
 
@@ -99,15 +102,17 @@ def measure(form: str, count: int, folder: Path, rounds: int, rows: list[Row], r
 
 
 def organs(count: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Ellipsoids, the later ones on top of the earlier."""
+    """Ellipsoids on a lattice that is out of order, the later ones on top of the earlier."""
     rng = np.random.default_rng(7)
+    axes = [np.linspace(low, high, places) for low, high, places in ((0.16, 0.84, 4), (0.2, 0.8, 5), (0.14, 0.86, 5))]
+    lattice = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    centres = (rng.permutation(lattice)[:count] + rng.uniform(-0.05, 0.05, (count, 3))) * shape
     labels = np.zeros(shape, np.uint8)
-    for number in range(1, count + 1):
-        centre = rng.uniform((0.12, 0.2, 0.15), (0.88, 0.8, 0.85)) * shape
-        radii = rng.uniform((25, 20, 20), (45, 60, 60)) * np.array(shape) / SHAPE
-        low = np.maximum(centre - radii, 0).astype(int)
-        box = tuple(slice(start, int(end) + 2) for start, end in zip(low, centre + radii, strict=True))
-        places = np.ogrid[tuple(slice(part.start, min(part.stop, size)) for part, size in zip(box, shape, strict=True))]
+    for number, centre in enumerate(centres, start=1):
+        radii = rng.uniform((28, 10, 10), (42, 32, 32)) * np.array(shape) / SHAPE
+        low, high = np.maximum(centre - radii, 0).astype(int), np.minimum(centre + radii + 2, shape).astype(int)
+        box = tuple(map(slice, low, high))
+        places = np.ogrid[box]
         distance = sum(((place - c) / r) ** 2 for place, c, r in zip(places, centre, radii, strict=True))
         labels[box][distance < 1] = number
     return labels
@@ -202,26 +207,40 @@ def analysis_of(labels: NDArray[np.uint8], count: int, form: str) -> Analysis:
 # ---- subjects, each in a process of its own --------------------------------------------------------------------------
 
 
-def run(subject: str, form: str, count: int, folder: Path) -> dict[str, tuple[float, float]]:
-    """Seconds and MB of what a subject does, by name."""
+@dataclass(frozen=True)
+class Cost:
+    """``memory`` in MB."""
+
+    seconds: float
+    cpu_seconds: float
+    memory: float
+
+
+def run(subject: str, form: str, count: int, folder: Path) -> dict[str, Cost]:
+    """What a subject does and what it costs, by name."""
     target = folder / subject
     target.mkdir(exist_ok=True)
     if subject == DCMQI:
-        seconds = timed(lambda: dcmqi(folder, count, target / "seg.dcm"))
-        return {DCMQI: (seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000)}
+        began = time.perf_counter()
+        dcmqi(folder, count, target / "seg.dcm")
+        seconds, used = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {DCMQI: Cost(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000)}
     encode = {WETREAD: wetread, HIGHDICOM: highdicom}[subject]
     with tempfile.TemporaryDirectory() as warm:  # modules are imported when they are first needed
-        small = analysis_of(organs(count, SMALL), count, form)
+        small = analysis_of(np.ones(SMALL, np.uint8), count, form)
         encode(small, Path(warm))
         if subject == WETREAD:
             self_check(write_segmentations(small, Path(warm), ()), small)
     analysis = analysis_of(np.load(folder / f"{count}.npy"), count, form)
+    before = cost(lambda: (analysis.source, analysis.label_maps))
     if subject == HIGHDICOM:
-        _ = analysis.source, analysis.label_maps
-        return {HIGHDICOM: grown(lambda: highdicom(analysis, target))}
-    objects: list = []
-    took = {WETREAD: grown(lambda: objects.extend(write_segmentations(analysis, target, ())))}
-    return {**took, SELF_CHECK: grown(lambda: self_check(objects, analysis))}
+        return {HIGHDICOM: cost(lambda: highdicom(analysis, target))}
+    objects: list[ResultObject] = []
+    return {
+        WETREAD: cost(lambda: objects.extend(write_segmentations(analysis, target, ()))),
+        "wetread: cleaning the headers before": before,
+        "wetread: self-check": cost(lambda: self_check(objects, analysis)),
+    }
 
 
 def wetread(analysis: Analysis, folder: Path) -> None:
@@ -274,18 +293,13 @@ def dcmqi(folder: Path, count: int, file: Path) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def grown(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds, and by how many MB this process grows at most."""
+def cost(work: Callable[[], object]) -> Cost:
+    """What work costs this process; memory is by how much it grows at most."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = resident("VmRSS")
-    seconds = timed(work)
-    return seconds, resident("VmHWM") - before
+    before, began, cpu_began = resident("VmRSS"), time.perf_counter(), time.process_time()
+    work()
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
+    return Cost(seconds, cpu_seconds, resident("VmHWM") - before)
 
 
 def resident(what: str) -> float:

@@ -41,7 +41,7 @@ def activated_classes(analysis: Analysis) -> dict[Segment, NDArray[np.uint8]]:
 def write_heat_map_segmentation(analysis: Analysis, folder: Path, made: Sequence[ResultObject]) -> list[ResultObject]:
     """One object with a segment for each class (`service.results.kinds.Writer`)."""
     classes = activated_classes(analysis)
-    frames = Fractions(np.stack(list(classes.values()))[:, np.newaxis])
+    frames = Fractions(tuple(activation[np.newaxis] for activation in classes.values()))
     _, syntax = OTHERS["HEATMAP-SEG"]
     return [write_frames(analysis, "HEATMAP-SEG", 1, frames, tuple(classes), [WHAT_IT_IS], folder, syntax)]
 

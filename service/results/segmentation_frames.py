@@ -101,15 +101,15 @@ class Labels:
 
 @dataclass(frozen=True, eq=False)
 class Fractions:
-    """For each segment how sure it is at each pixel, ``[segment, slice, row, column]``, uint8; 255 is a whole."""
+    """For each segment how sure it is at each pixel, ``[slice, row, column]``, uint8; 255 is a whole."""
 
-    values: NDArray[np.uint8]
+    values: tuple[NDArray[np.uint8], ...]
     type: ClassVar[SegmentationType] = "FRACTIONAL"
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
-        return _shape(self.values)
+        return _shape(self.values[0])
 
     @cached_property
     def present(self) -> NDArray[np.bool_]:
@@ -118,7 +118,7 @@ class Fractions:
 
     def draw(self, channel: int, index: int, frame: NDArray[np.uint8]) -> None:
         """The fractions of one segment."""
-        frame[:] = self.values[channel, index]
+        frame[:] = self.values[channel][index]
 
 
 def _shape(array: NDArray[np.uint8]) -> tuple[int, int]:
