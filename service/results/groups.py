@@ -1,4 +1,4 @@
-"""Measurement groups of a report: TID 1411 and 1410 for regions, TID 1501 for what has none (PS3.16 A)."""
+"""Measurement groups of a report: what was found, and where in the images (TID 1411, 1410 and 1501 of PS3.16)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pydicom.sr.codedict import codes
 
 from engines.types import ClassProbability, Code, Findings, LabelMap, Measurement, Segment, Volume
 from service.results.analysis import Analysis
-from service.results.regions import Region, class_regions, line, outline
+from service.results.regions import Region, class_regions, frame, line, outline
 from service.results.segmentation import coded, tracking_identifier
 from service.results.source import Source
 from service.results.stamp import MANUFACTURER
@@ -19,6 +19,7 @@ from service.types import ResultObject
 CERTAINTY_OF_FINDING = Code("111012", "DCM", "Certainty of Finding")
 PERCENT = Code("%", "UCUM", "Percent")
 ANATOMICAL_STRUCTURE = "123037004"
+NOTHING_FOUND = "nothing found"
 LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
 
 Group = (
@@ -49,15 +50,17 @@ def places(analysis: Analysis) -> list[tuple[Segment, Place | None]]:
 
 
 def measurement_groups(analysis: Analysis, made: Sequence[ResultObject]) -> list[Group]:
-    """The groups of each segment, then one of each class.
+    """The groups of each segment that was found, then one of each class that an image speaks for.
 
-    All groups of a finding have its tracking identifier, and nothing is said twice.
+    All groups of a finding have its tracking identifier, and nothing is said twice. Each finding has a place in an
+    image, because OHIF shows nothing at all of a report in which one has none; the others are
+    `service.results.evaluations`.
 
     - A segment of a CT refers to its segment in the SEG, with what was measured in all of it (TID 1411); has an outline
       where it is largest, for viewers that draw no SEG (TID 1410); and diameters with their ends (TID 1501).
     - A segment of an X-ray refers to its frame in the SEG and has an outline (both TID 1410: it holds one of the two).
-    - One without a voxel says that it is absent (TID 1501).
-    - A class of an X-ray refers to the box around what speaks for it (TID 1410), if anything does (TID 1501).
+    - A class of an X-ray refers to the box around what speaks for it (TID 1410).
+    - Where nothing was found, a group without a finding refers to the middle image, so that a viewer shows it.
 
     Parameters
     ----------
@@ -66,10 +69,12 @@ def measurement_groups(analysis: Analysis, made: Sequence[ResultObject]) -> list
     """
     groups: list[Group] = []
     for segment, place in places(analysis):
-        groups += _segment_groups(segment, place, analysis, made)
+        if place is not None:
+            groups += _segment_groups(segment, place, analysis, made)
     for entry, region in class_regions(analysis):
-        groups.append(_class_group(entry, region, analysis))
-    return groups
+        if region is not None:
+            groups.append(_class_group(entry, region, analysis))
+    return groups or [_empty_group(analysis)]
 
 
 def reported_value(value: float) -> float:
@@ -92,27 +97,24 @@ def measured(findings: Findings, segment: Segment, along_a_line: bool) -> tuple[
 
 
 def _segment_groups(
-    segment: Segment, place: Place | None, analysis: Analysis, made: Sequence[ResultObject]
+    segment: Segment, place: Place, analysis: Analysis, made: Sequence[ResultObject]
 ) -> Iterator[Group]:
     findings, source = analysis.findings, analysis.source
     shared = _identity(segment, analysis)
-    presence = codes.cid240.Present if place else codes.cid240.Absent
     first: dict[str, Any] = {
         **shared,
-        "qualitative_evaluations": [sr.QualitativeEvaluation(codes.DCM.PresenceOfProperty, presence)],
+        "qualitative_evaluations": [sr.QualitativeEvaluation(codes.DCM.PresenceOfProperty, codes.cid240.Present)],
         "measurements": [_measurement(entry) for entry in measured(findings, segment, along_a_line=False)],
     }
     segmentations = [entry for entry in made if entry.kind == "SEG"]
-    if place is None or not segmentations:
+    if not segmentations:
         yield sr.MeasurementsAndQualitativeEvaluations(**first)
     elif isinstance(analysis.image, Volume):
         whole = _referenced_segment(place, segmentations[place.part - 1], source)
         yield sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=whole, **first)
     else:
-        frame = _referenced_frame(place, segmentations[place.part - 1], source)
-        yield sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_segment=frame, **first)
-    if place is None:
-        return
+        only_frame = _referenced_frame(place, segmentations[place.part - 1], source)
+        yield sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_segment=only_frame, **first)
     region = _image_region(outline(place.label_map, segment), source)
     yield sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=region, **shared)
     if lines := measured(findings, segment, along_a_line=True):
@@ -185,17 +187,22 @@ def _measurement(entry: Measurement, coordinates: sr.CoordinatesForMeasurement |
     )
 
 
-def _class_group(entry: ClassProbability, region: Region | None, analysis: Analysis) -> Group:
-    shared: dict[str, Any] = {
-        "tracking_identifier": _tracking(entry.label, analysis),
-        "finding_type": coded(entry.code),
-        "algorithm_id": _algorithm(analysis.findings),
-        "measurements": [sr.Measurement(coded(CERTAINTY_OF_FINDING), percent(entry), coded(PERCENT))],
-    }
-    if region is None:
-        return sr.MeasurementsAndQualitativeEvaluations(**shared)
-    box = _image_region(region, analysis.source)
-    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=box, **shared)
+def _empty_group(analysis: Analysis) -> Group:
+    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(NOTHING_FOUND, analysis),
+        referenced_region=_image_region(frame(analysis), analysis.source),
+        algorithm_id=_algorithm(analysis.findings),
+    )
+
+
+def _class_group(entry: ClassProbability, region: Region, analysis: Analysis) -> Group:
+    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(entry.label, analysis),
+        referenced_region=_image_region(region, analysis.source),
+        finding_type=coded(entry.code),
+        algorithm_id=_algorithm(analysis.findings),
+        measurements=[sr.Measurement(coded(CERTAINTY_OF_FINDING), percent(entry), coded(PERCENT))],
+    )
 
 
 def _algorithm(findings: Findings) -> sr.AlgorithmIdentification:

@@ -55,20 +55,23 @@ def line(measurement: Measurement) -> Region:
 def class_regions(analysis: Analysis) -> Iterator[tuple[ClassProbability, Region | None]]:
     """Of each class of an X-ray, the box around where the image speaks for it.
 
-    A model that gives no such map looked at all that was classified: that box stands for the most probable class only,
-    so that no two share one place. A class that nothing speaks for has none.
+    Where the model has no such map, or nothing speaks for a class, the most probable one has a box around all that was
+    classified; others have none, so that no two share one place.
     """
     findings = analysis.findings
-    if findings.classification is None:
-        return
-    mapped = any(entry.activation is not None for entry in findings.classification.classes)
-    for entry in findings.classification.classes:
+    for entry in findings.classification.classes if findings.classification else ():
         where = None
         if entry.activation is not None and entry.activation.any():
             where = entry.activation >= ACTIVE * entry.activation.max()
-        elif not mapped and entry is findings.classification.best and analysis.image.array.ndim == 2:
+        elif findings.classification and entry is findings.classification.best:
             where = _classified(findings, analysis.image.array.shape)
         yield entry, None if where is None else Region(0, _box(where))
+
+
+def frame(analysis: Analysis) -> Region:
+    """The border of the middle image: where was looked."""
+    slices, rows, columns = analysis.image.array.reshape(-1, *analysis.image.array.shape[-2:]).shape
+    return Region(slices // 2, _box(np.ones((rows, columns), bool)))
 
 
 def _classified(findings: Findings, shape: tuple[int, ...]) -> NDArray[np.bool_]:

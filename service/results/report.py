@@ -12,6 +12,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from engines.types import Findings
 from service import __version__
 from service.results.analysis import Analysis
+from service.results.evaluations import evaluations
 from service.results.files import keep
 from service.results.groups import measurement_groups
 from service.results.predecessors import as_data_sets, supersedes
@@ -124,9 +125,10 @@ def _root(analysis: Analysis, made: Sequence[ResultObject]) -> sr.ContainerConte
     measurements = _container(codes.DCM.ImagingMeasurements)
     for group in measurement_groups(analysis, made):
         measurements.ContentSequence.extend(group)
-    evaluations = _container(QUALITATIVE_EVALUATIONS)
+    qualitative = _container(QUALITATIVE_EVALUATIONS)
+    qualitative.ContentSequence.extend(evaluations(analysis))
     for statement in remarks(analysis):
-        evaluations.ContentSequence.append(
+        qualitative.ContentSequence.append(
             sr.TextContentItem(codes.DCM.Comment, statement, sr.RelationshipTypeValues.CONTAINS)
         )
     root = sr.ContainerContentItem(name=codes.DCM.ImagingMeasurementReport, template_id="1500")
@@ -139,7 +141,7 @@ def _root(analysis: Analysis, made: Sequence[ResultObject]) -> sr.ContainerConte
         sr.CodeContentItem(codes.DCM.ProcedureReported, procedure, sr.RelationshipTypeValues.HAS_CONCEPT_MOD)
     )
     root.ContentSequence.append(_image_library(analysis.source, images_of(measurements)))
-    root.ContentSequence.extend([measurements, evaluations])
+    root.ContentSequence.extend([measurements, qualitative])
     if supporting := [entry for entry in made if entry.kind in SUPPORTING]:
         root.ContentSequence.append(_supporting_information(supporting))
     return root
@@ -190,7 +192,7 @@ def _observation_context(findings: Findings, uids: ResultUIDs) -> sr.Observation
 
 
 def _image_library(source: Source, pointed_at: Collection[str]) -> sr.ContainerContentItem:
-    """The images that coordinates lie on, or all where nothing was found, TID 1600; what they share is said once."""
+    """The images that coordinates lie on, TID 1600; what they have in common is said once for all of them."""
     modality = {
         "CT": codes.cid29.ComputedTomography,
         "CR": codes.cid29.ComputedRadiography,
@@ -200,7 +202,7 @@ def _image_library(source: Source, pointed_at: Collection[str]) -> sr.ContainerC
     group.ContentSequence.append(
         sr.CodeContentItem(codes.DCM.Modality, modality, sr.RelationshipTypeValues.HAS_ACQ_CONTEXT)
     )
-    for header in [entry for entry in source.headers if entry.SOPInstanceUID in pointed_at] or source.headers:
+    for header in (entry for entry in source.headers if entry.SOPInstanceUID in pointed_at):
         group.ContentSequence.append(
             sr.ImageContentItem(
                 name=SOURCE,

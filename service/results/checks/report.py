@@ -7,6 +7,7 @@ from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, Enhanc
 
 from service.results.analysis import Analysis
 from service.results.checks.mismatch import require
+from service.results.checks.report_evaluations import check_evaluations
 from service.results.checks.report_groups import check_groups, concept
 from service.results.predecessors import Predecessor
 from service.results.profile import ReportForm
@@ -15,6 +16,7 @@ from service.results.source import Source
 from service.types import ResultObject
 
 MEASUREMENT_GROUP, COMMENT, SOURCE_SERIES = "125007", "121106", "121232"
+QUALITATIVE_EVALUATIONS = "C0034375"
 SOP_CLASSES: Mapping[ReportForm, str] = {
     "comprehensive-3d": Comprehensive3DSRStorage,
     "comprehensive": ComprehensiveSRStorage,
@@ -42,6 +44,8 @@ def check_report(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence
         comments == list(remarks(analysis)),
         "the remarks (research use, earlier reports, input quality) are not the expected ones",
     )
+    evaluations = [item for item in dataset.ContentSequence if concept(item) == QUALITATIVE_EVALUATIONS]
+    check_evaluations([child for item in evaluations for child in item.ContentSequence], analysis)
     check_groups([item for item in items if concept(item) == MEASUREMENT_GROUP], analysis, made)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from engines.types import ClassProbability, Code, Measurement, Segment, Volume
+from engines.types import Code, Measurement, Segment, Volume
 from service.results.analysis import Analysis
 from service.results.checks.coordinates import Drawn, follows, length
 from service.results.checks.mismatch import require
@@ -15,6 +15,7 @@ from service.results.groups import (
     ANATOMICAL_STRUCTURE,
     CERTAINTY_OF_FINDING,
     LABEL_MAP_STORAGE,
+    NOTHING_FOUND,
     PERCENT,
     Place,
     measured,
@@ -22,7 +23,7 @@ from service.results.groups import (
     places,
     reported_value,
 )
-from service.results.regions import Region, class_regions
+from service.results.regions import Region, class_regions, frame
 from service.results.segmentation import tracking_identifier
 from service.results.source import Plane
 from service.types import ResultObject
@@ -31,7 +32,7 @@ TRACKING_IDENTIFIER, TRACKING_UID = "112039", "112040"
 FINDING, CATEGORY, SITE, LATERALITY, PRESENCE = "121071", "276214006", "363698007", "272741003", "121052"
 CODES = (FINDING, CATEGORY, SITE, LATERALITY, PRESENCE)
 ALGORITHM_NAME, ALGORITHM_VERSION, DERIVATION = "111001", "111003", "121401"
-PRESENT, ABSENT = "52101004", "272519000"
+PRESENT = "52101004"
 SAME_LENGTH = 1e-3
 """Of a diameter and the distance between its ends, relative to it; a value has six digits, a coordinate has seven."""
 
@@ -67,6 +68,7 @@ class ExpectedGroup:
 def check_groups(groups: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
     """Compare the decoded measurement groups with what was found, in order."""
     expected = [*_of_segments(analysis, made), *_of_classes(analysis)]
+    expected = expected or [ExpectedGroup(NOTHING_FOUND, frozenset(), box=frame(analysis))]
     _require(len(groups) == len(expected), f"there are {len(groups)} measurement groups instead of {len(expected)}")
     for group, entry in zip(groups, expected, strict=True):
         _check_group(group, entry, analysis)
@@ -74,13 +76,12 @@ def check_groups(groups: Sequence[Dataset], analysis: Analysis, made: Sequence[R
 
 def _of_segments(analysis: Analysis, made: Sequence[ResultObject]) -> Iterator[ExpectedGroup]:
     for segment, place in places(analysis):
-        codes = frozenset(_codes(segment))
-        presence = (PRESENCE, PRESENT if place else ABSENT, "SCT")
-        whole = measured(analysis.findings, segment, along_a_line=False)
-        reference = _reference(place, analysis, made)
-        yield ExpectedGroup(segment.label, codes | {presence}, whole, reference)
         if place is None:
             continue
+        codes = frozenset(_codes(segment))
+        whole = measured(analysis.findings, segment, along_a_line=False)
+        reference = _reference(place, analysis, made)
+        yield ExpectedGroup(segment.label, codes | {(PRESENCE, PRESENT, "SCT")}, whole, reference)
         index = int(np.argmax(place.label_map.counts[:, segment.number]))
         labels = place.label_map.array.reshape(-1, *place.label_map.array.shape[-2:])[index]
         yield ExpectedGroup(segment.label, codes, outlined=(index, labels == segment.number))
@@ -97,11 +98,9 @@ def _codes(segment: Segment) -> Iterator[tuple[str, str, str]]:
             yield LATERALITY, segment.laterality.value, segment.laterality.scheme
 
 
-def _reference(
-    place: Place | None, analysis: Analysis, made: Sequence[ResultObject]
-) -> tuple[str, str, str, int] | None:
+def _reference(place: Place, analysis: Analysis, made: Sequence[ResultObject]) -> tuple[str, str, str, int] | None:
     segmentations = [entry for entry in made if entry.kind == "SEG"]
-    if place is None or not segmentations:
+    if not segmentations:
         return None
     target = segmentations[place.part - 1]
     by_segment = isinstance(analysis.image, Volume) or target.sop_class_uid == LABEL_MAP_STORAGE
@@ -111,12 +110,11 @@ def _reference(
 
 def _of_classes(analysis: Analysis) -> Iterator[ExpectedGroup]:
     for entry, box in class_regions(analysis):
+        if box is None:
+            continue
         finding = (FINDING, entry.code.value, entry.code.scheme)
-        yield ExpectedGroup(entry.label, frozenset({finding}), (_certainty(entry),), box=box)
-
-
-def _certainty(entry: ClassProbability) -> Measurement:
-    return Measurement(0, CERTAINTY_OF_FINDING, percent(entry), PERCENT)
+        certainty = Measurement(0, CERTAINTY_OF_FINDING, percent(entry), PERCENT)
+        yield ExpectedGroup(entry.label, frozenset({finding}), (certainty,), box=box)
 
 
 def _check_group(group: Dataset, expected: ExpectedGroup, analysis: Analysis) -> None:
@@ -137,7 +135,7 @@ def _check_group(group: Dataset, expected: ExpectedGroup, analysis: Analysis) ->
     _require(frozenset(_stated_codes(children)) == expected.codes, f"{name} states another finding or another place")
     numbers = [item for item in children if item.ValueType == "NUM"]
     _require(
-        [_value(item) for item in numbers] == [_expected_value(entry) for entry in expected.measurements],
+        [stated_value(item) for item in numbers] == [_expected_value(entry) for entry in expected.measurements],
         f"{name} states other values or units than were measured",
     )
     references = [
@@ -203,7 +201,8 @@ def _expected_value(entry: Measurement) -> tuple[Code, float, Code, Code | None]
     return entry.concept, reported_value(entry.value), entry.unit, entry.derivation
 
 
-def _value(item: Dataset) -> tuple[Code, float, Code, Code | None]:
+def stated_value(item: Dataset) -> tuple[Code, float, Code, Code | None]:
+    """Concept, number, unit and derivation of a decoded measurement."""
     [number] = item.MeasuredValueSequence
     derivations = [child for child in item.get("ContentSequence") or [] if concept(child) == DERIVATION]
     return (

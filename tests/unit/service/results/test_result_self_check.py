@@ -420,7 +420,7 @@ def test_a_changed_probability_is_caught(tmp_path: Path) -> None:
         first_of_type(dataset, "NUM", "111012").MeasuredValueSequence[0].NumericValue = "99"
 
     damaged(objects[0], damage)
-    with pytest.raises(Quarantined, match="Normal states other values"):
+    with pytest.raises(Quarantined, match="Pneumonia states other values"):
         check(objects, example)
 
 

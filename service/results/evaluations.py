@@ -1,0 +1,43 @@
+"""What a report says of findings that have no place in an image (TID 1500 of PS3.16, Qualitative Evaluations)."""
+
+from highdicom import sr
+from pydicom.sr.codedict import codes
+
+from engines.types import ClassProbability, Segment
+from service.results.analysis import Analysis
+from service.results.groups import CERTAINTY_OF_FINDING, PERCENT, percent, places
+from service.results.regions import class_regions
+from service.results.segmentation import coded, tracking_identifier
+
+# an Enhanced SR lets a value have properties, but no observation context of its own (PS3.3 A.35.2.3)
+PROPERTIES, MODIFIES = sr.RelationshipTypeValues.HAS_PROPERTIES, sr.RelationshipTypeValues.HAS_CONCEPT_MOD
+
+
+def evaluations(analysis: Analysis) -> list[sr.CodeContentItem | sr.NumContentItem]:
+    """That a segment was looked for and is absent; the probability of a class that nothing in the image speaks for."""
+    absent = [_absence(segment, analysis) for segment, place in places(analysis) if place is None]
+    return [*absent, *(_certainty(entry, analysis) for entry, region in class_regions(analysis) if region is None)]
+
+
+def _absence(segment: Segment, analysis: Analysis) -> sr.CodeContentItem:
+    item = sr.CodeContentItem(coded(segment.type), codes.cid240.Absent, sr.RelationshipTypeValues.CONTAINS)
+    item.ContentSequence = sr.ContentSequence(_tracking(segment.label, analysis))
+    if segment.laterality:
+        item.ContentSequence.append(sr.CodeContentItem(codes.SCT.Laterality, coded(segment.laterality), MODIFIES))
+    return item
+
+
+def _certainty(entry: ClassProbability, analysis: Analysis) -> sr.NumContentItem:
+    contains = sr.RelationshipTypeValues.CONTAINS
+    item = sr.NumContentItem(coded(CERTAINTY_OF_FINDING), percent(entry), coded(PERCENT), relationship_type=contains)
+    item.ContentSequence = sr.ContentSequence(_tracking(entry.label, analysis))
+    item.ContentSequence.append(sr.CodeContentItem(codes.DCM.Finding, coded(entry.code), MODIFIES))
+    return item
+
+
+def _tracking(label: str, analysis: Analysis) -> list[sr.ContentItem]:
+    identifier = tracking_identifier(analysis.findings, label)
+    return [
+        sr.TextContentItem(codes.DCM.TrackingIdentifier, identifier, PROPERTIES),
+        sr.UIDRefContentItem(codes.DCM.TrackingUniqueIdentifier, analysis.uids.tracking(label), PROPERTIES),
+    ]
