@@ -93,6 +93,7 @@ def structure(
     if frames.type != "LABELMAP":  # which has a background, too
         dataset.SegmentSequence = list(descriptions)
     dataset.Rows, dataset.Columns = frames.shape
+    dataset.ContentCreatorName = ""  # type 2 (PS3.3 10.9), which highdicom leaves out
     dataset.ImageComments = (
         ". ".join(note.rstrip(".") for note in (RESEARCH, findings.model.intended_use, *notes)) + "."
     )

@@ -90,7 +90,7 @@ def written(analysis: Analysis, folder: Path) -> Dataset:
 
 
 def highdicom_writes(ours: Dataset, analysis: Analysis, folder: Path) -> Dataset:
-    """What highdicom makes of the whole input; dates, comments and dimension organization are ours to choose.
+    """What highdicom makes of the whole input; dates, comments, creator and dimension organization are ours to choose.
 
     It encodes no frames, as some of its encoders crash on images of a few pixels.
     """
@@ -126,7 +126,7 @@ def highdicom_writes(ours: Dataset, analysis: Analysis, folder: Path) -> Dataset
         contributing_equipment=[contributing_equipment(analysis.findings)],
         specific_character_set=None,
     )
-    whole.ImageComments = ours.ImageComments
+    whole.ImageComments, whole.ContentCreatorName = ours.ImageComments, ""
     organization = ours.DimensionOrganizationSequence[0].DimensionOrganizationUID
     for item in (*whole.DimensionOrganizationSequence, *whole.DimensionIndexSequence):
         item.DimensionOrganizationUID = organization
