@@ -102,7 +102,13 @@ def segments(path: Path, folder: Path) -> list[ReadSegment]:
     assert done.returncode == 0, done.stderr
     [meta] = folder.glob("*meta.json")
     attributes = [entry for group in json.loads(meta.read_text())["segmentAttributes"] for entry in group]
-    return [
-        ReadSegment(entry["labelID"], entry["SegmentLabel"], SimpleITK.ReadImage(folder / f"{entry['labelID']}.nii.gz"))
-        for entry in attributes
-    ]
+    images = {file.name: SimpleITK.ReadImage(file) for file in folder.glob("*.nii.gz")}
+    # the segments of a label map come as one image of their numbers
+    merged = next(iter(images.values())) if len(images) == 1 < len(attributes) else None
+    found = []
+    for entry in attributes:
+        name = f"{entry['labelID']}.nii.gz"
+        assert merged is not None or name in images, f"{name} does not exist"
+        image = images[name] if merged is None else merged == entry["labelID"]
+        found.append(ReadSegment(entry["labelID"], entry["SegmentLabel"], image))
+    return found

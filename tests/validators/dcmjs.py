@@ -44,7 +44,10 @@ def dcmjs_read(paths: Sequence[Path]) -> list[ReadObject]:
         ReadObject(
             *(entry["modality"], entry["instance"], entry["description"]),
             {int(number): count for number, count in entry["voxels"].items()},
-            tuple(ReadGroup(group["finding"], group["tracking"], tuple(group["values"])) for group in entry["groups"]),
+            tuple(
+                ReadGroup(group.get("finding", ""), group.get("tracking", ""), tuple(group["values"]))
+                for group in entry["groups"]
+            ),
         )
         for entry in json.loads(done.stdout)
     ]
