@@ -3,7 +3,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.measurements import ATTENUATION, MEAN, VOLUME, measure
+from engines.measurements import (
+    ATTENUATION,
+    LONG_AXIS,
+    MAXIMUM,
+    MEAN,
+    MINIMUM,
+    SHORT_AXIS,
+    STANDARD_DEVIATION,
+    VOLUME,
+    measure,
+)
 from engines.package import ModelPackage, load_package
 from engines.types import Volume
 from tests.small_models import volume_package
@@ -12,6 +22,17 @@ from tests.small_models import volume_package
 @pytest.fixture
 def package(tmp_path: Path) -> ModelPackage:
     return load_package(volume_package(tmp_path))
+
+
+@pytest.fixture
+def lesions(tmp_path: Path) -> ModelPackage:
+    """All that can be measured of a segment, in another order than it is reported in."""
+    folder = volume_package(tmp_path)
+    description = (folder / "model.toml").read_text()
+    everything = '["diameter", "intensity_deviation", "maximum_intensity", "minimum_intensity", "mean_intensity"]'
+    assert '["volume", "mean_intensity"]' in description
+    (folder / "model.toml").write_text(description.replace('["volume", "mean_intensity"]', everything))
+    return load_package(folder)
 
 
 def ct(array: np.ndarray, affine: np.ndarray) -> Volume:
@@ -59,3 +80,29 @@ def test_a_slice_stands_for_half_of_the_way_to_each_neighbour(package: ModelPack
     affine = np.diag([5.0, 2.0, 2.0, 1.0])
     uneven = Volume(array, affine, ("1.2",) * 4, at=(0.0, 1.0, 2.0, 4.0))
     assert measure(package, uneven, labels)[0].value == pytest.approx(100 * 4 * (5 + 7.5 + 10) / 1000)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_least_largest_and_standard_deviation_are_those_of_all_voxels(lesions: ModelPackage, dtype: type) -> None:
+    random = np.random.default_rng(3)
+    array = random.integers(-1024, 3071, (6, 20, 20)).astype(dtype)
+    labels = random.integers(0, 3, array.shape).astype(np.uint8)
+    found = measure(lesions, ct(array, np.eye(4)), labels)
+    for number in (1, 2):
+        inside = array[labels == number].astype(np.float64)
+        stated = {entry.derivation: entry for entry in found if entry.segment == number and entry.derivation}
+        assert list(stated) == [MEAN, MINIMUM, MAXIMUM, STANDARD_DEVIATION]
+        assert {(entry.concept, entry.unit.value) for entry in stated.values()} == {(ATTENUATION, "[hnsf'U]")}
+        expected = [inside.mean(), inside.min(), inside.max(), inside.std()]
+        assert [entry.value for entry in stated.values()] == pytest.approx(expected)
+
+
+def test_the_diameters_of_a_segment_are_in_mm_and_have_ends(lesions: ModelPackage) -> None:
+    labels = np.zeros((5, 30, 30), np.uint8)
+    labels[2, 10:14, 5:25] = 2
+    found = measure(lesions, ct(np.zeros(labels.shape, np.int16), np.diag([3.0, 2.0, 0.5, 1.0])), labels)
+    long, short = (entry for entry in found if entry.points)
+    assert (long.segment, long.concept, long.unit.value) == (2, LONG_AXIS, "mm")
+    assert (short.segment, short.concept, short.unit.value) == (2, SHORT_AXIS, "mm")
+    assert long.value == pytest.approx(np.hypot(10, 8), abs=0.5)
+    assert {point[0] for point in (*long.points, *short.points)} == {2.0}
