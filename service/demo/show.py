@@ -1,5 +1,6 @@
 """What ``wetread demo`` tells in the end: a table for people, one line of JSON for programs."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,11 @@ def show(console: Console, shown: Shown) -> None:
             for one in arrived
             if (one.record.series, one.record.item, one.record.model) == (job.series.key, job.item, job.model)
         ]
-        found = " ".join(f"{one.record.result.kind} {'✗ ' + one.problem if one.problem else '✓'}" for one in mine)
+        counted = Counter((one.record.result.kind, one.problem) for one in mine)
+        found = " ".join(
+            f"{kind}{f' ×{count}' if count > 1 else ''} {f'✗ {problem}' if problem else '✓'}"
+            for (kind, problem), count in counted.items()
+        )
         cells = ["–" if seconds.get(stage) is None else f"{seconds[stage]:.2f} s" for stage in STAGES]
         series = f"{job.series.modality} {job.series.key[:6]}"
         table.add_row(studies[job.series.study_uid], series, job.model, found or job.note, *cells)

@@ -12,8 +12,11 @@ from PIL import Image
 from tests.running_node import command
 from tests.validators import dciodvfy_errors
 
-MODELS = {"CT": {("ct-lung", "SEG"), ("ct-lung", "SR")}}
-MODELS["DX"] = {("cxr-lung", "SEG"), ("cxr-lung", "SR"), ("cxr-pneumonia", "SR")}
+MODELS = {"CT": {("ct-lung", "SEG"), ("ct-lung", "OT"), ("ct-lung", "SR")}}
+MODELS["DX"] = {
+    *(("cxr-lung", modality) for modality in ("SEG", "OT", "SR")),
+    *(("cxr-pneumonia", modality) for modality in ("OT", "SR")),
+}
 
 
 def demo(out: Path, *arguments: str | Path) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
