@@ -71,9 +71,11 @@ def report(
         The other result objects of the same analysis; the report refers to each (IHE AIR).
     """
     findings, source, uids = analysis.findings, analysis.source, analysis.uids
+    root = sr.ContainerContentItem(name=codes.DCM.ImagingMeasurementReport, template_id="1500")
+    root.ContentSequence = sr.ContentSequence()
     result = FORMS[analysis.profile.report](
         evidence=[*source.headers, *(reference(entry, source.first.StudyInstanceUID) for entry in made)],
-        content=_root(analysis, made),
+        content=root,
         series_instance_uid=uids.series("SR"),
         series_number=series_number(findings, "SR"),
         sop_instance_uid=uids.instance("SR"),
@@ -91,6 +93,8 @@ def report(
         contributing_equipment=[contributing_equipment(findings)],
         specific_character_set=None,
     )
+    # set afterwards: highdicom copies all that it is given, and searches it twice
+    result.ContentSequence = _content(analysis, made)
     stamp(result, analysis)
     return result
 
@@ -118,7 +122,8 @@ def reference(entry: ResultObject, study_uid: str) -> Dataset:
     return data_set
 
 
-def _root(analysis: Analysis, made: Sequence[ResultObject]) -> sr.ContainerContentItem:
+def _content(analysis: Analysis, made: Sequence[ResultObject]) -> sr.ContentSequence:
+    """All below the root."""
     # CID 100 has a code for X-ray only since 2022; the general one is known to every validator
     is_ct = analysis.source.first.Modality == "CT"
     procedure = codes.cid100.CTUnspecifiedBodyRegion if is_ct else codes.cid100.ImagingProcedure
@@ -131,20 +136,16 @@ def _root(analysis: Analysis, made: Sequence[ResultObject]) -> sr.ContainerConte
         qualitative.ContentSequence.append(
             sr.TextContentItem(codes.DCM.Comment, statement, sr.RelationshipTypeValues.CONTAINS)
         )
-    root = sr.ContainerContentItem(name=codes.DCM.ImagingMeasurementReport, template_id="1500")
-    root.ContentSequence = sr.ContentSequence()
-    root.ContentSequence.extend(
-        sr.LanguageOfContentItemAndDescendants(sr.CodedConcept("en-US", "RFC5646", "English (United States)"))
-    )
-    root.ContentSequence.extend(_observation_context(analysis.findings, analysis.uids))
-    root.ContentSequence.append(
+    language = sr.CodedConcept("en-US", "RFC5646", "English (United States)")
+    content = sr.ContentSequence(sr.LanguageOfContentItemAndDescendants(language))
+    content.extend(_observation_context(analysis.findings, analysis.uids))
+    content.append(
         sr.CodeContentItem(codes.DCM.ProcedureReported, procedure, sr.RelationshipTypeValues.HAS_CONCEPT_MOD)
     )
-    root.ContentSequence.append(_image_library(analysis.source, images_of(measurements)))
-    root.ContentSequence.extend([measurements, qualitative])
+    content.extend([_image_library(analysis.source, images_of(measurements)), measurements, qualitative])
     if supporting := [entry for entry in made if entry.kind in SUPPORTING]:
-        root.ContentSequence.append(_supporting_information(supporting))
-    return root
+        content.append(_supporting_information(supporting))
+    return content
 
 
 def _supporting_information(made: Sequence[ResultObject]) -> sr.ContainerContentItem:

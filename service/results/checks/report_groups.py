@@ -158,13 +158,11 @@ def _check_region(children: Sequence[Dataset], expected: ExpectedGroup, analysis
         len(drawn) == (expected.outlined is not None or expected.box is not None), f"{name} has too few or many regions"
     )
     for region in drawn:
-        if expected.outlined is not None:
-            index, mask = expected.outlined
-            holds = follows(region.points, mask)
-        elif expected.box is not None:
-            index, holds = expected.box.slice, np.array_equal(region.points, expected.box.points)
+        box, outlined = expected.box, expected.outlined
+        index = box.slice if box else outlined[0] if outlined else 0
         _require(_lies_on(region, index, analysis), f"the region of {name} lies on another image, or not within it")
-        _require(holds, f"the region of {name} is not around what was found")
+        holds = np.array_equal(region.points, box.points) if box else outlined and follows(region.points, outlined[1])
+        _require(bool(holds), f"the region of {name} is not around what was found")
 
 
 def _check_line(item: Dataset, expected: Measurement, analysis: Analysis, name: str) -> None:
