@@ -52,12 +52,13 @@ WETREAD, HIGHDICOM, DCMQI = "wetread", "highdicom", "dcmqi"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="wetread bench encode", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=FORMS, help="one form instead of all")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows: list[Row] = []
     ratios: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
-        for form in FORMS:
+        for form in [options.only] if options.only else FORMS:
             for count in SEGMENTS:
                 measure(form, count, Path(name), options.rounds, rows, ratios)
     tell("encode", options.rounds, rows, ratios, options.json)

@@ -1,6 +1,7 @@
 """What is written is what highdicom writes of the whole input, attribute by attribute, in every form."""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -369,6 +370,34 @@ def less_source(dataset: Dataset) -> None:
     dataset.SourceImageSequence = list(dataset.SourceImageSequence)[1:]
 
 
+def one_frame_less(dataset: Dataset) -> None:
+    dataset.PerFrameFunctionalGroupsSequence = list(dataset.PerFrameFunctionalGroupsSequence)[:-1]
+    dataset.NumberOfFrames -= 1
+    size = dataset.Rows * dataset.Columns * dataset.NumberOfFrames
+    dataset.PixelData = dataset.PixelData[:size] + bytes(size % 2)
+
+
+def an_empty_frame(dataset: Dataset) -> None:
+    """The last segment is only in the last slice; now it has a frame of the one beside, too."""
+    groups = list(dataset.PerFrameFunctionalGroupsSequence)
+    group = deepcopy(groups[1])
+    group.SegmentIdentificationSequence = groups[-1].SegmentIdentificationSequence
+    content = group.FrameContentSequence[0]
+    content.DimensionIndexValues = [2, content.DimensionIndexValues[1]]
+    dataset.PerFrameFunctionalGroupsSequence = [*groups, group]
+    dataset.NumberOfFrames += 1
+    size = dataset.Rows * dataset.Columns * (dataset.NumberOfFrames - 1)
+    dataset.PixelData = dataset.PixelData[:size] + bytes((size + dataset.Rows * dataset.Columns + 1) // 2 * 2 - size)
+
+
+def numbered_background(dataset: Dataset) -> None:
+    dataset.SegmentSequence[0].SegmentNumber = 7
+
+
+def set_(keyword: str, value: object) -> Callable[[Dataset], None]:
+    return lambda dataset: setattr(dataset, keyword, value)
+
+
 DAMAGES: list[tuple[SegmentationForm, Callable[[Dataset], None], str]] = [
     ("labelmap-jpeg-ls", voxel_of_a_label_map, "does not show"),
     ("labelmap-rle", swapped_frames, "does not show"),
@@ -381,6 +410,14 @@ DAMAGES: list[tuple[SegmentationForm, Callable[[Dataset], None], str]] = [
     ("binary", other_rank, "another order"),
     ("binary", other_colour, "another colour"),
     ("binary", less_source, "SourceImageSequence"),
+    ("labelmap", one_frame_less, "are missing"),
+    ("fractional", one_frame_less, "are missing"),
+    ("fractional", an_empty_frame, "is empty"),
+    ("labelmap", numbered_background, "background"),
+    ("fractional", set_("MaximumFractionalValue", 100), "MaximumFractionalValue"),
+    ("fractional", set_("SegmentationFractionalType", "OCCUPANCY"), "SegmentationFractionalType"),
+    ("labelmap", set_("BitsStored", 7), "BitsStored"),
+    ("labelmap", set_("PhotometricInterpretation", "MONOCHROME1"), "PhotometricInterpretation"),
 ]
 
 
