@@ -10,6 +10,7 @@ import pydicom
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
+from pydicom.valuerep import TM
 
 from service.errors import Quarantined
 from service.results.analysis import Analysis
@@ -17,7 +18,7 @@ from service.results.attributes import COPIED
 from service.results.checks.mismatch import require
 from service.results.kinds import KINDS, wanted
 from service.results.profile import Kind
-from service.results.stamp import series_description, series_number
+from service.results.stamp import MANUFACTURER, moment_of, series_description, series_number, software_versions
 from service.results.storage import storage
 from service.types import ResultObject
 
@@ -76,7 +77,7 @@ def _read(entry: ResultObject) -> Dataset:
 
 def _check_identity(dataset: Dataset, entry: ResultObject, kind: Kind, analysis: Analysis) -> None:
     """It is filed in the study and under the patient of its source, and says what it is. The rest is the kind's own."""
-    source = analysis.source
+    source, model, moment = analysis.source, analysis.findings.model, moment_of(analysis)
     sop_class, transfer_syntax = storage(kind, analysis.profile)
     expected = {
         "SOPClassUID": sop_class,
@@ -84,6 +85,12 @@ def _check_identity(dataset: Dataset, entry: ResultObject, kind: Kind, analysis:
         "SpecificCharacterSet": source.attributes.get("SpecificCharacterSet"),
         "SeriesDescription": series_description(analysis, kind),
         "SeriesNumber": series_number(analysis.findings, kind),
+        "Manufacturer": MANUFACTURER,
+        "ManufacturerModelName": model.name,
+        "DeviceSerialNumber": model.digest[:64],
+        "SoftwareVersions": software_versions(analysis.findings),
+        "InstanceCreationDate": f"{moment:%Y%m%d}",
+        "InstanceCreationTime": str(TM(moment.time())),
     }
     for keyword, value in expected.items():
         require(dataset.get(keyword) == value, kind, f"{keyword} is not the expected one")

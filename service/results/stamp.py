@@ -104,7 +104,7 @@ def stamp(dataset: Dataset, analysis: Analysis) -> None:
     that a repeat gives the same bytes. An object without file meta information gets it, as Explicit VR Little Endian.
     """
     attributes = analysis.source.attributes
-    moment = _moment(analysis.findings.analysed_at, attributes)
+    moment = moment_of(analysis)
     for prefix in ("Content", "InstanceCreation", "Series"):
         setattr(dataset, f"{prefix}Date", DA(moment.date()))
         setattr(dataset, f"{prefix}Time", TM(moment.time()))
@@ -124,8 +124,11 @@ def stamp(dataset: Dataset, analysis: Analysis) -> None:
     dataset.file_meta.ImplementationVersionName = f"WETREAD_{__version__}"[:16]
 
 
-def _moment(analysed_at: datetime, attributes: Dataset) -> datetime:
-    offset = re.fullmatch(r"([+-])(\d\d)(\d\d)", str(attributes.get("TimezoneOffsetFromUTC") or "").strip())
+def moment_of(analysis: Analysis) -> datetime:
+    """The start of the analysis, in the time zone that the source names, if it names one."""
+    analysed_at = analysis.findings.analysed_at
+    named = str(analysis.source.attributes.get("TimezoneOffsetFromUTC") or "").strip()
+    offset = re.fullmatch(r"([+-])(\d\d)(\d\d)", named)
     if offset is None or analysed_at.tzinfo is None:
         return analysed_at
     ahead = timedelta(hours=int(offset[2]), minutes=int(offset[3]))

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
+from service import __version__
 from service.results.analysis import Analysis
 from service.results.checks.mismatch import require
 from service.results.checks.report_evaluations import check_evaluations
@@ -13,10 +14,13 @@ from service.results.predecessors import Predecessor
 from service.results.profile import ReportForm
 from service.results.report import remarks
 from service.results.source import Source
+from service.results.stamp import MANUFACTURER
 from service.types import ResultObject
 
 MEASUREMENT_GROUP, COMMENT, SOURCE_SERIES = "125007", "121106", "121232"
 QUALITATIVE_EVALUATIONS = "C0034375"
+OBSERVER = {"121008", *(str(code) for code in range(121012, 121018))}
+"""Who observed, a person or a device, with what is said of it (TID 1003, 1004)."""
 SOP_CLASSES: Mapping[ReportForm, str] = {
     "comprehensive-3d": Comprehensive3DSRStorage,
     "comprehensive": ComprehensiveSRStorage,
@@ -37,6 +41,7 @@ def check_report(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence
     template = (dataset.get("ContentTemplateSequence") or [Dataset()])[0].get("TemplateIdentifier")
     _require(template == "1500", "the root template is not TID 1500")
     items = list(_items(dataset))
+    _check_observer(items, analysis)
     _check_references(dataset, items, source, made)
     _check_predecessors(dataset, source, analysis.predecessors)
     comments = [item.TextValue for item in items if concept(item) == COMMENT]
@@ -57,6 +62,24 @@ def _items(item: Dataset) -> Iterator[Dataset]:
     for child in item.get("ContentSequence") or []:
         yield child
         yield from _items(child)
+
+
+def _check_observer(items: Sequence[Dataset], analysis: Analysis) -> None:
+    """The model made the observations, and nobody else (TID 1004)."""
+    model = analysis.findings.model
+    expected = {
+        "121012": analysis.uids.device(),
+        "121013": f"{MANUFACTURER} {__version__}",
+        "121014": MANUFACTURER,
+        "121015": f"{model.name} {model.version}",
+        "121016": model.digest,
+    }
+    found = {
+        concept(item): item.get("UID") or item.get("TextValue")
+        for item in items
+        if item.get("RelationshipType") == "HAS OBS CONTEXT" and concept(item) in OBSERVER
+    }
+    _require(found == expected, "the observer is not the model")
 
 
 def _check_references(dataset: Dataset, items: Sequence[Dataset], source: Source, made: Sequence[ResultObject]) -> None:
