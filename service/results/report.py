@@ -20,8 +20,8 @@ from service.results.profile import ReportForm
 from service.results.source import Source
 from service.results.stamp import (
     MANUFACTURER,
-    RESEARCH,
     contributing_equipment,
+    purpose,
     series_description,
     series_number,
     software_versions,
@@ -103,7 +103,7 @@ def remarks(analysis: Analysis) -> tuple[str, ...]:
     """What a reader must know besides the numbers; the first is that the report is for research only."""
     findings, source = analysis.findings, analysis.source
     statements = [
-        f"{RESEARCH}. {findings.model.intended_use}",
+        purpose(findings),
         *supersedes("report", analysis.predecessors),
         *findings.notes,
     ]

@@ -19,6 +19,8 @@ from service.results.stamp import (
     MANUFACTURER,
     RESEARCH,
     contributing_equipment,
+    in_sentences,
+    purpose,
     series_description,
     series_number,
     software_versions,
@@ -94,9 +96,7 @@ def structure(
         dataset.SegmentSequence = list(descriptions)
     dataset.Rows, dataset.Columns = frames.shape
     dataset.ContentCreatorName = ""  # type 2 (PS3.3 10.9), which highdicom leaves out
-    dataset.ImageComments = (
-        ". ".join(note.rstrip(".") for note in (RESEARCH, findings.model.intended_use, *notes)) + "."
-    )
+    dataset.ImageComments = in_sentences([purpose(findings), *notes])
     slices = {plane.sop_instance_uid: index for index, plane in enumerate(source.planes)}
     for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
         item.DimensionOrganizationUID = uids.dimension_organization(kind, part)

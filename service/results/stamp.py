@@ -1,6 +1,7 @@
 """What every result object says about its maker, and when it was made."""
 
 import re
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 
 import highdicom as hd
@@ -46,6 +47,17 @@ def software_versions(findings: Findings) -> list[str]:
     ]
 
 
+def purpose(findings: Findings) -> str:
+    """What the model is for, in its own words, which begin by saying that it is for research."""
+    words = findings.model.intended_use
+    return words if words.lower().startswith(RESEARCH.lower()) else f"{RESEARCH}. {words}"
+
+
+def in_sentences(statements: Iterable[str]) -> str:
+    """Statements for a reader as one text."""
+    return ". ".join(statement.rstrip(".") for statement in statements) + "."
+
+
 def contributing_equipment(findings: Findings) -> hd.ContributingEquipment:
     """The item of Contributing Equipment Sequence for node and model (PS3.3 C.12.1)."""
     return hd.ContributingEquipment(
@@ -53,7 +65,7 @@ def contributing_equipment(findings: Findings) -> hd.ContributingEquipment:
         purpose_of_reference=codes.DCM.ProcessingEquipment,
         manufacturer_model_name=findings.model.name,
         software_versions=software_versions(findings),
-        contribution_description=f"{RESEARCH}. {findings.model.intended_use}"[:1024],
+        contribution_description=purpose(findings)[:1024],
     )
 
 

@@ -21,7 +21,7 @@ from service.results.predecessors import supersedes
 from service.results.references import image_references
 from service.results.segmentation import coded
 from service.results.source import Plane, Source
-from service.results.stamp import RESEARCH, new_object, stamp
+from service.results.stamp import in_sentences, new_object, purpose, stamp
 from service.types import ResultObject
 
 MOST_POINTS = 1600
@@ -56,12 +56,11 @@ def structure_set(analysis: Analysis) -> Dataset:
     dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = source.frame_of_reference_uid, ""
     dataset.StructureSetLabel, dataset.StructureSetName = "RESEARCH", f"{model.name} {model.version}"[:64]
     notes = [
-        RESEARCH,
-        model.intended_use,
+        purpose(analysis.findings),
         *supersedes("structure set", analysis.predecessors),
         *analysis.findings.notes,
     ]
-    dataset.StructureSetDescription = (". ".join(note.rstrip(".") for note in notes) + ".")[:1024]
+    dataset.StructureSetDescription = in_sentences(notes)[:1024]
     dataset.ReferencedFrameOfReferenceSequence = [_frame_of_reference(source)]
     segments = segments_of(analysis)
     dataset.StructureSetROISequence = [_region(number, segment, source) for number, segment in enumerate(segments, 1)]

@@ -148,7 +148,7 @@ def test_regions_are_named_coloured_coded_and_unapproved(tmp_path: Path) -> None
     [kind] = first.RTROIIdentificationCodeSequence
     assert (kind.CodeValue, kind.SegmentedPropertyTypeModifierCodeSequence[0].CodeValue) == ("39607008", "7771000")
     assert (dataset.StructureSetLabel, dataset.ApprovalStatus) == ("RESEARCH", "UNAPPROVED")
-    assert dataset.StructureSetDescription.startswith("Research use only. ")
+    assert dataset.StructureSetDescription.startswith("Research use only: ")
     assert (dataset.StructureSetDate, dataset.StructureSetTime) == ("20260304", "050607.890123")
 
 
