@@ -10,7 +10,7 @@ from pydicom.sr.codedict import codes
 
 from engines.types import ClassProbability, Code, Findings, LabelMap, Measurement, Segment, Volume
 from service.results.analysis import Analysis
-from service.results.regions import Region, class_regions, frame, line, outline
+from service.results.regions import Region, class_regions, drawn_on, frame, line, outline
 from service.results.segmentation import coded, tracking_identifier
 from service.results.source import Source
 from service.results.stamp import MANUFACTURER
@@ -57,7 +57,8 @@ def measurement_groups(analysis: Analysis, made: Sequence[ResultObject]) -> list
     `service.results.evaluations`.
 
     - A segment of a CT refers to its segment in the SEG, with what was measured in all of it (TID 1411); has an outline
-      where it is largest, for viewers that draw no SEG (TID 1410); and diameters with their ends (TID 1501).
+      on the slice of its diameters, or where it is largest, for viewers that draw no SEG (TID 1410); and its diameters
+      with their ends (TID 1501).
     - A segment of an X-ray refers to its frame in the SEG and has an outline (both TID 1410: it holds one of the two).
     - A class of an X-ray refers to the box around what speaks for it (TID 1410).
     - Where nothing was found, a group without a finding refers to the middle image, so that a viewer shows it.
@@ -115,9 +116,11 @@ def _segment_groups(
     else:
         only_frame = _referenced_frame(place, segmentations[place.part - 1], source)
         yield sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_segment=only_frame, **first)
-    region = _image_region(outline(place.label_map, segment), source)
+    lines = measured(findings, segment, along_a_line=True)
+    outlined = outline(place.label_map, segment, drawn_on(place.label_map, segment, lines))
+    region = _image_region(outlined, source)
     yield sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=region, **shared)
-    if lines := measured(findings, segment, along_a_line=True):
+    if lines:
         values = [_measurement(entry, _coordinates(line(entry), source)) for entry in lines]
         yield sr.MeasurementsAndQualitativeEvaluations(measurements=values, **shared)
 

@@ -1,6 +1,6 @@
 """Where a finding lies within one image: lines that any viewer draws (PS3.3 C.10.5.1.2, C.18.6)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,9 +39,13 @@ class Region:
         return (self.points[:, ::-1] + 0.5).astype(np.float32)
 
 
-def outline(label_map: LabelMap, segment: Segment) -> Region:
-    """Around the largest part of a segment on the slice where it has most voxels; holes are left out."""
-    index = int(label_map.counts[:, segment.number].argmax())
+def drawn_on(label_map: LabelMap, segment: Segment, lines: Sequence[Measurement]) -> int:
+    """The slice that stands for a segment: the one that its diameter was measured on, or where it has most voxels."""
+    return int(lines[0].points[0][0] if lines else label_map.counts[:, segment.number].argmax())
+
+
+def outline(label_map: LabelMap, segment: Segment, index: int) -> Region:
+    """Around the largest part of a segment on a slice that has some of it; holes are left out."""
     labels = label_map.array.reshape(-1, *label_map.array.shape[-2:])[index]
     largest = max(polygons(labels == segment.number), key=_area)
     return Region(index, _closed(_few(largest.outer)))

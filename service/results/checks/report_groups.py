@@ -23,7 +23,7 @@ from service.results.groups import (
     places,
     reported_value,
 )
-from service.results.regions import Region, class_regions, frame
+from service.results.regions import Region, class_regions, drawn_on, frame
 from service.results.segmentation import tracking_identifier
 from service.results.source import Plane
 from service.types import ResultObject
@@ -82,10 +82,11 @@ def _of_segments(analysis: Analysis, made: Sequence[ResultObject]) -> Iterator[E
         whole = measured(analysis.findings, segment, along_a_line=False)
         reference = _reference(place, analysis, made)
         yield ExpectedGroup(segment.label, codes | {(PRESENCE, PRESENT, "SCT")}, whole, reference)
-        index = int(np.argmax(place.label_map.counts[:, segment.number]))
+        lines = measured(analysis.findings, segment, along_a_line=True)
+        index = drawn_on(place.label_map, segment, lines)
         labels = place.label_map.array.reshape(-1, *place.label_map.array.shape[-2:])[index]
         yield ExpectedGroup(segment.label, codes, outlined=(index, labels == segment.number))
-        if lines := measured(analysis.findings, segment, along_a_line=True):
+        if lines:
             yield ExpectedGroup(segment.label, codes, lines)
 
 
