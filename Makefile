@@ -10,7 +10,7 @@ CODE := $(PACKAGES) tests $(wildcard benchmarks)
 CHECKED_ALREADY := $(if $(filter check,$(MAKECMDGOALS)),--ignore=tests/unit)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check format test counterparts outcomes test-viewer test-train lock clean
+.PHONY: help install demo check format test counterparts outcomes validators test-viewer test-train lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ outcomes: $(VENV)/.installed-test  ## write docs/outcomes.md anew: what becomes 
 test-viewer: $(VENV)/.installed-test counterparts  ## what OHIF, in a browser, shows of every result; fetches OHIF from npm
 	scripts/ohif
 	$(BIN)/python -m pytest tests/viewer
+
+validators: $(VENV)/.installed-test counterparts  ## write docs/validators.md anew: who notices which damage
+	$(BIN)/python -m tests.conformance.gate
 
 test-train: $(VENV)/.installed-train  ## the tests that train; installs PyTorch
 	$(BIN)/python -m pytest tests/train
