@@ -1,7 +1,7 @@
 """OHIF in a headless browser, driven as a person drives it, and asked what it shows."""
 
-import base64
 import io
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +21,8 @@ from tests.waiting import eventually
 
 PATIENCE = 45.0
 """Seconds to wait for what a viewer needs a few for on two busy cores."""
-WINDOW = (1500, 950)
+WINDOW = (1280, 800)
+LARGEST_PICTURE = 380_000
 ARGUMENTS = (
     "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--no-first-run", "--disable-quic", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", f"--window-size={WINDOW[0]},{WINDOW[1]}",
@@ -36,11 +37,10 @@ const {metaData, cache} = window.cornerstone;
 return window.cornerstoneTools.segmentation.state.getSegmentations().map(({label, segments, representationData}) => {
   const voxels = {};
   for (const id of representationData.Labelmap?.imageIds ?? []) {
-    const image = cache.getImage(id);
+    const image = cache.getImage(id), counts = new Int32Array(256);
+    for (const value of image.voxelManager.getScalarData()) counts[value] += 1;
     const source = metaData.get('instance', image.referencedImageId).SOPInstanceUID;
-    for (const value of image.voxelManager.getScalarData()) {
-      if (value) { (voxels[value] ??= {})[source] ??= 0; voxels[value][source] += 1; }
-    }
+    counts.forEach((count, value) => { if (value && count) (voxels[value] ??= {})[source] = count; });
   }
   return {label, voxels, segments: Object.fromEntries(Object.entries(segments).map(([n, one]) => [n, one.label]))};
 });
@@ -52,6 +52,12 @@ return window.services.displaySetService.getActiveDisplaySets()
   .map(({TrackingIdentifier, loaded, labels}) => ({
     name: TrackingIdentifier, drawn: !!loaded, values: (labels ?? []).map(({label, value}) => label + ' ' + value),
   }));
+"""
+VIEWPORT = "const [viewport] = window.cornerstone.getRenderingEngines().flatMap(engine => engine.getViewports());"
+SCROLL = f"""{VIEWPORT}
+const {{metaData, utilities}} = window.cornerstone;
+const imageIndex = viewport.getImageIds().findIndex(id => metaData.get('instance', id).SOPInstanceUID === arguments[0]);
+return utilities.jumpToSlice(viewport.element, {{imageIndex}});
 """
 DRAWN_TEXT = "return [...document.querySelectorAll('svg text, svg tspan')].map(e => e.textContent).join('\\n')"
 
@@ -87,14 +93,14 @@ class Viewer:
     def __init__(self, version: str, url: str, browser: Chrome) -> None:
         self.version, self._url, self._browser = version, url, browser
 
-    def open(self, study_uid: str, *series_uids: str) -> None:
-        """Open these series of a study, and wait until the first image is there."""
+    def open(self, study_uid: str, *series_uids: str, share: float = 0.2) -> None:
+        """Open these series of a study, and wait until the first fills this share of the viewport."""
         self._browser.get("about:blank")
         self.console()
         query = f"StudyInstanceUIDs={study_uid}&SeriesInstanceUIDs={','.join(series_uids)}"
         self._browser.get(f"{self._url}/viewer?{query}")
         eventually(lambda: len(self._thumbnails()) >= len(series_uids), "OHIF lists the series", PATIENCE)
-        eventually(lambda: self.lit() > 0.05, "OHIF shows the first series", PATIENCE)
+        eventually(lambda: self.lit() > share, "OHIF shows the first series", PATIENCE)
 
     def listed(self, description: str) -> int:
         """How many entries the list of series has for a series of this description."""
@@ -104,13 +110,24 @@ class Viewer:
         """Double-click an entry of the list of series."""
         ActionChains(self._browser).double_click(self._entries(description)[entry]).perform()
 
+    def stand_still(self) -> None:
+        """Wait until the viewports have not changed for a second."""
+        before = b""
+
+        def unchanged() -> bool:
+            nonlocal before
+            time.sleep(1)
+            now = self._viewports()
+            same, before = now == before, now
+            return same
+
+        eventually(unchanged, "the viewports stand still", PATIENCE)
+
     def lit(self) -> float:
         """How much of the viewports is not black, 0 to 1; labels alone are some 0.01."""
-        [viewports] = self._browser.find_elements(By.CSS_SELECTOR, '[data-cy="viewport-grid"]') or [None]
-        if viewports is None:
+        if not (png := self._viewports()):
             return 0.0
-        picture = Image.open(io.BytesIO(viewports.screenshot_as_png)).convert("L")
-        return float((np.asarray(picture) > 40).mean())
+        return float((np.asarray(Image.open(io.BytesIO(png)).convert("L")) > 40).mean())
 
     def segmentations(self) -> list[ShownSegmentation]:
         """What it holds as segmentations."""
@@ -132,29 +149,31 @@ class Viewer:
         """All that is to be read on the page, what is drawn into the viewports included."""
         return self._browser.find_element(By.TAG_NAME, "body").text + "\n" + str(self._run(DRAWN_TEXT))
 
-    def slice_of(self, sop_instance_uid: str) -> None:
+    def images(self) -> int:
+        """How many images the viewport scrolls through."""
+        return int(self._run(f"{VIEWPORT} return viewport.getImageIds().length"))
+
+    def scroll_to(self, sop_instance_uid: str) -> None:
         """Scroll the viewport to the slice of a source image."""
-        self._run(
-            """
-            const [viewport] = window.cornerstone.getRenderingEngines().flatMap(engine => engine.getViewports());
-            const of = id => window.cornerstone.metaData.get('instance', id)?.SOPInstanceUID;
-            const index = viewport.getImageIds().findIndex(id => of(id) === arguments[0]);
-            return window.cornerstone.utilities.jumpToSlice(viewport.element, {imageIndex: index});
-            """,
-            sop_instance_uid,
-        )
+        self._run(SCROLL, sop_instance_uid)
 
     def console(self) -> list[str]:
         """The severe lines of its console since the last time."""
         return [line["message"] for line in self._browser.get_log("browser") if line["level"] == "SEVERE"]
 
     def picture(self, target: Path) -> None:
-        """Write the page as a PNG of few colours."""
-        png = base64.b64decode(self._browser.get_screenshot_as_base64())
-        Image.open(io.BytesIO(png)).convert("RGB").quantize(192, dither=Image.Dither.NONE).save(target, optimize=True)
+        """Write the page as a PNG, with fewer colours where it would be large."""
+        page = Image.open(io.BytesIO(self._browser.get_screenshot_as_png())).convert("RGB")
+        page.save(target, optimize=True)
+        if target.stat().st_size > LARGEST_PICTURE:
+            page.quantize(256, Image.Quantize.MAXCOVERAGE).save(target, optimize=True)
 
     def _run(self, script: str, *arguments: object) -> Any:
         return self._browser.execute_script(script, *arguments)
+
+    def _viewports(self) -> bytes:
+        shown = self._browser.find_elements(By.CSS_SELECTOR, '[data-cy="viewport-grid"]')
+        return bytes(shown[0].screenshot_as_png) if shown else b""
 
     def _thumbnails(self) -> list[WebElement]:
         return self._browser.find_elements(By.CSS_SELECTOR, '[data-cy^="study-browser-thumbnail"]')

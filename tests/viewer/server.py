@@ -66,7 +66,10 @@ def serving(dist: Path, archive: str) -> Iterator[str]:
 
 
 def _viewer(dist: Path, archive: str) -> Starlette:
-    client = httpx.AsyncClient(base_url=archive, trust_env=False, timeout=60)
+    # Orthanc closes idle connections without a word, so each request has one of its own
+    client = httpx.AsyncClient(
+        base_url=archive, trust_env=False, timeout=60, limits=httpx.Limits(max_keepalive_connections=0)
+    )
 
     async def configuration(_: Request) -> Response:
         return Response(CONFIGURATION, media_type="text/javascript")
