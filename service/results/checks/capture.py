@@ -5,6 +5,7 @@ from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 from pydicom import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
@@ -17,6 +18,8 @@ from service.types import ResultObject
 
 LEAST_BORDER, MOST_PLACES = 20, 400
 """Voxels of a segment's border: fewer say nothing, and not all of many need be looked at."""
+COMPACT = 2
+"""How many voxels for each on the border: of less, smoothing leaves too little to look at."""
 MOST_OF_THE_BORDER = 0.5
 """Share of a border that has its segment's colour: letters hide some of it, smoothing its finest turns."""
 TOWARDS = {
@@ -69,7 +72,7 @@ def check_outlines(dataset: Dataset, index: int, area: Area, analysis: Analysis,
     """The border of each of the topmost segments has that segment's colour.
 
     Decoded pixels are followed by PatientOrientation back to the source's own plane, which no code that draws has a
-    part in. A segment of few voxels or threads is left to the comparison with the picture drawn again: smoothing and
+    part in. A segment of few voxels or of threads is left to the comparison with the picture drawn again: smoothing and
     letters may hide most of it.
     """
     left, top, right, bottom = area
@@ -81,13 +84,13 @@ def check_outlines(dataset: Dataset, index: int, area: Area, analysis: Analysis,
     topmost = next(((plane, segments) for plane, segments in reversed(planes) if plane.any()), None)
     if topmost is None:
         return
-    plane, segments = topmost
+    plane, segments = _at_most(topmost[0], picture.shape), topmost[1]
     rows, columns = _borders(plane)
     numbers = plane[rows, columns]
     voxels, on_border = np.bincount(plane.ravel(), minlength=256), np.bincount(numbers, minlength=256)
     for segment in segments:
         border = int(on_border[segment.number])
-        is_compact = border >= LEAST_BORDER and voxels[segment.number] >= 2 * border
+        is_compact = border >= LEAST_BORDER and voxels[segment.number] >= COMPACT * border
         if is_compact and len(set(segment.colour)) > 1:  # what is grey may as well be the image
             own = np.flatnonzero(numbers == segment.number)[:: border // MOST_PLACES + 1]
             share = _share_coloured(picture, segment.colour, plane.shape, rows[own], columns[own])
@@ -154,9 +157,21 @@ def _packed(colours: Pixels) -> NDArray[np.uint32]:
     return (wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]).astype(np.uint32)
 
 
+def _at_most(plane: Pixels, shape: tuple[int, ...]) -> Pixels:
+    """Segment numbers in no more rows and columns than a picture has: each where its share of a pixel is the half."""
+    if plane.shape[0] <= shape[0] and plane.shape[1] <= shape[1]:
+        return plane
+    reduced = np.zeros(shape, np.uint8)
+    for number in np.flatnonzero(np.bincount(plane.ravel(), minlength=256)[1:]) + 1:
+        mask = Pillow.fromarray(np.where(plane == number, 255, 0).astype(np.uint8))
+        share = mask.resize((shape[1], shape[0]), Pillow.Resampling.BILINEAR)
+        reduced[np.asarray(share) > 127] = number
+    return reduced
+
+
 def _borders(plane: Pixels) -> tuple[Indices, Indices]:
-    """Rows and columns of all voxels of segments that have a neighbour of another number."""
-    around = np.pad(plane, 1)
+    """Rows and columns of all voxels of segments that have a neighbour of another number; the image has no border."""
+    around = np.pad(plane, 1, mode="edge")
     differs = np.zeros(plane.shape, bool)
     for neighbour in (around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:]):
         differs |= neighbour != plane
