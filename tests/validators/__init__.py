@@ -57,7 +57,10 @@ def dciodvfy_errors(path: Path) -> list[str]:
 def dcentvfy_errors(*paths: Path) -> list[str]:
     """What ``dcentvfy`` says about objects that should share patient and study."""
     done = subprocess.run([require_tool("dcentvfy"), *paths], capture_output=True, text=True, errors="replace")
-    return [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
+    errors = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
+    # a check that broke off has found nothing, which is not the same as nothing to find
+    assert done.returncode == (1 if errors else 0), f"dcentvfy ended with {done.returncode}: {done.stderr}"
+    return errors
 
 
 def dsrdump_text(path: Path) -> str:
