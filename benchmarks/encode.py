@@ -38,8 +38,8 @@ from benchmarks.report import Row, row, tell
 from engines.types import Code, EngineIdentity, Findings, LabelMap, ModelIdentity, Segment, Volume
 from service.results.analysis import Analysis
 from service.results.profile import ResultProfile, SegmentationForm
-from service.results.segmentation import coded, write_segmentations
 from service.results.self_check import self_check
+from service.results.writers.segmentation import coded, write_segmentations
 from service.types import ResultObject
 
 SHAPE = (300, 512, 512)

@@ -1,1 +1,1 @@
-"""Findings become DICOM objects: SEG, SR and overlay pictures, each checked against its source series."""
+"""Findings become DICOM objects: SEG, SR, pictures and more, each checked against its source series."""

@@ -1,6 +1,6 @@
 """The kinds of result objects: who writes each, who checks it, and when there is one.
 
-A new kind is a module that writes it, one in `service.results.checks` that checks it, and a line here.
+A new kind is a module in `service.results.writers`, one in `service.results.checks`, and a line here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,6 @@ from typing import Protocol
 from pydicom import Dataset
 
 from service.results.analysis import Analysis
-from service.results.capture import write_captures
 from service.results.checks.capture import check_captures
 from service.results.checks.document import check_document
 from service.results.checks.heat_map import check_heat_maps
@@ -21,15 +20,16 @@ from service.results.checks.presentation_state import check_presentation_states
 from service.results.checks.report import check_report
 from service.results.checks.segmentation import check_segmentation
 from service.results.checks.structure_set import check_structure_set
-from service.results.document import write_document
-from service.results.heat_map import has_activation, write_heat_maps
-from service.results.heat_map_segmentation import has_activated_class, write_heat_map_segmentation
-from service.results.key_objects import has_key_images, write_key_objects
-from service.results.presentation_state import has_annotations, write_presentation_states
 from service.results.profile import Kind
-from service.results.report import write_report
-from service.results.segmentation import write_segmentations
-from service.results.structure_set import has_contours, write_structure_set
+from service.results.writers.capture import write_captures
+from service.results.writers.document import write_document
+from service.results.writers.heat_map import has_activation, write_heat_maps
+from service.results.writers.heat_map_segmentation import has_activated_class, write_heat_map_segmentation
+from service.results.writers.key_objects import has_key_images, write_key_objects
+from service.results.writers.presentation_state import has_annotations, write_presentation_states
+from service.results.writers.report import write_report
+from service.results.writers.segmentation import write_segmentations
+from service.results.writers.structure_set import has_contours, write_structure_set
 from service.types import ResultObject
 
 

@@ -11,9 +11,9 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from engines.types import Volume
 from service.results.analysis import Analysis
-from service.results.capture import Area, Capture, captures
 from service.results.checks.mismatch import require
 from service.results.stamp import RESEARCH
+from service.results.writers.capture import Area, Capture, captures
 from service.types import ResultObject
 
 LEAST_BORDER, MOST_PLACES = 20, 400

@@ -7,8 +7,8 @@ from pydicom.uid import EncapsulatedPDFStorage
 
 from service.results.analysis import Analysis
 from service.results.checks.mismatch import require
-from service.results.document import MIME_TYPE, rendered
 from service.results.stamp import RESEARCH
+from service.results.writers.document import MIME_TYPE, rendered
 from service.types import ResultObject
 
 

@@ -9,8 +9,8 @@ from pydicom import Dataset
 from service.results.analysis import Analysis
 from service.results.checks.capture import check_pictures, decoded
 from service.results.checks.mismatch import require
-from service.results.heat_map import heat_maps
 from service.results.pictures.heat import mapped_classes
+from service.results.writers.heat_map import heat_maps
 from service.types import ResultObject
 
 NONE, MUCH = 5, 128

@@ -9,7 +9,7 @@ from service.results.analysis import Analysis
 from service.results.checks.mismatch import require
 from service.results.checks.segmentation import FORMS, Expected, check_object
 from service.results.checks.segmentation_frames import Shown
-from service.results.heat_map_segmentation import ABNORMAL, WHAT_IT_IS, activated_classes
+from service.results.writers.heat_map_segmentation import ABNORMAL, WHAT_IT_IS, activated_classes
 from service.types import ResultObject
 
 KIND = "HEATMAP-SEG"

@@ -10,7 +10,7 @@ from engines.types import Volume
 from service.results.analysis import Analysis
 from service.results.checks.mismatch import require
 from service.results.checks.places import Place, planes_of
-from service.results.key_objects import PICTURES, description
+from service.results.writers.key_objects import PICTURES, description
 from service.types import ResultObject
 
 OF_INTEREST, DESCRIPTION = "113000", "113012"

@@ -12,8 +12,16 @@ from service.results.checks.drawn import differing_slices
 from service.results.checks.mismatch import require
 from service.results.checks.places import image_places, planes_of
 from service.results.contours import Points
-from service.results.grey_scale import Rescale, slices_by_rescale
-from service.results.presentation_state import CLASSES, WORDS, boxes, layer_of, long_axes, probability_of, statements
+from service.results.writers.grey_scale import Rescale, slices_by_rescale
+from service.results.writers.presentation_state import (
+    CLASSES,
+    WORDS,
+    boxes,
+    layer_of,
+    long_axes,
+    probability_of,
+    statements,
+)
 from service.types import ResultObject
 
 

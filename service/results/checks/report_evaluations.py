@@ -7,8 +7,8 @@ from pydicom import Dataset
 from service.results.analysis import Analysis
 from service.results.checks.mismatch import require
 from service.results.checks.report_groups import FINDING, LATERALITY, TRACKING_UID, concept, stated_value
-from service.results.groups import CERTAINTY_OF_FINDING, PERCENT, percent, places
-from service.results.regions import class_regions
+from service.results.writers.regions import class_regions
+from service.results.writers.report_groups import CERTAINTY_OF_FINDING, PERCENT, percent, places
 
 ABSENT = "272519000"
 

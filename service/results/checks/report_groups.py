@@ -11,7 +11,9 @@ from engines.types import Code, Measurement, Segment, Volume
 from service.results.analysis import Analysis
 from service.results.checks.coordinates import Drawn, follows, length
 from service.results.checks.mismatch import require
-from service.results.groups import (
+from service.results.source import Plane
+from service.results.writers.regions import Region, class_regions, drawn_on, frame
+from service.results.writers.report_groups import (
     ANATOMICAL_STRUCTURE,
     CERTAINTY_OF_FINDING,
     LABEL_MAP_STORAGE,
@@ -23,9 +25,7 @@ from service.results.groups import (
     places,
     reported_value,
 )
-from service.results.regions import Region, class_regions, drawn_on, frame
-from service.results.segmentation import tracking_identifier
-from service.results.source import Plane
+from service.results.writers.segmentation import tracking_identifier
 from service.types import ResultObject
 
 TRACKING_IDENTIFIER, TRACKING_UID = "112039", "112040"

@@ -12,7 +12,6 @@ from pydicom.uid import CTImageStorage
 from engines.types import Code, LabelMap, Measurement, Segment, Volume
 from service.errors import Quarantined
 from service.results.analysis import Analysis
-from service.results.capture import captures, known_sides, write_captures
 from service.results.checks.capture import check_captures, check_outlines
 from service.results.encode import encode
 from service.results.pictures.choice import chosen_slices
@@ -21,6 +20,7 @@ from service.results.pictures.lettering import printable
 from service.results.pictures.summary import summary_pages
 from service.results.pictures.window import LUNG, SOFT_TISSUE, display_window
 from service.results.profile import ResultProfile
+from service.results.writers.capture import captures, known_sides, write_captures
 from service.series.assembly import assemble
 from tests.unit.service.results.examples import (
     ANATOMY,

@@ -12,9 +12,9 @@ from engines.types import Code, LabelMap, Measurement, Segment
 from service.errors import Quarantined
 from service.results.analysis import Analysis
 from service.results.checks.document import check_document
-from service.results.document import rendered, write_document
 from service.results.encode import encode
 from service.results.profile import ResultProfile
+from service.results.writers.document import rendered, write_document
 from service.series.assembly import assemble
 from tests.unit.service.results.examples import (
     ANATOMY,

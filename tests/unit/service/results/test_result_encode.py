@@ -8,7 +8,7 @@ import pytest
 import SimpleITK
 from pydicom.uid import Comprehensive3DSRStorage
 
-from engines.types import LabelMap, Radiograph, Volume
+from engines.types import Radiograph, Volume
 from service.results.encode import encode
 from service.results.predecessors import Predecessor
 from service.results.stamp import series_description

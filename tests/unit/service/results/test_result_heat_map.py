@@ -11,10 +11,10 @@ from service.errors import Quarantined
 from service.results.analysis import Analysis
 from service.results.checks.heat_map import check_glow, check_heat_maps
 from service.results.encode import encode
-from service.results.heat_map import has_activation, heat_maps, write_heat_maps
 from service.results.kinds import wanted
 from service.results.pictures.heat import colour_table
 from service.results.profile import ResultProfile
+from service.results.writers.heat_map import has_activation, heat_maps, write_heat_maps
 from service.series.assembly import assemble
 from tests.unit.service.results.examples import (
     analysis_of,

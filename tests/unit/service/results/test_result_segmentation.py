@@ -24,10 +24,10 @@ from service.errors import Quarantined
 from service.results.analysis import Analysis
 from service.results.checks.segmentation import check_segmentation
 from service.results.profile import ResultProfile, SegmentationForm
-from service.results.segmentation import write_segmentations
 from service.results.self_check import self_check
 from service.results.stamp import contributing_equipment, stamp
 from service.results.storage import SEGMENTATIONS
+from service.results.writers.segmentation import write_segmentations
 from tests.unit.service.results.examples import (
     ANATOMY,
     LUNG,

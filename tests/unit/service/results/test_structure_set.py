@@ -20,7 +20,7 @@ from service.results.encode import encode
 from service.results.kinds import wanted
 from service.results.profile import ResultProfile
 from service.results.self_check import self_check
-from service.results.structure_set import keyhole
+from service.results.writers.structure_set import keyhole
 from service.types import ResultObject
 from tests.unit.service.results.damage import Damage, damaged, set_
 from tests.unit.service.results.examples import (

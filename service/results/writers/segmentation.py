@@ -1,7 +1,7 @@
 """Label maps become Segmentation objects (PS3.3 A.51), in the form that an archive takes.
 
-What it shows is drawn by `service.results.segmentation_frames`, what it says of that is described by
-`service.results.segmentation_structure`, and both become a file in `service.results.segmentation_file`.
+What it shows is drawn by `service.results.writers.segmentation_frames`, what it says of that is described by
+`service.results.writers.segmentation_structure`, and both become a file in `service.results.writers.segmentation_file`.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ from service.results.analysis import Analysis
 from service.results.files import keep
 from service.results.predecessors import supersedes
 from service.results.profile import SegmentationForm
-from service.results.segmentation_file import write_segmentation
-from service.results.segmentation_frames import Fractions, Frames, Labels, Masks
-from service.results.segmentation_structure import structure
 from service.results.stamp import MANUFACTURER
 from service.results.storage import SEGMENTATIONS
 from service.results.uids import ResultUIDs
+from service.results.writers.segmentation_file import write_segmentation
+from service.results.writers.segmentation_frames import Fractions, Frames, Labels, Masks
+from service.results.writers.segmentation_structure import structure
 from service.types import ResultObject
 
 NOMINAL_SPACING = "The pixel spacing of the image is unknown; the 1 mm stated here is nominal, do not measure with it"

@@ -12,9 +12,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from engines.types import Findings
 from service import __version__
 from service.results.analysis import Analysis
-from service.results.evaluations import evaluations
 from service.results.files import keep
-from service.results.groups import measurement_groups
 from service.results.predecessors import as_data_sets, supersedes
 from service.results.profile import ReportForm
 from service.results.source import Source
@@ -28,6 +26,8 @@ from service.results.stamp import (
     stamp,
 )
 from service.results.uids import ResultUIDs
+from service.results.writers.report_evaluations import evaluations
+from service.results.writers.report_groups import measurement_groups
 from service.types import ResultObject
 
 SOURCE = PydicomCode("260753009", "SCT", "Source")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from engines.types import Radiograph
 from service.results.analysis import Analysis
-from service.results.capture import Capture, known_sides, secondary_capture
 from service.results.files import keep
 from service.results.pictures.heat import NOT_A_SEGMENTATION, heat_picture, mapped_classes
 from service.results.pictures.window import display_window
+from service.results.writers.capture import Capture, known_sides, secondary_capture
 from service.types import ResultObject
 
 

@@ -10,10 +10,10 @@ from pydicom.sr.codedict import codes
 
 from engines.types import ClassProbability, Code, Findings, LabelMap, Measurement, Segment, Volume
 from service.results.analysis import Analysis
-from service.results.regions import Region, class_regions, drawn_on, frame, line, outline
-from service.results.segmentation import coded, tracking_identifier
 from service.results.source import Source
 from service.results.stamp import MANUFACTURER
+from service.results.writers.regions import Region, class_regions, drawn_on, frame, line, outline
+from service.results.writers.segmentation import coded, tracking_identifier
 from service.types import ResultObject
 
 CERTAINTY_OF_FINDING = Code("111012", "DCM", "Certainty of Finding")
@@ -54,7 +54,7 @@ def measurement_groups(analysis: Analysis, made: Sequence[ResultObject]) -> list
 
     All groups of a finding have its tracking identifier, and nothing is said twice. Each finding has a place in an
     image, because OHIF shows nothing at all of a report in which one has none; the others are
-    `service.results.evaluations`.
+    `service.results.writers.report_evaluations`.
 
     - A segment of a CT refers to its segment in the SEG, with what was measured in all of it (TID 1411); has an outline
       on the slice of its diameters, or where it is largest, for viewers that draw no SEG (TID 1410); and its diameters

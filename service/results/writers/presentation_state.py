@@ -13,12 +13,12 @@ from engines.types import ClassProbability, Measurement, Volume
 from service.results.analysis import Analysis
 from service.results.contours import Points, simplified
 from service.results.files import keep
-from service.results.grey_scale import Rescale, set_grey_scale, slices_by_rescale
 from service.results.outlines import Outline, outlines, segments_of
 from service.results.references import image_references
-from service.results.regions import Region, class_regions
-from service.results.segmentation import tracking_identifier
 from service.results.stamp import MANUFACTURER, RESEARCH, new_object, stamp
+from service.results.writers.grey_scale import Rescale, set_grey_scale, slices_by_rescale
+from service.results.writers.regions import Region, class_regions
+from service.results.writers.segmentation import tracking_identifier
 from service.types import ResultObject
 
 TOLERANCE = 0.35

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from engines.types import ClassProbability, Code, Segment
 from service.results.analysis import Analysis
-from service.results.segmentation import write_frames
-from service.results.segmentation_frames import Fractions
 from service.results.storage import OTHERS
+from service.results.writers.segmentation import write_frames
+from service.results.writers.segmentation_frames import Fractions
 from service.types import ResultObject
 
 ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")

@@ -13,7 +13,6 @@ from pydicom.filewriter import write_sequence_item
 from pydicom.uid import ExplicitVRLittleEndian
 
 from service.results.analysis import Analysis
-from service.results.segmentation_frames import Frames
 from service.results.source import Source
 from service.results.stamp import (
     MANUFACTURER,
@@ -26,6 +25,7 @@ from service.results.stamp import (
     software_versions,
     stamp,
 )
+from service.results.writers.segmentation_frames import Frames
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,9 +19,9 @@ from service.results.files import keep
 from service.results.outlines import Outline, outlines, segments_of
 from service.results.predecessors import supersedes
 from service.results.references import image_references
-from service.results.segmentation import coded
 from service.results.source import Plane, Source
 from service.results.stamp import in_sentences, new_object, purpose, stamp
+from service.results.writers.segmentation import coded
 from service.types import ResultObject
 
 MOST_POINTS = 1600

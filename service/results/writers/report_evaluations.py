@@ -5,9 +5,9 @@ from pydicom.sr.codedict import codes
 
 from engines.types import ClassProbability, Segment
 from service.results.analysis import Analysis
-from service.results.groups import CERTAINTY_OF_FINDING, PERCENT, percent, places
-from service.results.regions import class_regions
-from service.results.segmentation import coded, tracking_identifier
+from service.results.writers.regions import class_regions
+from service.results.writers.report_groups import CERTAINTY_OF_FINDING, PERCENT, percent, places
+from service.results.writers.segmentation import coded, tracking_identifier
 
 # an Enhanced SR lets a value have properties, but no observation context of its own (PS3.3 A.35.2.3)
 PROPERTIES, MODIFIES = sr.RelationshipTypeValues.HAS_PROPERTIES, sr.RelationshipTypeValues.HAS_CONCEPT_MOD

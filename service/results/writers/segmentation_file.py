@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from service.results.segmentation_frames import Frames
-from service.results.segmentation_structure import Structure
+from service.results.writers.segmentation_frames import Frames
+from service.results.writers.segmentation_structure import Structure
 
 LONGEST_VALUE = 0xFFFFFFFE
 """In bytes (PS3.5 7.1.1)."""
@@ -34,7 +34,7 @@ _SEQUENCE_DELIMITER = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a frame is from: channel and slice of `service.results.segmentation_frames.Frames`."""
+    """Where a frame is from: channel and slice of `service.results.writers.segmentation_frames.Frames`."""
 
     channel: int
     index: int
