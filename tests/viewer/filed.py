@@ -74,6 +74,11 @@ class Filed:
             counts = (planes == segment.number).sum(axis=1)
             yield segment, {uid: int(count) for uid, count in zip(sources, counts, strict=True) if count}
 
+    def slice_at(self, point: tuple[float, float, float]) -> str:
+        """The source image that a point of the array lies on."""
+        assert isinstance(self.example.image, Volume)
+        return self.example.image.sources[int(point[0])]
+
     def slice_with_most(self, label: str) -> str:
         """The source image on which a segment has most voxels."""
         [voxels] = [voxels for segment, voxels in self.truth() if segment.label == label]

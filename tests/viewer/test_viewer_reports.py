@@ -35,9 +35,10 @@ def test_the_report_of_a_ct_draws_lungs_and_nodule_with_their_values(
     for entry in filed_ct.example.findings.measurements:
         values = list(groups.values())[entry.segment - 1].values
         assert any(value.startswith(f"{entry.concept.meaning} {entry.value:.2f} ") for value in values), entry
-    viewer.scroll_to(filed_ct.slice_with_most("Nodule"))
-    [diameter] = [entry.value for entry in filed_ct.example.findings.measurements if entry.concept == LONG_AXIS]
-    eventually(lambda: f"L: : {diameter:.2f} mm" in viewer.text(), "the long axis is written beside the nodule")
+    [axis] = [entry for entry in filed_ct.example.findings.measurements if entry.concept == LONG_AXIS]
+    viewer.scroll_to(filed_ct.slice_at(axis.points[0]))
+    # OHIF calls the axes L and W
+    eventually(lambda: f"L: : {axis.value:.2f} mm" in viewer.text(), "the long axis is written beside the nodule", 30)
     viewer.picture(pictures / "ohif-ct-report.png")
 
 
