@@ -89,9 +89,9 @@ def _check_identity(dataset: Dataset, entry: ResultObject, kind: Kind, analysis:
         "ManufacturerModelName": model.name,
         "DeviceSerialNumber": model.digest[:64],
         "SoftwareVersions": software_versions(analysis.findings),
-        "InstanceCreationDate": f"{moment:%Y%m%d}",
-        "InstanceCreationTime": str(TM(moment.time())),
     }
+    for prefix in ("InstanceCreation", "Content", "Series"):
+        expected |= {f"{prefix}Date": f"{moment:%Y%m%d}", f"{prefix}Time": str(TM(moment.time()))}
     for keyword, value in expected.items():
         require(dataset.get(keyword) == value, kind, f"{keyword} is not the expected one")
     for keyword in COPIED:

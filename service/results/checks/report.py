@@ -1,9 +1,8 @@
 """Does this SR say what was found, about the images it was found in?"""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from pydicom import Dataset
-from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
 from service import __version__
 from service.results.analysis import Analysis
@@ -11,21 +10,18 @@ from service.results.checks.mismatch import require
 from service.results.checks.report_evaluations import check_evaluations
 from service.results.checks.report_groups import check_groups, concept
 from service.results.predecessors import Predecessor
-from service.results.profile import ReportForm
 from service.results.source import Source
 from service.results.stamp import MANUFACTURER
 from service.results.writers.report import remarks
 from service.types import ResultObject
 
 MEASUREMENT_GROUP, COMMENT, SOURCE_SERIES = "125007", "121106", "121232"
+PROCEDURE_REPORTED = "121058"
 QUALITATIVE_EVALUATIONS = "C0034375"
 OBSERVER = {"121008", *(str(code) for code in range(121012, 121018))}
 """Who observed, a person or a device, with what is said of it (TID 1003, 1004)."""
-SOP_CLASSES: Mapping[ReportForm, str] = {
-    "comprehensive-3d": Comprehensive3DSRStorage,
-    "comprehensive": ComprehensiveSRStorage,
-    "enhanced": EnhancedSRStorage,
-}
+STATE = {"CompletionFlag": "COMPLETE", "PreliminaryFlag": "PRELIMINARY", "VerificationFlag": "UNVERIFIED"}
+"""All that can be said of it has been said, by nobody who answers for it (PS3.3 C.17.2)."""
 
 
 def check_report(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
@@ -33,14 +29,17 @@ def check_report(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence
     _require(len(datasets) == 1, "there is not one report")
     [dataset] = datasets
     source, uids = analysis.source, analysis.uids
-    _require(dataset.SOPClassUID == SOP_CLASSES[analysis.profile.report], "SOPClassUID is not the expected one")
     _require(dataset.SOPInstanceUID == uids.instance("SR"), "SOPInstanceUID is not the expected one")
     _require(dataset.SeriesInstanceUID == uids.series("SR"), "SeriesInstanceUID is not the expected one")
     _require(dataset.Modality == "SR", "Modality is not SR")
+    for keyword, value in STATE.items():
+        _require(dataset.get(keyword) == value, f"{keyword} is not {value}")
     _require(dataset.get("ValueType") == "CONTAINER", "the root is not a container")
     template = (dataset.get("ContentTemplateSequence") or [Dataset()])[0].get("TemplateIdentifier")
     _require(template == "1500", "the root template is not TID 1500")
     items = list(_items(dataset))
+    procedures = [item.ConceptCodeSequence[0].CodeMeaning for item in items if concept(item) == PROCEDURE_REPORTED]
+    _require(len(procedures) == 1 and bool(procedures[0]), "it does not say which procedure it reports")
     _check_observer(items, analysis)
     _check_references(dataset, items, source, made)
     _check_predecessors(dataset, source, analysis.predecessors)

@@ -154,6 +154,7 @@ def _check_segments(dataset: Dataset, expected: Expected, uids: ResultUIDs) -> N
         category = item.SegmentedPropertyCategoryCodeSequence[0]
         sides = [code.CodeValue for code in kind.get("SegmentedPropertyTypeModifierCodeSequence") or []]
         expected.require(item.SegmentLabel == segment.label, f"{name} has another label")
+        expected.require(item.get("SegmentAlgorithmType") == "AUTOMATIC", f"{name} does not say that a machine made it")
         expected.require(
             (kind.CodeValue, kind.CodingSchemeDesignator) == (segment.type.value, segment.type.scheme),
             f"{name} has another type",
