@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -32,11 +32,10 @@ from service.handover import load_findings, load_item
 from service.ledger.ledger import Ledger, open_ledger
 from service.ledger.records import ASSEMBLE, DEAD, DELIVER, DONE, INFER, READY, RUNNING, STAGES
 from service.results.analysis import Analysis
-from service.results.kinds import KINDS
 from service.results.pictures.overlay import overlay_png
 from service.results.self_check import self_check
 from service.spool import QuarantineEntry, Spool
-from service.types import Destination, ResultObject
+from service.types import Destination
 
 ARCHIVE, NODE = "DEMO_PACS", "WETREAD"
 
@@ -229,20 +228,11 @@ def _arrivals(ledger: Ledger, spool: Spool, archive: Path) -> Iterator[Arrived]:
             source = load_item(spool.work(key, item), spool.instance_folder(key))
             analysis = Analysis(load_findings(spool.work(key, item, model)), source.image, source.headers())
             try:
-                self_check(_as_written(kept, analysis), analysis)
+                self_check(kept, analysis)
             except WetreadError as error:
                 problem = str(error)
         for record, result in zip(records, kept, strict=True):
             yield Arrived(record, job, result.path, problem if result.path.exists() else "not in the archive")
-
-
-def _as_written(results: Sequence[ResultObject], analysis: Analysis) -> list[ResultObject]:
-    """The result objects in the order in which they were encoded; the ledger knows no order."""
-    numbers = range(1, len(results) + 1)
-    places = {
-        analysis.uids.instance(kind, number): (order, number) for order, kind in enumerate(KINDS) for number in numbers
-    }
-    return sorted(results, key=lambda result: places.get(result.sop_instance_uid, (len(KINDS), 0)))
 
 
 def _pictures(ledger: Ledger, spool: Spool, folder: Path) -> Iterator[Path]:

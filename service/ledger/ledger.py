@@ -270,7 +270,7 @@ class Ledger:
             return found[0] if found else None
 
     def results(self, series_key: str | None = None) -> list[ResultRecord]:
-        """What was encoded, and how far it got."""
+        """What was encoded, in that order, and how far it got."""
         mine = [] if series_key is None else [results.c.series.startswith(series_key, autoescape=True)]
         with self._engine.begin() as connection:
             return select_results(connection, *mine)

@@ -69,24 +69,18 @@ decisions = Table(
 results = Table(
     "results",
     metadata,
-    Column("sop_instance_uid", String(128), primary_key=True),
-    Column("series", ForeignKey("series.key", ondelete="CASCADE"), nullable=False),
+    Column("id", Integer, primary_key=True),  # in the order in which they were encoded
+    Column("sop_instance_uid", String(128), nullable=False, unique=True),
+    Column("series", ForeignKey("series.key", ondelete="CASCADE"), nullable=False, index=True),
     Column("item", String(16), nullable=False),
     Column("model", String(64), nullable=False),
     Column("kind", String(16), nullable=False),
     Column("sop_class_uid", String(128), nullable=False),
+    Column("series_uid", String(128), nullable=False),  # Series Instance UID of the result itself
+    Column("predecessors", Text, nullable=False),  # JSON: SOP Instance UIDs of the reports that it supersedes
     Column("path", Text, nullable=False),
     Column("status", String(16), nullable=False),  # encoded | sending | sent | superseded
     Column("archive", String(64), nullable=False, default=""),
-)
-
-lineage = Table(
-    "lineage",
-    metadata,
-    Column("sop_instance_uid", String(128), primary_key=True),  # of a result, as in ``results``
-    Column("series", ForeignKey("series.key", ondelete="CASCADE"), nullable=False),
-    Column("series_uid", String(128), nullable=False),  # Series Instance UID of the result itself
-    Column("predecessors", Text, nullable=False),  # JSON: SOP Instance UIDs of the reports that it supersedes
 )
 
 analyses = Table(

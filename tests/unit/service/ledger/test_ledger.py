@@ -1,5 +1,6 @@
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,21 @@ def test_finishing_keeps_results_and_creates_the_next_job_or_does_neither(ledger
     ledger.finish(job, [NextJob(INFER)], results=[record])
     assert ledger.results("00a") == [record]
     assert ledger.counts()[INFER, "ready"] == 1
+
+
+def test_results_are_in_the_order_in_which_they_were_encoded_however_far_each_got(ledger: Ledger) -> None:
+    received(ledger)
+    job = ledger.claim([ASSEMBLE])
+    assert job is not None
+    objects = [ResultObject(kind, "1.1", f"2.25.{uid}", Path("x.dcm")) for kind, uid in (("SR", 9), ("SEG", 1))]
+    records = [ResultRecord(SERIES.key, "", "m", one, "encoded", "") for one in objects]
+    ledger.finish(job, [NextJob(INFER)], results=records)
+    assert ledger.results() == records
+    job = ledger.claim([INFER])
+    assert job is not None
+    sent = [replace(record, status="sent") for record in reversed(records)]
+    ledger.finish(job, [], results=sent)
+    assert ledger.results() == sent[::-1]
 
 
 def test_an_operator_retries_and_cancels(ledger: Ledger) -> None:
