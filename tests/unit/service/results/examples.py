@@ -127,17 +127,22 @@ def air_in_body(volume: Volume) -> NDArray[np.uint8]:
 
 
 def nodule_in(volume: Volume, boxes: Dataset) -> NDArray[np.bool_]:
-    """The voxels of a nodule: the largest piece of soft tissue in the boxes that a report draws on its slices."""
+    """The voxels of a nodule: the largest piece of soft tissue in the boxes that a report draws on its slices.
+
+    Of each box the ellipse in it: the corners reach into the mediastinum.
+    """
+    rows, columns = (np.arange(size)[:, None] for size in volume.array.shape[1:])
+    columns = columns.T
     inside = np.zeros(volume.array.shape, bool)
     for group in boxes.ContentSequence[-1].ContentSequence:
         for region in (item for item in group.ContentSequence if item.ValueType == "SCOORD"):
             corners = np.array(region.GraphicData).reshape(-1, 2)
-            (left, top), (right, bottom) = (
-                corners.min(axis=0).round().astype(int),
-                corners.max(axis=0).round().astype(int),
-            )
+            (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+            away = ((2 * rows - top - bottom) / (bottom - top)) ** 2 + (
+                (2 * columns - left - right) / (right - left)
+            ) ** 2
             source = region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
-            inside[volume.sources.index(source), top : bottom + 1, left : right + 1] = True
+            inside[volume.sources.index(source)] |= away <= 1
     tissue = SimpleITK.GetImageFromArray((inside & (volume.array > -400)).astype(np.uint8))
     by_size = SimpleITK.RelabelComponent(SimpleITK.ConnectedComponent(tissue))
     return np.asarray(SimpleITK.GetArrayFromImage(by_size) == 1)
