@@ -4,7 +4,7 @@ No validator compares a result with its source (all known ones pass a foreign fr
 dangling reference). This does, from the decoded files and the source headers, and says which of the two is off.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pydicom
 from pydicom import Dataset
@@ -24,6 +24,8 @@ from service.types import ResultObject
 
 BULK = {Tag("PerFrameFunctionalGroupsSequence"), Tag("PixelData")}
 """What is large, and is decoded bit by bit in the check of its kind."""
+CONTENT_MADE: Mapping[Kind, str] = {"RTSTRUCT": "StructureSet", "GSPS": "PresentationCreation"}
+"""What the date and time of the content are called in IODs that have their own words for them."""
 DEFERRED = 1 << 20
 """Elements of so many bytes stay in the file until someone asks for them."""
 
@@ -90,7 +92,7 @@ def _check_identity(dataset: Dataset, entry: ResultObject, kind: Kind, analysis:
         "DeviceSerialNumber": model.digest[:64],
         "SoftwareVersions": software_versions(analysis.findings),
     }
-    for prefix in ("InstanceCreation", "Content", "Series"):
+    for prefix in ("InstanceCreation", "Series", CONTENT_MADE.get(kind, "Content")):
         expected |= {f"{prefix}Date": f"{moment:%Y%m%d}", f"{prefix}Time": str(TM(moment.time()))}
     for keyword, value in expected.items():
         require(dataset.get(keyword) == value, kind, f"{keyword} is not the expected one")
