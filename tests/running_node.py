@@ -208,7 +208,7 @@ class RunningNode:
     def results(self, series_uid: str = "%") -> list[dict[str, Any]]:
         """The results that were encoded of a series."""
         query = "SELECT results.* FROM results JOIN series ON series.key = results.series"
-        return self.rows(f"{query} WHERE series_uid LIKE ? ORDER BY kind", series_uid)
+        return self.rows(f"{query} WHERE series.series_uid LIKE ? ORDER BY kind, results.id", series_uid)
 
     def ended(self, series_uid: str = "%") -> list[dict[str, Any]]:
         """Wait until all work on a series has ended, and return its jobs."""
