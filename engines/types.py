@@ -152,12 +152,16 @@ class LabelMap:
     segments: tuple[Segment, ...]
     probabilities: NDArray[np.uint8] | None = None
 
+    @property
+    def slices(self) -> NDArray[np.uint8]:
+        """The array as ``[slice, row, column]``; an X-ray is one slice."""
+        return self.array.reshape(-1, *self.array.shape[-2:])
+
     @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """How many voxels of each slice have each value, ``[slice, value]``; an X-ray is one slice."""
-        slices = self.array.reshape(-1, *self.array.shape[-2:])
+        """How many voxels of each slice have each value, ``[slice, value]``."""
         # slice by slice: counting the whole array at once takes eight times its memory
-        return np.stack([np.bincount(labels.ravel(), minlength=256) for labels in slices])
+        return np.stack([np.bincount(labels.ravel(), minlength=256) for labels in self.slices])
 
     @cached_property
     def present(self) -> tuple[Segment, ...]:

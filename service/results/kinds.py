@@ -24,7 +24,7 @@ from service.results.profile import Kind
 from service.results.writers.capture import write_captures
 from service.results.writers.document import write_document
 from service.results.writers.heat_map import has_activation, write_heat_maps
-from service.results.writers.heat_map_segmentation import has_activated_class, write_heat_map_segmentation
+from service.results.writers.heat_map_segmentation import write_heat_map_segmentation
 from service.results.writers.key_objects import has_key_images, write_key_objects
 from service.results.writers.presentation_state import has_annotations, write_presentation_states
 from service.results.writers.report import write_report
@@ -87,7 +87,7 @@ def has_segments(analysis: Analysis) -> bool:
 
 KINDS: Mapping[Kind, ResultKind] = {
     "SEG": ResultKind(has_segments, write_segmentations, check_segmentation),
-    "HEATMAP-SEG": ResultKind(has_activated_class, write_heat_map_segmentation, check_heat_map_segmentation),
+    "HEATMAP-SEG": ResultKind(has_activation, write_heat_map_segmentation, check_heat_map_segmentation),
     "RTSTRUCT": ResultKind(has_contours, write_structure_set, check_structure_set),
     "SC": ResultKind(always, write_captures, check_captures),
     "HEATMAP": ResultKind(has_activation, write_heat_maps, check_heat_maps),

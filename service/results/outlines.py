@@ -22,8 +22,6 @@ class Outline:
         What it is.
     slice
         Index of the slice, and of its plane in `service.results.source.Source`; 0 in an X-ray.
-    voxels
-        How many of its voxels, or pixels, are in the slice.
     polygons
         Its regions in pixels.
     """
@@ -31,7 +29,6 @@ class Outline:
     number: int
     segment: Segment
     slice: int
-    voxels: int
     polygons: tuple[Polygon, ...]
 
 
@@ -44,10 +41,8 @@ def outlines(analysis: Analysis) -> Iterator[Outline]:
     """The outlines of each segment in turn, from the first slice to the last; slices without it have none."""
     number = 0
     for label_map in analysis.label_maps:
-        planes = label_map.array.reshape(-1, *label_map.array.shape[-2:])
-        counts = [np.bincount(plane.ravel(), minlength=256) for plane in planes]
         for segment in label_map.present:
             number += 1
-            for index, plane in enumerate(planes):
-                if voxels := int(counts[index][segment.number]):
-                    yield Outline(number, segment, index, voxels, tuple(polygons(plane == segment.number)))
+            for index in np.flatnonzero(label_map.counts[:, segment.number]).tolist():
+                found = polygons(label_map.slices[index] == segment.number)
+                yield Outline(number, segment, index, tuple(found))

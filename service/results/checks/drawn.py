@@ -22,14 +22,13 @@ def differing_slices(rings: Rings, label_map: LabelMap, slices: Sequence[int]) -
     slices
         Which to look at.
     """
-    planes = label_map.array.reshape(-1, *label_map.array.shape[-2:])
     numbers = [segment.number for segment in label_map.present]
     segments = np.zeros(256, np.uint8)
     segments[numbers] = numbers
     differing = []
     for index in slices:
-        drawn = _drawn({number: rings.get((number, index), []) for number in numbers}, planes.shape[1:])
-        if drawn is None or not np.array_equal(drawn, segments[planes[index]]):
+        drawn = _drawn({number: rings.get((number, index), []) for number in numbers}, label_map.slices.shape[1:])
+        if drawn is None or not np.array_equal(drawn, segments[label_map.slices[index]]):
             differing.append(index)
     return differing
 

@@ -76,8 +76,7 @@ def _key_places(analysis: Analysis) -> set[Place]:
         return {planes[0]}
     slices = {round(point[0]) for entry in analysis.findings.measurements for point in entry.points}
     for label_map in analysis.label_maps:
-        areas = np.array([np.bincount(plane.ravel(), minlength=256) for plane in label_map.array])
-        slices |= {int(areas[:, segment.number].argmax()) for segment in label_map.present}
+        slices |= {int(label_map.counts[:, segment.number].argmax()) for segment in label_map.present}
     return {planes[index] for index in slices}
 
 

@@ -84,8 +84,8 @@ def _of_segments(analysis: Analysis, made: Sequence[ResultObject]) -> Iterator[E
         yield ExpectedGroup(segment.label, codes | {(PRESENCE, PRESENT, "SCT")}, whole, reference)
         lines = measured(analysis.findings, segment, along_a_line=True)
         index = drawn_on(place.label_map, segment, lines)
-        labels = place.label_map.array.reshape(-1, *place.label_map.array.shape[-2:])[index]
-        yield ExpectedGroup(segment.label, codes, outlined=(index, labels == segment.number))
+        outlined = (index, place.label_map.slices[index] == segment.number)
+        yield ExpectedGroup(segment.label, codes, outlined=outlined)
         if lines:
             yield ExpectedGroup(segment.label, codes, lines)
 

@@ -78,10 +78,9 @@ def check_object(dataset: Dataset, expected: Expected, analysis: Analysis) -> No
 
 def _shown(label_map: LabelMap, wanted: SegmentationForm) -> tuple[Form, Shown]:
     """What a label map must be stored as; masks where probabilities are wanted that it has not."""
-    present, slices = label_map.present, label_map.array.reshape(-1, *label_map.array.shape[-2:])
+    present, slices = label_map.present, label_map.slices
     numbers = [segment.number for segment in present]
-    counts = np.sum([np.bincount(labels.reshape(-1), minlength=256) for labels in slices], axis=0)
-    total, form = int(counts[numbers].sum()), FORMS[wanted]
+    total, form = int(label_map.counts[:, numbers].sum()), FORMS[wanted]
     if form.type == "FRACTIONAL" and label_map.probabilities is not None:
         of_all = dict(zip(label_map.segments, label_map.probabilities, strict=True))
         fractions = [of_all[segment].reshape(slices.shape) for segment in present]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Pillow
 
 from engines.types import LabelMap, Volume
 from service.results.pictures.views import patient_axes
@@ -29,7 +28,10 @@ def chosen_slices(volume: Volume, label_maps: Sequence[LabelMap], most: int) -> 
         Indices of slices, as a reader leafs through them: axial ones from the head down, coronal ones from the front,
         sagittal ones from the patient's right.
     """
-    areas = segment_areas(label_maps)
+    areas = np.zeros((len(volume.array), 256), np.int64)
+    for label_map in label_maps:
+        areas += label_map.counts
+    areas[:, 0] = 0  # the background
     found = np.flatnonzero(areas.any(axis=1))
     if not found.size:
         return [volume.array.shape[0] // 2][:most]
@@ -39,17 +41,6 @@ def chosen_slices(volume: Volume, label_maps: Sequence[LabelMap], most: int) -> 
     others = np.setdiff1d(found, chosen)
     chosen += others[_evenly(others.size, most - len(chosen))].tolist()
     return sorted(chosen, reverse=_stored_against_reading(volume))
-
-
-def segment_areas(label_maps: Sequence[LabelMap]) -> NDArray[np.int64]:
-    """Voxels of each segment number in each slice, ``[slice, 256]``; without the background."""
-    slices = max((len(label_map.array) for label_map in label_maps), default=0)
-    areas = np.zeros((slices, 256), np.int64)
-    for label_map in label_maps:
-        for index, plane in enumerate(label_map.array):
-            areas[index] += Pillow.fromarray(np.ascontiguousarray(plane)).histogram()
-    areas[:, 0] = 0
-    return areas
 
 
 def _evenly(count: int, wanted: int) -> NDArray[np.int64]:

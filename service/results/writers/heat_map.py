@@ -13,7 +13,7 @@ from service.types import ResultObject
 
 
 def has_activation(analysis: Analysis) -> bool:
-    """A class of an X-ray has an activation map."""
+    """A class of an X-ray has an activation map that is not 0 everywhere."""
     classification = analysis.findings.classification
     is_radiograph = isinstance(analysis.image, Radiograph)
     return is_radiograph and classification is not None and bool(mapped_classes(classification))

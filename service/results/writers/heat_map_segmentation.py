@@ -22,11 +22,6 @@ WHAT_IT_IS = (
 )
 
 
-def has_activated_class(analysis: Analysis) -> bool:
-    """A class has an activation map that is not 0 everywhere."""
-    return bool(activated_classes(analysis))
-
-
 def activated_classes(analysis: Analysis) -> dict[Segment, NDArray[np.uint8]]:
     """The classes that have something to show as segments, numbered from 1, and their maps ``[row, column]``."""
     classification = analysis.findings.classification

@@ -14,7 +14,6 @@ from engines.types import Volume
 from service import __version__
 from service.results.analysis import Analysis
 from service.results.files import keep
-from service.results.pictures.choice import segment_areas
 from service.results.predecessors import supersedes
 from service.results.references import image_references
 from service.results.stamp import (
@@ -92,9 +91,11 @@ def key_slices(analysis: Analysis) -> list[int]:
     """The slices on which a segment is largest, and those on which a diameter ends; an X-ray has one."""
     if not isinstance(analysis.image, Volume):
         return [0]
-    areas = segment_areas(analysis.label_maps)
-    present = [segment.number for label_map in analysis.label_maps for segment in label_map.present]
-    chosen = {int(areas[:, number].argmax()) for number in present}
+    chosen = {
+        int(label_map.counts[:, segment.number].argmax())
+        for label_map in analysis.label_maps
+        for segment in label_map.present
+    }
     for entry in analysis.findings.measurements:
         chosen |= {round(point[0]) for point in entry.points}
     return sorted(chosen)

@@ -46,8 +46,7 @@ def drawn_on(label_map: LabelMap, segment: Segment, lines: Sequence[Measurement]
 
 def outline(label_map: LabelMap, segment: Segment, index: int) -> Region:
     """Around the largest part of a segment on a slice that has some of it; holes are left out."""
-    labels = label_map.array.reshape(-1, *label_map.array.shape[-2:])[index]
-    largest = max(polygons(labels == segment.number), key=_area)
+    largest = max(polygons(label_map.slices[index] == segment.number), key=_area)
     return Region(index, _closed(_few(largest.outer)))
 
 

@@ -62,9 +62,10 @@ def frames_of(label_map: LabelMap, form: SegmentationForm) -> Frames:
     """What a label map is stored as; without probabilities of all that is there, as masks instead of fractions."""
     present = label_map.present
     if form == "fractional" and label_map.probabilities is not None:
-        slices = label_map.array.reshape(-1, *label_map.array.shape[-2:]).shape
         of_segments = zip(label_map.segments, label_map.probabilities, strict=True)
-        frames = Fractions(tuple(values.reshape(slices) for segment, values in of_segments if segment in present))
+        frames = Fractions(
+            tuple(values.reshape(label_map.slices.shape) for segment, values in of_segments if segment in present)
+        )
         if frames.present.any(axis=1).all():
             return frames
     if form.startswith("labelmap"):

@@ -58,13 +58,9 @@ class Masks:
         """``[segment, slice]``."""
         return self.label_map.counts[:, [segment.number for segment in self.segments]].T > 0
 
-    @cached_property
-    def _slices(self) -> NDArray[np.uint8]:
-        return self.label_map.array.reshape(-1, *self.shape)
-
     def draw(self, channel: int, index: int, frame: NDArray[np.uint8]) -> None:
         """1 where the segment is."""
-        np.equal(self._slices[index], self.segments[channel].number, out=frame.view(np.bool_))
+        np.equal(self.label_map.slices[index], self.segments[channel].number, out=frame.view(np.bool_))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +90,7 @@ class Labels:
 
     def draw(self, channel: int, index: int, frame: NDArray[np.uint8]) -> None:
         """The number of the segment at each pixel; 0 is background."""
-        labels = self.label_map.array.reshape(-1, *self.shape)[index]
+        labels = self.label_map.slices[index]
         # the labels are within the table: "clip" only spares numpy a buffer
         np.take(self._numbers, labels, out=frame, mode="clip")
 
