@@ -37,9 +37,10 @@ from pydicom.dataset import FileMetaDataset
 from benchmarks.report import Row, row, tell
 from engines.types import Code, EngineIdentity, Findings, LabelMap, ModelIdentity, Segment, Volume
 from service.results.analysis import Analysis
+from service.results.coding import coded
 from service.results.profile import ResultProfile, SegmentationForm
 from service.results.self_check import self_check
-from service.results.writers.segmentation import coded, write_segmentations
+from service.results.writers.segmentation import write_segmentations
 from service.types import ResultObject
 
 SHAPE = (300, 512, 512)

@@ -1,10 +1,11 @@
 """What every result object says about its maker, and when it was made."""
 
 import re
-from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import highdicom as hd
+from highdicom import sr
 from pydicom import Dataset
 from pydicom.charset import convert_encodings, default_encoding
 from pydicom.dataset import FileMetaDataset
@@ -53,11 +54,6 @@ def purpose(findings: Findings) -> str:
     return words if words.lower().startswith(RESEARCH.lower()) else f"{RESEARCH}. {words}"
 
 
-def in_sentences(statements: Iterable[str]) -> str:
-    """Statements for a reader as one text."""
-    return ". ".join(statement.rstrip(".") for statement in statements) + "."
-
-
 def contributing_equipment(findings: Findings) -> hd.ContributingEquipment:
     """The item of Contributing Equipment Sequence for node and model (PS3.3 C.12.1)."""
     return hd.ContributingEquipment(
@@ -82,6 +78,43 @@ def series_description(analysis: Analysis, kind: str) -> str:
     which = f" v{analysis.version}" if analysis.version > 1 else ""
     model = analysis.findings.model
     return f"RESEARCH{which} {model.name} {model.version} {DESCRIBED[kind]}"[:64]
+
+
+def observer(analysis: Analysis) -> sr.ObserverContext:
+    """Who observed: the model, and nobody else (TID 1002, 1004 of PS3.16)."""
+    model = analysis.findings.model
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=analysis.uids.device(),
+        name=f"{MANUFACTURER} {__version__}",
+        manufacturer_name=MANUFACTURER,
+        model_name=f"{model.name} {model.version}",
+        serial_number=model.digest,
+    )
+    return sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
+
+
+def general_attributes(analysis: Analysis, kind: str, part: int = 1) -> dict[str, Any]:
+    """What the constructors of highdicom ask of an object of any kind: its series, its instance, and who made it.
+
+    Parameters
+    ----------
+    kind, part
+        Which object it is of the analysis (`service.results.uids.ResultUIDs`).
+    """
+    findings, uids = analysis.findings, analysis.uids
+    return {
+        "series_instance_uid": uids.series(kind, part),
+        "series_number": series_number(findings, kind),
+        "series_description": series_description(analysis, kind),
+        "sop_instance_uid": uids.instance(kind, part),
+        "instance_number": 1,
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": findings.model.name,
+        "device_serial_number": findings.model.digest[:64],
+        "software_versions": software_versions(findings),
+        "contributing_equipment": [contributing_equipment(findings)],
+        "specific_character_set": None,  # that of the source, from `stamp`
+    }
 
 
 def new_object(analysis: Analysis, kind: str, sop_class_uid: str, modality: str, number: int = 1) -> Dataset:

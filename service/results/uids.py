@@ -117,6 +117,10 @@ class ResultUIDs:
         """Tracking Unique Identifier of one finding: a segment or a class, named by its label."""
         return self._uid("tracking", finding)
 
+    def tracking_identifier(self, finding: str) -> str:
+        """Tracking Identifier of one finding, at most 64 characters: what a reader sees it followed under."""
+        return f"{self.model.name} {finding}"[:64]
+
     def device(self) -> str:
         """Device Observer UID: the model itself, whatever it looks at."""
         model = self.model

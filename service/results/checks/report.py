@@ -10,9 +10,9 @@ from service.results.checks.mismatch import require
 from service.results.checks.report_evaluations import check_evaluations
 from service.results.checks.report_groups import check_groups, concept
 from service.results.predecessors import Predecessor
+from service.results.remarks import remarks
 from service.results.source import Source
 from service.results.stamp import MANUFACTURER
-from service.results.writers.report import remarks
 from service.types import ResultObject
 
 MEASUREMENT_GROUP, COMMENT, SOURCE_SERIES = "125007", "121106", "121232"

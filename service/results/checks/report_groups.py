@@ -11,12 +11,12 @@ from engines.types import Code, Measurement, Segment, Volume
 from service.results.analysis import Analysis
 from service.results.checks.coordinates import Drawn, follows, length
 from service.results.checks.mismatch import require
+from service.results.coding import is_structure
 from service.results.source import Plane
+from service.results.storage import LABEL_MAP
 from service.results.writers.regions import Region, class_regions, drawn_on, frame
 from service.results.writers.report_groups import (
-    ANATOMICAL_STRUCTURE,
     CERTAINTY_OF_FINDING,
-    LABEL_MAP_STORAGE,
     NOTHING_FOUND,
     PERCENT,
     Place,
@@ -25,7 +25,6 @@ from service.results.writers.report_groups import (
     places,
     reported_value,
 )
-from service.results.writers.segmentation import tracking_identifier
 from service.types import ResultObject
 
 TRACKING_IDENTIFIER, TRACKING_UID = "112039", "112040"
@@ -93,7 +92,7 @@ def _of_segments(analysis: Analysis, made: Sequence[ResultObject]) -> Iterator[E
 def _codes(segment: Segment) -> Iterator[tuple[str, str, str]]:
     yield FINDING, segment.type.value, segment.type.scheme
     yield CATEGORY, segment.category.value, segment.category.scheme
-    if segment.category.value == ANATOMICAL_STRUCTURE:
+    if is_structure(segment):
         yield SITE, segment.type.value, segment.type.scheme
         if segment.laterality:
             yield LATERALITY, segment.laterality.value, segment.laterality.scheme
@@ -104,7 +103,7 @@ def _reference(place: Place, analysis: Analysis, made: Sequence[ResultObject]) -
     if not segmentations:
         return None
     target = segmentations[place.part - 1]
-    by_segment = isinstance(analysis.image, Volume) or target.sop_class_uid == LABEL_MAP_STORAGE
+    by_segment = isinstance(analysis.image, Volume) or target.sop_class_uid == LABEL_MAP
     keyword = "ReferencedSegmentNumber" if by_segment else "ReferencedFrameNumber"
     return target.sop_class_uid, analysis.uids.instance("SEG", place.part), keyword, place.number
 
@@ -122,7 +121,7 @@ def _check_group(group: Dataset, expected: ExpectedGroup, analysis: Analysis) ->
     name = f"the group of {expected.label}"
     findings = analysis.findings
     texts = {
-        TRACKING_IDENTIFIER: tracking_identifier(findings, expected.label),
+        TRACKING_IDENTIFIER: analysis.uids.tracking_identifier(expected.label),
         ALGORITHM_NAME: findings.model.name,
         ALGORITHM_VERSION: findings.model.version,
     }

@@ -18,8 +18,8 @@ from service.results.pictures.choice import chosen_slices
 from service.results.pictures.summary import summary_pages
 from service.results.pictures.views import patient_axes
 from service.results.pictures.window import display_window
+from service.results.remarks import remarks
 from service.results.stamp import RESEARCH, new_object, stamp
-from service.results.writers.report import remarks
 from service.types import ResultObject
 
 Area = tuple[int, int, int, int]

@@ -16,10 +16,10 @@ from service.results.pictures.choice import chosen_slices
 from service.results.pictures.overlay import overview
 from service.results.pictures.pdf import report_pdf
 from service.results.pictures.window import display_window
+from service.results.remarks import remarks
 from service.results.stamp import RESEARCH, new_object, stamp
 from service.results.writers.capture import burned_in, captured_planes, radiograph_capture
 from service.results.writers.heat_map import has_activation, heat_maps
-from service.results.writers.report import remarks
 from service.types import ResultObject
 
 OVERVIEW_PIXELS = 1200

@@ -5,26 +5,16 @@ from pathlib import Path
 
 import highdicom as hd
 import pydicom
-from highdicom import sr
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
 from engines.types import Volume
-from service import __version__
 from service.results.analysis import Analysis
 from service.results.files import keep
 from service.results.predecessors import supersedes
 from service.results.references import image_references
-from service.results.stamp import (
-    MANUFACTURER,
-    RESEARCH,
-    contributing_equipment,
-    series_description,
-    series_number,
-    software_versions,
-    stamp,
-)
+from service.results.stamp import RESEARCH, general_attributes, observer, stamp
 from service.types import ResultObject
 
 PICTURES = ("SC", "HEATMAP")
@@ -50,7 +40,7 @@ def key_objects(analysis: Analysis, made: Sequence[ResultObject]) -> hd.ko.KeyOb
     made
         The other result objects of the same analysis.
     """
-    findings, source, uids = analysis.findings, analysis.source, analysis.uids
+    source = analysis.source
     headers = {header.SOPInstanceUID: header for header in source.headers}
     references = image_references(source, key_slices(analysis))
     images = [headers[item.ReferencedSOPInstanceUID] for item in references]
@@ -59,7 +49,7 @@ def key_objects(analysis: Analysis, made: Sequence[ResultObject]) -> hd.ko.KeyOb
     content = hd.ko.KeyObjectSelection(
         document_title=codes.DCM.OfInterest,
         referenced_objects=images,
-        observer_device_context=_model(analysis),
+        observer_device_context=observer(analysis),
         description=description(analysis),
     )
     shown = [item for item in content[0].ContentSequence if item.ValueType == "IMAGE"]
@@ -71,17 +61,7 @@ def key_objects(analysis: Analysis, made: Sequence[ResultObject]) -> hd.ko.KeyOb
     document = hd.ko.KeyObjectSelectionDocument(
         evidence=[*images, *states],
         content=content,
-        series_instance_uid=uids.series("KO"),
-        series_number=series_number(findings, "KO"),
-        sop_instance_uid=uids.instance("KO"),
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=findings.model.name,
-        software_versions=software_versions(findings),
-        device_serial_number=findings.model.digest[:64],
-        series_description=series_description(analysis, "KO"),
-        contributing_equipment=[contributing_equipment(findings)],
-        specific_character_set=None,
+        **general_attributes(analysis, "KO"),
     )
     stamp(document, analysis)
     return document
@@ -119,16 +99,3 @@ def _drawn_by(states: Sequence[Dataset], uid: str) -> Dataset | None:
             item.ReferencedSOPInstanceUID = state.SOPInstanceUID
             return item
     return None
-
-
-def _model(analysis: Analysis) -> sr.ObserverContext:
-    """Who selected the images (TID 1004)."""
-    model = analysis.findings.model
-    device = sr.DeviceObserverIdentifyingAttributes(
-        uid=analysis.uids.device(),
-        name=f"{MANUFACTURER} {__version__}",
-        manufacturer_name=MANUFACTURER,
-        model_name=f"{model.name} {model.version}",
-        serial_number=model.digest,
-    )
-    return sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)

@@ -18,7 +18,6 @@ from service.results.references import image_references
 from service.results.stamp import MANUFACTURER, RESEARCH, new_object, stamp
 from service.results.writers.grey_scale import Rescale, set_grey_scale, slices_by_rescale
 from service.results.writers.regions import Region, class_regions
-from service.results.writers.segmentation import tracking_identifier
 from service.types import ResultObject
 
 TOLERANCE = 0.35
@@ -170,7 +169,7 @@ def _boxes(analysis: Analysis) -> list[Dataset]:
                 GraphicTypeValues.POLYLINE,
                 on_image(region.points),
                 PIXEL,
-                tracking_id=tracking_identifier(analysis.findings, entry.label),
+                tracking_id=analysis.uids.tracking_identifier(entry.label),
                 tracking_uid=analysis.uids.tracking(entry.label),
             )
         ]
@@ -182,7 +181,7 @@ def _boxes(analysis: Analysis) -> list[Dataset]:
 def _annotation(outline: Outline, analysis: Analysis) -> Dataset:
     """One segment on one slice: its rings, its label at the top of the largest, and its long axes."""
     uid, name = analysis.uids.tracking(outline.segment.label), outline.segment.label
-    followed_as = tracking_identifier(analysis.findings, name)
+    followed_as = analysis.uids.tracking_identifier(name)
     rings = [simplified(ring, TOLERANCE) for polygon in outline.polygons for ring in polygon.rings]
     closed = [np.concatenate([ring, ring[:1]]) for ring in rings]
     largest = max(rings, key=lambda ring: float(np.prod(np.ptp(ring, axis=0))))

@@ -9,23 +9,13 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as PydicomCode
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from engines.types import Findings
-from service import __version__
 from service.results.analysis import Analysis
 from service.results.files import keep
-from service.results.predecessors import as_data_sets, supersedes
+from service.results.predecessors import as_data_sets
 from service.results.profile import ReportForm
+from service.results.remarks import remarks
 from service.results.source import Source
-from service.results.stamp import (
-    MANUFACTURER,
-    contributing_equipment,
-    purpose,
-    series_description,
-    series_number,
-    software_versions,
-    stamp,
-)
-from service.results.uids import ResultUIDs
+from service.results.stamp import general_attributes, observer, stamp
 from service.results.writers.report_evaluations import evaluations
 from service.results.writers.report_groups import measurement_groups
 from service.types import ResultObject
@@ -70,48 +60,23 @@ def report(
     made
         The other result objects of the same analysis; the report refers to each (IHE AIR).
     """
-    findings, source, uids = analysis.findings, analysis.source, analysis.uids
+    source = analysis.source
     root = sr.ContainerContentItem(name=codes.DCM.ImagingMeasurementReport, template_id="1500")
     root.ContentSequence = sr.ContentSequence()
     result = FORMS[analysis.profile.report](
         evidence=[*source.headers, *(reference(entry, source.first.StudyInstanceUID) for entry in made)],
         content=root,
-        series_instance_uid=uids.series("SR"),
-        series_number=series_number(findings, "SR"),
-        sop_instance_uid=uids.instance("SR"),
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=findings.model.name,
-        software_versions=software_versions(findings),
-        device_serial_number=findings.model.digest[:64],
-        series_description=series_description(analysis, "SR"),
         is_complete=True,
         is_final=False,
         is_verified=False,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         previous_versions=as_data_sets(analysis.predecessors, source.first.StudyInstanceUID),
-        contributing_equipment=[contributing_equipment(findings)],
-        specific_character_set=None,
+        **general_attributes(analysis, "SR"),
     )
     # set afterwards: highdicom copies all that it is given, and searches it twice
     result.ContentSequence = _content(analysis, made)
     stamp(result, analysis)
     return result
-
-
-def remarks(analysis: Analysis) -> tuple[str, ...]:
-    """What a reader must know besides the numbers; the first is that the report is for research only."""
-    findings, source = analysis.findings, analysis.source
-    statements = [
-        purpose(findings),
-        *supersedes("report", analysis.predecessors),
-        *findings.notes,
-    ]
-    if findings.label_maps and not analysis.label_maps:
-        statements.append(f"{findings.model.name} found nothing to segment.")
-    if source.dropped:
-        statements.append(f"Not copied from the source, because unreadable or invalid: {', '.join(source.dropped)}.")
-    return tuple(statements)
 
 
 def reference(entry: ResultObject, study_uid: str) -> Dataset:
@@ -138,7 +103,7 @@ def _content(analysis: Analysis, made: Sequence[ResultObject]) -> sr.ContentSequ
         )
     language = sr.CodedConcept("en-US", "RFC5646", "English (United States)")
     content = sr.ContentSequence(sr.LanguageOfContentItemAndDescendants(language))
-    content.extend(_observation_context(analysis.findings, analysis.uids))
+    content.extend(sr.ObservationContext(observer_device_context=observer(analysis)))
     content.append(
         sr.CodeContentItem(codes.DCM.ProcedureReported, procedure, sr.RelationshipTypeValues.HAS_CONCEPT_MOD)
     )
@@ -175,21 +140,6 @@ def _container(name: PydicomCode) -> sr.ContainerContentItem:
     container = sr.ContainerContentItem(name=name, relationship_type=sr.RelationshipTypeValues.CONTAINS)
     container.ContentSequence = sr.ContentSequence()
     return container
-
-
-def _observation_context(findings: Findings, uids: ResultUIDs) -> sr.ObservationContext:
-    device = sr.DeviceObserverIdentifyingAttributes(
-        uid=uids.device(),
-        name=f"{MANUFACTURER} {__version__}",
-        manufacturer_name=MANUFACTURER,
-        model_name=f"{findings.model.name} {findings.model.version}",
-        serial_number=findings.model.digest,
-    )
-    return sr.ObservationContext(
-        observer_device_context=sr.ObserverContext(
-            observer_type=codes.DCM.Device, observer_identifying_attributes=device
-        )
-    )
 
 
 def _image_library(source: Source, pointed_at: Collection[str]) -> sr.ContainerContentItem:

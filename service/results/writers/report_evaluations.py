@@ -5,9 +5,9 @@ from pydicom.sr.codedict import codes
 
 from engines.types import ClassProbability, Segment
 from service.results.analysis import Analysis
+from service.results.coding import coded
 from service.results.writers.regions import class_regions
 from service.results.writers.report_groups import CERTAINTY_OF_FINDING, PERCENT, percent, places
-from service.results.writers.segmentation import coded, tracking_identifier
 
 # an Enhanced SR lets a value have properties, but no observation context of its own (PS3.3 A.35.2.3)
 PROPERTIES, MODIFIES = sr.RelationshipTypeValues.HAS_PROPERTIES, sr.RelationshipTypeValues.HAS_CONCEPT_MOD
@@ -36,8 +36,8 @@ def _certainty(entry: ClassProbability, analysis: Analysis) -> sr.NumContentItem
 
 
 def _tracking(label: str, analysis: Analysis) -> list[sr.ContentItem]:
-    identifier = tracking_identifier(analysis.findings, label)
+    uids = analysis.uids
     return [
-        sr.TextContentItem(codes.DCM.TrackingIdentifier, identifier, PROPERTIES),
-        sr.UIDRefContentItem(codes.DCM.TrackingUniqueIdentifier, analysis.uids.tracking(label), PROPERTIES),
+        sr.TextContentItem(codes.DCM.TrackingIdentifier, uids.tracking_identifier(label), PROPERTIES),
+        sr.UIDRefContentItem(codes.DCM.TrackingUniqueIdentifier, uids.tracking(label), PROPERTIES),
     ]

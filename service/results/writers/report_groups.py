@@ -10,17 +10,16 @@ from pydicom.sr.codedict import codes
 
 from engines.types import ClassProbability, Code, Findings, LabelMap, Measurement, Segment, Volume
 from service.results.analysis import Analysis
+from service.results.coding import coded, is_structure
 from service.results.source import Source
 from service.results.stamp import MANUFACTURER
+from service.results.storage import LABEL_MAP
 from service.results.writers.regions import Region, class_regions, drawn_on, frame, line, outline
-from service.results.writers.segmentation import coded, tracking_identifier
 from service.types import ResultObject
 
 CERTAINTY_OF_FINDING = Code("111012", "DCM", "Certainty of Finding")
 PERCENT = Code("%", "UCUM", "Percent")
-ANATOMICAL_STRUCTURE = "123037004"
 NOTHING_FOUND = "nothing found"
-LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
 
 Group = (
     sr.MeasurementsAndQualitativeEvaluations
@@ -127,19 +126,18 @@ def _segment_groups(
 
 def _identity(segment: Segment, analysis: Analysis) -> dict[str, Any]:
     """What all groups of one segment have in common: what was found, where, and by whom."""
-    is_structure = segment.category.value == ANATOMICAL_STRUCTURE
     laterality = coded(segment.laterality) if segment.laterality else None
     return {
         "tracking_identifier": _tracking(segment.label, analysis),
         "finding_category": coded(segment.category),
         "finding_type": coded(segment.type),
-        "finding_sites": [sr.FindingSite(coded(segment.type), laterality)] if is_structure else None,
+        "finding_sites": [sr.FindingSite(coded(segment.type), laterality)] if is_structure(segment) else None,
         "algorithm_id": _algorithm(analysis.findings),
     }
 
 
 def _tracking(label: str, analysis: Analysis) -> sr.TrackingIdentifier:
-    return sr.TrackingIdentifier(analysis.uids.tracking(label), tracking_identifier(analysis.findings, label))
+    return sr.TrackingIdentifier(analysis.uids.tracking(label), analysis.uids.tracking_identifier(label))
 
 
 def _referenced_segment(place: Place, segmentation: ResultObject, source: Source) -> sr.ReferencedSegment:
@@ -159,7 +157,7 @@ def _referenced_frame(place: Place, segmentation: ResultObject, source: Source) 
     )
     # frame and segment exclude each other (PS3.3 C.18.4.1); highdicom states both
     [reference] = frame[0].ReferencedSOPSequence
-    if segmentation.sop_class_uid == LABEL_MAP_STORAGE:
+    if segmentation.sop_class_uid == LABEL_MAP:
         del reference.ReferencedFrameNumber
     else:
         del reference.ReferencedSegmentNumber

@@ -10,15 +10,15 @@ from pathlib import Path
 import highdicom as hd
 from highdicom.color import CIELabColor
 from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
-from highdicom.sr import CodedConcept
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
-from engines.types import Code, Findings, LabelMap, Radiograph, Segment
+from engines.types import Findings, LabelMap, Radiograph, Segment
 from service.results.analysis import Analysis
+from service.results.coding import coded
 from service.results.files import keep
-from service.results.predecessors import supersedes
 from service.results.profile import SegmentationForm
+from service.results.remarks import told
 from service.results.stamp import MANUFACTURER
 from service.results.storage import SEGMENTATIONS
 from service.results.uids import ResultUIDs
@@ -29,16 +29,6 @@ from service.types import ResultObject
 
 NOMINAL_SPACING = "The pixel spacing of the image is unknown; the 1 mm stated here is nominal, do not measure with it"
 NO_PROBABILITIES = "The model gives no probabilities of these segments: they are stored as binary masks"
-
-
-def coded(code: Code) -> CodedConcept:
-    """The same concept as a code sequence item (PS3.3 8.8)."""
-    return CodedConcept(code.value, code.scheme, code.meaning)
-
-
-def tracking_identifier(findings: Findings, label: str) -> str:
-    """What a reader sees a finding followed under; the tracking UID is the unique one."""
-    return f"{findings.model.name} {label}"[:64]
 
 
 def write_segmentations(analysis: Analysis, folder: Path, made: Sequence[ResultObject]) -> list[ResultObject]:
@@ -95,13 +85,13 @@ def write_frames(
         What the reader must know of this object.
     """
     findings = analysis.findings
-    notes = [*supersedes("segmentation", analysis.predecessors), *findings.notes, *notes]
+    statements = [*told(analysis, "segmentation"), *notes]
     if isinstance(analysis.image, Radiograph) and analysis.image.spacing is None:
-        notes.append(NOMINAL_SPACING)
+        statements.append(NOMINAL_SPACING)
     descriptions = [
         _description(segment, number, findings, analysis.uids) for number, segment in enumerate(segments, start=1)
     ]
-    described = structure(analysis, kind, part, frames, descriptions, notes)
+    described = structure(analysis, kind, part, frames, descriptions, statements)
     return keep(
         kind,
         described.dataset,
@@ -122,7 +112,7 @@ def _description(segment: Segment, number: int, findings: Findings, uids: Result
             name=model.name, family=codes.cid7162.ArtificialIntelligence, version=model.version, source=MANUFACTURER
         ),
         tracking_uid=uids.tracking(segment.label),
-        tracking_id=tracking_identifier(findings, segment.label),
+        tracking_id=uids.tracking_identifier(segment.label),
         display_color=CIELabColor.from_rgb(*segment.colour),
     )
     if segment.laterality:

@@ -13,18 +13,9 @@ from pydicom.filewriter import write_sequence_item
 from pydicom.uid import ExplicitVRLittleEndian
 
 from service.results.analysis import Analysis
+from service.results.remarks import in_sentences
 from service.results.source import Source
-from service.results.stamp import (
-    MANUFACTURER,
-    RESEARCH,
-    contributing_equipment,
-    in_sentences,
-    purpose,
-    series_description,
-    series_number,
-    software_versions,
-    stamp,
-)
+from service.results.stamp import RESEARCH, general_attributes, stamp
 from service.results.writers.segmentation_frames import Frames
 
 
@@ -51,7 +42,7 @@ def structure(
     part: int,
     frames: Frames,
     descriptions: Sequence[SegmentDescription],
-    notes: Sequence[str],
+    statements: Sequence[str],
 ) -> Structure:
     """Describe a Segmentation object.
 
@@ -66,40 +57,30 @@ def structure(
         What it shows.
     descriptions
         Of the segments, numbered from 1.
-    notes
-        Statements for the reader, beside those that every result makes.
+    statements
+        What it says to its reader.
     """
-    findings, source, uids = analysis.findings, analysis.source, analysis.uids
+    source, model = analysis.source, analysis.findings.model
     dataset = hd.seg.Segmentation(
         source_images=[_one_pixel(header) for header in source.headers],
         pixel_array=_stand_in(frames),
         segmentation_type=frames.type,
         # highdicom goes through all pairs of segment and slice; two segments show it what any number would
         segment_descriptions=descriptions if frames.type == "LABELMAP" else descriptions[:2],
-        series_instance_uid=uids.series(kind, part),
-        series_number=series_number(findings, kind),
-        sop_instance_uid=uids.instance(kind, part),
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=findings.model.name,
-        software_versions=software_versions(findings),  # type: ignore[arg-type]  # highdicom takes any length
-        device_serial_number=findings.model.digest[:64],
         transfer_syntax_uid=ExplicitVRLittleEndian,
         content_label="RESEARCH",
-        content_description=f"{RESEARCH}: {findings.model.name} {findings.model.version}"[:64],
-        series_description=series_description(analysis, kind),
-        contributing_equipment=[contributing_equipment(findings)],
-        specific_character_set=None,
+        content_description=f"{RESEARCH}: {model.name} {model.version}"[:64],
         omit_empty_frames=True,
+        **general_attributes(analysis, kind, part),
     )
     if frames.type != "LABELMAP":  # which has a background, too
         dataset.SegmentSequence = list(descriptions)
     dataset.Rows, dataset.Columns = frames.shape
     dataset.ContentCreatorName = ""  # type 2 (PS3.3 10.9), which highdicom leaves out
-    dataset.ImageComments = in_sentences([purpose(findings), *notes])
+    dataset.ImageComments = in_sentences(statements)
     slices = {plane.sop_instance_uid: index for index, plane in enumerate(source.planes)}
     for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
-        item.DimensionOrganizationUID = uids.dimension_organization(kind, part)
+        item.DimensionOrganizationUID = analysis.uids.dimension_organization(kind, part)
     groups = {_slice_of(item, slices): _encoded(item, source) for item in dataset.PerFrameFunctionalGroupsSequence}
     for frame_by_frame in ("NumberOfFrames", "PerFrameFunctionalGroupsSequence", "PixelData"):
         del dataset[frame_by_frame]

@@ -14,14 +14,14 @@ from pydicom.uid import RTStructureSetStorage
 
 from engines.types import Segment, Volume
 from service.results.analysis import Analysis
+from service.results.coding import coded, is_structure
 from service.results.contours import Points, Polygon, inside, polygons
 from service.results.files import keep
 from service.results.outlines import Outline, outlines, segments_of
-from service.results.predecessors import supersedes
 from service.results.references import image_references
+from service.results.remarks import in_sentences, told
 from service.results.source import Plane, Source
-from service.results.stamp import in_sentences, new_object, purpose, stamp
-from service.results.writers.segmentation import coded
+from service.results.stamp import new_object, stamp
 from service.types import ResultObject
 
 MOST_POINTS = 1600
@@ -31,7 +31,6 @@ CHANNEL_POINTS = 4
 CONTOUR_DATA = Tag("ContourData")
 STUDY_CLASS_UID = "1.2.840.10008.3.1.2.3.1"
 """Detached Study Management: what a reference to a study says it is of (PS3.3 C.8.8.5.4)."""
-ANATOMICAL_STRUCTURE = "123037004"
 
 
 def has_contours(analysis: Analysis) -> bool:
@@ -55,12 +54,7 @@ def structure_set(analysis: Analysis) -> Dataset:
     dataset.OperatorsName = ""
     dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = source.frame_of_reference_uid, ""
     dataset.StructureSetLabel, dataset.StructureSetName = "RESEARCH", f"{model.name} {model.version}"[:64]
-    notes = [
-        purpose(analysis.findings),
-        *supersedes("structure set", analysis.predecessors),
-        *analysis.findings.notes,
-    ]
-    dataset.StructureSetDescription = in_sentences(notes)[:1024]
+    dataset.StructureSetDescription = in_sentences(told(analysis, "structure set"))[:1024]
     dataset.ReferencedFrameOfReferenceSequence = [_frame_of_reference(source)]
     segments = segments_of(analysis)
     dataset.StructureSetROISequence = [_region(number, segment, source) for number, segment in enumerate(segments, 1)]
@@ -107,7 +101,7 @@ def _observation(number: int, segment: Segment) -> Dataset:
     observation.ROIObservationLabel = segment.label[:16]
     observation.SegmentedPropertyCategoryCodeSequence = [coded(segment.category)]
     observation.RTROIIdentificationCodeSequence = [kind]
-    observation.RTROIInterpretedType = "ORGAN" if segment.category.value == ANATOMICAL_STRUCTURE else ""
+    observation.RTROIInterpretedType = "ORGAN" if is_structure(segment) else ""
     observation.ROIInterpreter = ""
     return observation
 
