@@ -59,6 +59,8 @@ const {{metaData, utilities}} = window.cornerstone;
 const imageIndex = viewport.getImageIds().findIndex(id => metaData.get('instance', id).SOPInstanceUID === arguments[0]);
 return utilities.jumpToSlice(viewport.element, {{imageIndex}});
 """
+REDRAW = f"{VIEWPORT} viewport.render();"
+"""As a person does by moving the mouse: what is added to a viewport after its last drawing is not seen before."""
 DRAWN_TEXT = "return [...document.querySelectorAll('svg text, svg tspan')].map(e => e.textContent).join('\\n')"
 
 
@@ -147,6 +149,7 @@ class Viewer:
 
     def text(self) -> str:
         """All that is to be read on the page, what is drawn into the viewports included."""
+        self._run(REDRAW)
         return self._browser.find_element(By.TAG_NAME, "body").text + "\n" + str(self._run(DRAWN_TEXT))
 
     def images(self) -> int:
