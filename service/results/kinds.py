@@ -3,7 +3,7 @@
 A new kind is a module in `service.results.writers`, one in `service.results.checks`, and a line here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -54,8 +54,17 @@ class Writer(Protocol):
 class Check(Protocol):
     """Compares the decoded objects of one kind with what they were made from."""
 
-    def __call__(self, datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
-        """Raise `Quarantined` where something differs, or an object is missing or too many."""
+    def __call__(self, datasets: Iterable[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
+        """Raise `Quarantined` where something differs, or an object is missing or too many.
+
+        Parameters
+        ----------
+        datasets
+            The objects in the order of their numbers, each read when it is asked for and already checked for its
+            identity (`service.results.self_check`): hundreds of pictures have no room in memory together.
+        made
+            The objects of the kinds before.
+        """
 
 
 @dataclass(frozen=True)

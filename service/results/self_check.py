@@ -4,7 +4,7 @@ No validator compares a result with its source (all known ones pass a foreign fr
 dangling reference). This does, from the decoded files and the source headers, and says which of the two is off.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pydicom
 from pydicom import Dataset
@@ -24,6 +24,11 @@ from service.types import ResultObject
 
 BULK = {Tag("PerFrameFunctionalGroupsSequence"), Tag("PixelData")}
 """What is large, and is decoded bit by bit in the check of its kind."""
+MODALITIES: Mapping[Kind, str] = {
+    **{"SEG": "SEG", "HEATMAP-SEG": "SEG", "SC": "OT", "HEATMAP": "OT", "PDF": "DOC"},
+    **{"RTSTRUCT": "RTSTRUCT", "GSPS": "PR", "KO": "KO", "SR": "SR"},
+}
+"""Modality (0008,0060) of each kind (PS3.3 C.7.3.1.1.1)."""
 CONTENT_MADE: Mapping[Kind, str] = {"RTSTRUCT": "StructureSet", "GSPS": "PresentationCreation"}
 """What the date and time of the content are called in IODs that have their own words for them."""
 DEFERRED = 1 << 20
@@ -51,14 +56,19 @@ def self_check(objects: Sequence[ResultObject], analysis: Analysis) -> None:
     for number, kind in enumerate(kinds):
         before = [entry for entry in objects if entry.kind in kinds[:number]]
         own = [entry for entry in objects if entry.kind == kind]
-        datasets = [_read(entry) for entry in own]
         try:
-            for dataset, entry in zip(datasets, own, strict=True):
-                _check_identity(dataset, entry, kind, analysis)
-            KINDS[kind].check(datasets, analysis, before)
+            KINDS[kind].check(_identified(own, kind, analysis), analysis, before)
         # the checks read attributes that a sound object has
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise Quarantined(f"self-check of the {kind}: an attribute is missing or malformed") from error
+
+
+def _identified(own: Sequence[ResultObject], kind: Kind, analysis: Analysis) -> Iterator[Dataset]:
+    """The objects of a kind, each read and known to be what it must be."""
+    for number, entry in enumerate(own, start=1):
+        dataset = _read(entry)
+        _check_identity(dataset, entry, kind, number, analysis)
+        yield dataset
 
 
 def _read(entry: ResultObject) -> Dataset:
@@ -77,12 +87,23 @@ def _read(entry: ResultObject) -> Dataset:
     return dataset
 
 
-def _check_identity(dataset: Dataset, entry: ResultObject, kind: Kind, analysis: Analysis) -> None:
-    """It is filed in the study and under the patient of its source, and says what it is. The rest is the kind's own."""
-    source, model, moment = analysis.source, analysis.findings.model, moment_of(analysis)
+def _check_identity(dataset: Dataset, entry: ResultObject, kind: Kind, number: int, analysis: Analysis) -> None:
+    """It is filed in the study and under the patient of its source, and says what it is. The rest is the kind's own.
+
+    Parameters
+    ----------
+    number
+        Which of its kind it is.
+    """
+    source, model, moment, uids = analysis.source, analysis.findings.model, moment_of(analysis), analysis.uids
+    own_series = kind == "SEG"  # of each SEG
     sop_class, transfer_syntax = storage(kind, analysis.profile)
     expected = {
         "SOPClassUID": sop_class,
+        "SOPInstanceUID": uids.instance(kind, number),
+        "SeriesInstanceUID": uids.series(kind, number if own_series else 1),
+        "InstanceNumber": 1 if own_series else number,
+        "Modality": MODALITIES[kind],
         "StudyInstanceUID": source.first.StudyInstanceUID,
         "SpecificCharacterSet": source.attributes.get("SpecificCharacterSet"),
         "SeriesDescription": series_description(analysis, kind),

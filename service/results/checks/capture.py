@@ -1,17 +1,16 @@
 """Do these pictures show what was found, where it was found?"""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from pydicom import Dataset
-from pydicom.uid import SecondaryCaptureImageStorage
 
 from engines.types import Volume
 from service.results.analysis import Analysis
-from service.results.checks.mismatch import require
+from service.results.checks.mismatch import paired, require
 from service.results.stamp import RESEARCH
 from service.results.writers.capture import Area, Capture, captures
 from service.types import ResultObject
@@ -36,39 +35,24 @@ Pixels = NDArray[np.uint8]
 Indices = NDArray[np.intp]
 
 
-def check_captures(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
+def check_captures(datasets: Iterable[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
     """Compare decoded Secondary Captures with the images and what was found (`service.results.kinds.Check`)."""
-    check_pictures(datasets, captures(analysis), analysis, "SC", check_outlines)
+    for dataset, capture in as_drawn(datasets, captures(analysis), analysis, "SC"):
+        if capture.area:
+            check_outlines(dataset, capture.slices[0], capture.area, analysis)
 
 
-def check_pictures(
-    datasets: Sequence[Dataset],
-    expected: Iterable[Capture],
-    analysis: Analysis,
-    kind: str,
-    look: Callable[[Dataset, int, Area, Analysis, str], None],
-) -> None:
-    """Compare decoded Secondary Captures of one kind with what they must show.
-
-    Parameters
-    ----------
-    look
-        A second way to see, from the decoded pixels alone, that a picture of one plane shows what it should; the first
-        is to draw it again and compare every pixel.
-    """
-    count = 0
-    for number, capture in enumerate(expected, start=1):
-        count = number
-        require(number <= len(datasets), kind, f"only {len(datasets)} pictures were written")
-        dataset = datasets[number - 1]
+def as_drawn(
+    datasets: Iterable[Dataset], expected: Iterable[Capture], analysis: Analysis, kind: str
+) -> Iterator[tuple[Dataset, Capture]]:
+    """The decoded Secondary Captures of one kind, each compared, pixel by pixel, with what is drawn again."""
+    for number, (dataset, capture) in enumerate(paired(datasets, expected, kind), start=1):
         _check_attributes(dataset, capture, analysis, kind, number)
         require(dataset.PixelData == capture.pixel_data, kind, f"picture {number} is not what was drawn")
-        if capture.area:
-            look(dataset, capture.slices[0], capture.area, analysis, kind)
-    require(count == len(datasets), kind, f"{len(datasets)} pictures were written instead of {count}")
+        yield dataset, capture
 
 
-def check_outlines(dataset: Dataset, index: int, area: Area, analysis: Analysis, kind: str) -> None:
+def check_outlines(dataset: Dataset, index: int, area: Area, analysis: Analysis) -> None:
     """The border of each of the topmost segments has that segment's colour.
 
     Decoded pixels are followed by PatientOrientation back to the source's own plane, which no code that draws has a
@@ -95,7 +79,7 @@ def check_outlines(dataset: Dataset, index: int, area: Area, analysis: Analysis,
             own = np.flatnonzero(numbers == segment.number)[:: border // MOST_PLACES + 1]
             share = _share_coloured(picture, segment.colour, plane.shape, rows[own], columns[own])
             name = f"the outline of {segment.label} in slice {index + 1}"
-            require(share >= MOST_OF_THE_BORDER, kind, f"{name} is not where the segment is")
+            require(share >= MOST_OF_THE_BORDER, "SC", f"{name} is not where the segment is")
 
 
 def decoded(dataset: Dataset) -> Pixels:
@@ -106,11 +90,6 @@ def decoded(dataset: Dataset) -> Pixels:
 
 def _check_attributes(dataset: Dataset, capture: Capture, analysis: Analysis, kind: str, number: int) -> None:
     expected = {
-        "SOPClassUID": SecondaryCaptureImageStorage,
-        "SOPInstanceUID": analysis.uids.instance(kind, number),
-        "SeriesInstanceUID": analysis.uids.series(kind),
-        "Modality": "OT",
-        "InstanceNumber": number,
         "ImageType": ["DERIVED", "SECONDARY"],
         "ConversionType": "WSD",
         "SamplesPerPixel": 3,

@@ -1,13 +1,13 @@
 """Do these heat maps glow where the network looked?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
 from service.results.analysis import Analysis
-from service.results.checks.capture import check_pictures, decoded
+from service.results.checks.capture import as_drawn, decoded
 from service.results.checks.mismatch import require
 from service.results.pictures.heat import mapped_classes
 from service.results.writers.heat_map import heat_maps
@@ -19,16 +19,15 @@ LEAST_CONTRAST = 30
 """How much more colourful, of 255, a heat map is where there is much than where there is nothing."""
 
 
-def check_heat_maps(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
+def check_heat_maps(datasets: Iterable[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
     """Compare decoded heat maps with the activations (`service.results.kinds.Check`).
 
     They are drawn again, and, from the decoded pixels alone, have colour where the activation is and grey where not.
     """
-    captures = list(heat_maps(analysis))
-    check_pictures(datasets, captures, analysis, "HEATMAP", lambda *_: None)
     assert analysis.findings.classification is not None
     entries = mapped_classes(analysis.findings.classification)
-    for dataset, capture, entry in zip(datasets, captures, entries, strict=True):
+    pictures = as_drawn(datasets, heat_maps(analysis), analysis, "HEATMAP")
+    for (dataset, capture), entry in zip(pictures, entries, strict=True):
         assert capture.area is not None
         assert entry.activation is not None
         check_glow(dataset, capture.area, entry.activation)

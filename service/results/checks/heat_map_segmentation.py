@@ -1,12 +1,12 @@
 """Does this FRACTIONAL segmentation hold the class activations, on their X-ray?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from pydicom import Dataset
 
 from service.results.analysis import Analysis
-from service.results.checks.mismatch import require
+from service.results.checks.mismatch import only, require
 from service.results.checks.segmentation import FORMS, Expected, check_object
 from service.results.checks.segmentation_frames import Shown
 from service.results.writers.heat_map_segmentation import ABNORMAL, WHAT_IT_IS, activated_classes
@@ -15,9 +15,9 @@ from service.types import ResultObject
 KIND = "HEATMAP-SEG"
 
 
-def check_heat_map_segmentation(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
+def check_heat_map_segmentation(datasets: Iterable[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
     """Compare the decoded object with the activations of the classes (`service.results.kinds.Check`)."""
-    require(len(datasets) == 1, KIND, "there is not one object of the activations")
+    dataset = only(datasets, KIND)
     segments = list(activated_classes(analysis))
     classification = analysis.findings.classification
     assert classification is not None
@@ -30,6 +30,6 @@ def check_heat_map_segmentation(datasets: Sequence[Dataset], analysis: Analysis,
     activations = [np.asarray(entry.activation) for entry in maps]
     total = sum(int(np.count_nonzero(activation)) for activation in activations)
     shown = Shown(lambda segment, _: activations[segment - 1], total, len(maps))
-    check_object(datasets[0], Expected(KIND, 1, FORMS["fractional"], segments, shown), analysis)
-    says = WHAT_IT_IS in datasets[0].ImageComments
+    check_object(dataset, Expected(KIND, FORMS["fractional"], segments, shown), analysis)
+    says = WHAT_IT_IS in dataset.ImageComments
     require(says, KIND, "it does not say what class activations are and are not")

@@ -1,15 +1,13 @@
 """Does this Key Object Selection Document point to the images that matter, and to nothing else?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 from pydicom import Dataset
-from pydicom.uid import KeyObjectSelectionDocumentStorage
 
 from engines.types import Volume
 from service.results.analysis import Analysis
-from service.results.checks.mismatch import require
-from service.results.checks.places import Place, planes_of
+from service.results.checks.mismatch import only, require
+from service.results.checks.places import Place, places_of, planes_of
 from service.results.writers.key_objects import PICTURES, description
 from service.types import ResultObject
 
@@ -19,15 +17,9 @@ Known = Mapping[str, tuple[str, str]]
 """SOP class and series of each instance that may be referred to."""
 
 
-def check_key_objects(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
+def check_key_objects(datasets: Iterable[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
     """Compare a decoded document with findings, source and other results (`service.results.kinds.Check`)."""
-    _require(len(datasets) == 1, "there is not one document")
-    [dataset] = datasets
-    uids = analysis.uids
-    _require(dataset.SOPClassUID == KeyObjectSelectionDocumentStorage, "SOPClassUID is not the expected one")
-    _require(dataset.SOPInstanceUID == uids.instance("KO"), "SOPInstanceUID is not the expected one")
-    _require(dataset.SeriesInstanceUID == uids.series("KO"), "SeriesInstanceUID is not the expected one")
-    _require(dataset.Modality == "KO", "Modality is not KO")
+    dataset = only(datasets, "KO")
     _require(dataset.ConceptNameCodeSequence[0].CodeValue == OF_INTEREST, "its title is not Of Interest")
     template = dataset.ContentTemplateSequence[0].TemplateIdentifier
     _require(template == "2010", "the root template is not TID 2010")
@@ -37,7 +29,7 @@ def check_key_objects(datasets: Sequence[Dataset], analysis: Analysis, made: Seq
     known = _known(analysis, made)
     images = [item.ReferencedSOPSequence[0] for item in items if item.ValueType in ("IMAGE", "COMPOSITE")]
     pictures = [(entry.sop_instance_uid, None) for entry in made if entry.kind in PICTURES]
-    places = [place for image in images for place in _places(image)]
+    places = [place for image in images for place in places_of(image)]
     expected = [*sorted(_key_places(analysis), key=planes_of(analysis.source).index), *pictures]
     _require(places == expected, "it refers to other images than those that matter")
     states = [state for image in images for state in image.get("ReferencedSOPSequence") or []]
@@ -61,12 +53,6 @@ def _known(analysis: Analysis, made: Sequence[ResultObject]) -> Known:
     for header in analysis.source.headers:
         known[str(header.SOPInstanceUID)] = (str(header.SOPClassUID), str(header.SeriesInstanceUID))
     return known
-
-
-def _places(image: Dataset) -> list[Place]:
-    frames = image.get("ReferencedFrameNumber")
-    numbers = [None] if frames is None else [int(frame) for frame in np.atleast_1d(frames)]
-    return [(str(image.ReferencedSOPInstanceUID), number) for number in numbers]
 
 
 def _key_places(analysis: Analysis) -> set[Place]:

@@ -16,8 +16,13 @@ def planes_of(source: Source) -> list[Place]:
 
 
 def image_places(item: Dataset, source: Source, kind: str) -> list[Place]:
-    """The images or frames that a reference of a result of some kind is to."""
+    """The source images or frames that a reference of a result of some kind is to."""
     require(item.ReferencedSOPClassUID == source.first.SOPClassUID, kind, "it refers to images of another class")
+    return places_of(item)
+
+
+def places_of(item: Dataset) -> list[Place]:
+    """The instances or frames that a reference is to."""
     frames = item.get("ReferencedFrameNumber")
     numbers = [None] if frames is None else [int(frame) for frame in np.atleast_1d(frames)]
     return [(str(item.ReferencedSOPInstanceUID), number) for number in numbers]

@@ -1,15 +1,14 @@
 """Do these presentation states outline what was found, on the images that it was found in?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from highdicom.color import CIELabColor
 from pydicom import Dataset
-from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
 from service.results.analysis import Analysis
 from service.results.checks.drawn import differing_slices
-from service.results.checks.mismatch import require
+from service.results.checks.mismatch import paired, require
 from service.results.checks.places import image_places, planes_of
 from service.results.contours import Points
 from service.results.writers.grey_scale import Rescale, slices_by_rescale
@@ -25,26 +24,18 @@ from service.results.writers.presentation_state import (
 from service.types import ResultObject
 
 
-def check_presentation_states(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
+def check_presentation_states(datasets: Iterable[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
     """Compare decoded presentation states with findings and source (`service.results.kinds.Check`)."""
-    groups = slices_by_rescale(analysis)
-    _require(len(datasets) == len(groups), "there is not one presentation state for each rescale")
-    for number, (dataset, (rescale, slices)) in enumerate(zip(datasets, groups.items(), strict=True), start=1):
-        _check_one(dataset, number, rescale, slices, analysis)
+    for dataset, (rescale, slices) in paired(datasets, slices_by_rescale(analysis).items(), "GSPS"):
+        _check_one(dataset, rescale, slices, analysis)
 
 
 def _require(holds: bool, difference: str) -> None:
     require(holds, "GSPS", difference)
 
 
-def _check_one(
-    dataset: Dataset, number: int, rescale: Rescale | None, slices: Sequence[int], analysis: Analysis
-) -> None:
-    uids, source = analysis.uids, analysis.source
-    _require(dataset.SOPClassUID == GrayscaleSoftcopyPresentationStateStorage, "SOPClassUID is not the expected one")
-    _require(dataset.SOPInstanceUID == uids.instance("GSPS", number), "SOPInstanceUID is not the expected one")
-    _require(dataset.SeriesInstanceUID == uids.series("GSPS"), "SeriesInstanceUID is not the expected one")
-    _require(dataset.Modality == "PR", "Modality is not PR")
+def _check_one(dataset: Dataset, rescale: Rescale | None, slices: Sequence[int], analysis: Analysis) -> None:
+    source = analysis.source
     _require(dataset.get("ContentLabel") == "RESEARCH", "ContentLabel is not RESEARCH")
     [series] = dataset.ReferencedSeriesSequence
     _require(series.SeriesInstanceUID == source.first.SeriesInstanceUID, "it refers to another series")

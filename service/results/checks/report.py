@@ -1,12 +1,12 @@
 """Does this SR say what was found, about the images it was found in?"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pydicom import Dataset
 
 from service import __version__
 from service.results.analysis import Analysis
-from service.results.checks.mismatch import require
+from service.results.checks.mismatch import only, require
 from service.results.checks.report_evaluations import check_evaluations
 from service.results.checks.report_groups import check_groups, concept
 from service.results.predecessors import Predecessor
@@ -24,14 +24,9 @@ STATE = {"CompletionFlag": "COMPLETE", "PreliminaryFlag": "PRELIMINARY", "Verifi
 """All that can be said of it has been said, by nobody who answers for it (PS3.3 C.17.2)."""
 
 
-def check_report(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
+def check_report(datasets: Iterable[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
     """Compare a decoded TID 1500 report with findings and source (`service.results.kinds.Check`)."""
-    _require(len(datasets) == 1, "there is not one report")
-    [dataset] = datasets
-    source, uids = analysis.source, analysis.uids
-    _require(dataset.SOPInstanceUID == uids.instance("SR"), "SOPInstanceUID is not the expected one")
-    _require(dataset.SeriesInstanceUID == uids.series("SR"), "SeriesInstanceUID is not the expected one")
-    _require(dataset.Modality == "SR", "Modality is not SR")
+    dataset = only(datasets, "SR")
     for keyword, value in STATE.items():
         _require(dataset.get(keyword) == value, f"{keyword} is not {value}")
     _require(dataset.get("ValueType") == "CONTAINER", "the root is not a container")
@@ -41,8 +36,8 @@ def check_report(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence
     procedures = [item.ConceptCodeSequence[0].CodeMeaning for item in items if concept(item) == PROCEDURE_REPORTED]
     _require(len(procedures) == 1 and bool(procedures[0]), "it does not say which procedure it reports")
     _check_observer(items, analysis)
-    _check_references(dataset, items, source, made)
-    _check_predecessors(dataset, source, analysis.predecessors)
+    _check_references(dataset, items, analysis.source, made)
+    _check_predecessors(dataset, analysis.source, analysis.predecessors)
     comments = [item.TextValue for item in items if concept(item) == COMMENT]
     _require(
         comments == list(remarks(analysis)),

@@ -1,6 +1,6 @@
 """Is this SEG the label map, in the place of its source images?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from pydicom import Dataset
 
 from engines.types import LabelMap, Segment
 from service.results.analysis import Analysis
-from service.results.checks.mismatch import require
+from service.results.checks.mismatch import paired, require
 from service.results.checks.segmentation_frames import Shown, check_frames
 from service.results.profile import SegmentationForm
 from service.results.source import SAME_DIRECTION, Source
@@ -39,10 +39,9 @@ FORMS: dict[SegmentationForm, Form] = {
 
 @dataclass(frozen=True, eq=False)
 class Expected:
-    """What a Segmentation object must be: which one of the analysis, in which form, of what, showing what."""
+    """What a Segmentation object must be: of which kind, in which form, of what, showing what."""
 
     kind: str
-    part: int
     form: Form
     segments: Sequence[Segment]
     shown: Shown
@@ -52,12 +51,11 @@ class Expected:
         require(holds, self.kind, difference)
 
 
-def check_segmentation(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
+def check_segmentation(datasets: Iterable[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
     """Compare decoded SEGs with the label maps and the source (`service.results.kinds.Check`)."""
-    require(len(datasets) == len(analysis.label_maps), "SEG", "there is not one SEG for each label map")
-    for part, (dataset, label_map) in enumerate(zip(datasets, analysis.label_maps, strict=True), start=1):
+    for dataset, label_map in paired(datasets, analysis.label_maps, "SEG"):
         form, shown = _shown(label_map, analysis.profile.segmentation)
-        check_object(dataset, Expected("SEG", part, form, label_map.present, shown), analysis)
+        check_object(dataset, Expected("SEG", form, label_map.present, shown), analysis)
 
 
 def check_object(dataset: Dataset, expected: Expected, analysis: Analysis) -> None:
@@ -69,7 +67,7 @@ def check_object(dataset: Dataset, expected: Expected, analysis: Analysis) -> No
         It is something else.
     """
     source = analysis.source
-    _check_identity(dataset, expected, analysis)
+    _check_form(dataset, expected, analysis)
     _check_references(dataset, expected, source)
     _check_segments(dataset, expected, analysis.uids)
     _check_shared_geometry(dataset, expected, source)
@@ -95,15 +93,12 @@ def _shown(label_map: LabelMap, wanted: SegmentationForm) -> tuple[Form, Shown]:
     return FORMS["binary"], masks
 
 
-def _check_identity(dataset: Dataset, expected: Expected, analysis: Analysis) -> None:
-    uids, form, bits = analysis.uids, expected.form, expected.form.bits
+def _check_form(dataset: Dataset, expected: Expected, analysis: Analysis) -> None:
+    form, bits = expected.form, expected.form.bits
     fractional = form.type == "FRACTIONAL"
     sop_class_uid, transfer_syntax_uid = form.storage
     for keyword, value in {
         "SOPClassUID": sop_class_uid,
-        "SOPInstanceUID": uids.instance(expected.kind, expected.part),
-        "SeriesInstanceUID": uids.series(expected.kind, expected.part),
-        "Modality": "SEG",
         "SegmentationType": form.type,
         "SegmentationFractionalType": "PROBABILITY" if fractional else None,
         "MaximumFractionalValue": 255 if fractional else None,

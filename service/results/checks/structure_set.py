@@ -1,32 +1,26 @@
 """Do the contours of this RT Structure Set hold the voxels of the label maps, in the place of the source images?"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.uid import RTStructureSetStorage
 
 from engines.types import Segment
 from service.results.analysis import Analysis
 from service.results.checks.drawn import differing_slices
-from service.results.checks.mismatch import require
+from service.results.checks.mismatch import only, require
 from service.results.checks.places import image_places, planes_of
 from service.results.contours import Points
 from service.results.source import SAME_PLACE_MM, Plane, Source
 from service.types import ResultObject
 
 
-def check_structure_set(datasets: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
+def check_structure_set(datasets: Iterable[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
     """Compare a decoded structure set with the label maps and the source (`service.results.kinds.Check`)."""
-    _require(len(datasets) == 1, "there is not one structure set")
-    [dataset] = datasets
-    source, uids = analysis.source, analysis.uids
-    _require(dataset.SOPClassUID == RTStructureSetStorage, "SOPClassUID is not the expected one")
-    _require(dataset.SOPInstanceUID == uids.instance("RTSTRUCT"), "SOPInstanceUID is not the expected one")
-    _require(dataset.SeriesInstanceUID == uids.series("RTSTRUCT"), "SeriesInstanceUID is not the expected one")
-    _require(dataset.Modality == "RTSTRUCT", "Modality is not RTSTRUCT")
+    dataset = only(datasets, "RTSTRUCT")
     _require(dataset.get("StructureSetLabel") == "RESEARCH", "StructureSetLabel is not RESEARCH")
     _require(dataset.get("ApprovalStatus") == "UNAPPROVED", "ApprovalStatus is not UNAPPROVED")
+    source = analysis.source
     _check_references(dataset, source)
     segments = [segment for label_map in analysis.label_maps for segment in label_map.present]
     _check_regions(dataset, segments, source)
