@@ -1,10 +1,14 @@
 """Ways to damage a result object, to see that its check catches each."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
 from pydicom import Dataset
+
+from service.types import ResultObject
 
 Damage = Callable[[Dataset], None]
 
@@ -39,6 +43,11 @@ def item_at(dataset: Dataset, sequences: list[str]) -> Dataset:
         keyword, _, number = sequence.partition(":")
         dataset = dataset[keyword].value[int(number or 0)]
     return dataset
+
+
+def copies(objects: Sequence[ResultObject], folder: Path) -> list[ResultObject]:
+    """The same objects in another folder, so that they are written once and damaged often."""
+    return [replace(entry, path=Path(shutil.copy(entry.path, folder))) for entry in objects]
 
 
 def damaged(path: Path, damage: Damage) -> None:

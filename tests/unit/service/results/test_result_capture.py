@@ -20,8 +20,11 @@ from service.results.pictures.lettering import printable
 from service.results.pictures.summary import summary_pages
 from service.results.pictures.window import LUNG, SOFT_TISSUE, display_window
 from service.results.profile import ResultProfile
+from service.results.self_check import self_check
 from service.results.writers.capture import captures, known_sides, write_captures
 from service.series.assembly import assemble
+from service.types import ResultObject
+from tests.unit.service.results.damage import copies, damaged
 from tests.unit.service.results.examples import (
     ANATOMY,
     LEFT_LUNG,
@@ -162,15 +165,15 @@ def test_a_mirrored_picture_is_seen_without_drawing_it_again() -> None:
     dataset.Rows, dataset.Columns = pixels.shape[:2]
     dataset.PatientOrientation = ["L", "P"]
     dataset.PixelData = pixels.tobytes()
-    check_outlines(dataset, capture.slices[0], capture.area, analysis, "SC")
+    check_outlines(dataset, capture.slices[0], capture.area, analysis)
     dataset.PixelData = pixels[:, ::-1].tobytes()
     with pytest.raises(Quarantined, match="not where the segment is"):
-        check_outlines(dataset, capture.slices[0], capture.area, analysis, "SC")
+        check_outlines(dataset, capture.slices[0], capture.area, analysis)
     dataset.PatientOrientation = ["R", "P"]
-    check_outlines(dataset, capture.slices[0], capture.area, analysis, "SC")
+    check_outlines(dataset, capture.slices[0], capture.area, analysis)
     dataset.PixelData = np.where(pixels == NODULE.colour, 0, pixels).astype(np.uint8).tobytes()
     with pytest.raises(Quarantined, match="not where the segment is"):
-        check_outlines(dataset, capture.slices[0], capture.area, analysis, "SC")
+        check_outlines(dataset, capture.slices[0], capture.area, analysis)
 
 
 def test_uneven_and_tilted_slices_are_drawn_as_they_are_stored(shared_data: Path, tmp_path: Path) -> None:
@@ -263,6 +266,13 @@ def test_the_same_analysis_gives_the_same_bytes(tmp_path: Path) -> None:
     assert [one.path.read_bytes() for one in write_captures(analysis, tmp_path, ())] == first
 
 
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> tuple[Analysis, list[ResultObject]]:
+    example = small_ct_example()
+    analysis = analysis_of(example.findings, example.image, example.headers, profile=ONLY_FEW)
+    return analysis, write_captures(analysis, tmp_path_factory.mktemp("few"), ())
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -279,18 +289,22 @@ def test_the_same_analysis_gives_the_same_bytes(tmp_path: Path) -> None:
         lambda dataset: dataset.pop("SourceImageSequence"),
     ],
 )
-def test_a_damaged_picture_is_never_sent(damage, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    example = small_ct_example()
-    analysis = analysis_of(example.findings, example.image, example.headers, profile=ONLY_FEW)
-    datasets = [pydicom.dcmread(entry.path) for entry in write_captures(analysis, tmp_path, ())]
-    check_captures(datasets, analysis, ())
+def test_a_damaged_picture_is_never_sent(damage, few, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    analysis, written = few
+    objects = copies(written, tmp_path)
+    damaged(objects[2].path, damage)
     with pytest.raises(Quarantined):
+        self_check(objects, analysis)
+
+
+def test_as_many_pictures_are_sent_as_were_drawn(few: tuple[Analysis, list[ResultObject]]) -> None:
+    analysis, objects = few
+    self_check(objects, analysis)
+    datasets = [pydicom.dcmread(entry.path) for entry in objects]
+    with pytest.raises(Quarantined, match="missing"):
         check_captures(datasets[:-1], analysis, ())
-    with pytest.raises(Quarantined):
+    with pytest.raises(Quarantined, match="too many"):
         check_captures([*datasets, datasets[-1]], analysis, ())
-    damage(datasets[2])
-    with pytest.raises((Quarantined, AttributeError)):
-        check_captures(datasets, analysis, ())
 
 
 def test_a_hundred_segments_need_more_pages_and_all_are_named() -> None:

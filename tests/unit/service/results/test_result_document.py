@@ -11,11 +11,12 @@ from pypdf import PdfReader
 from engines.types import Code, LabelMap, Measurement, Segment
 from service.errors import Quarantined
 from service.results.analysis import Analysis
-from service.results.checks.document import check_document
 from service.results.encode import encode
 from service.results.profile import ResultProfile
+from service.results.self_check import self_check
 from service.results.writers.document import rendered, write_document
 from service.series.assembly import assemble
+from tests.unit.service.results.damage import damaged
 from tests.unit.service.results.examples import (
     ANATOMY,
     LUNG,
@@ -150,8 +151,7 @@ def test_a_damaged_document_is_never_sent(damage, tmp_path: Path) -> None:  # ty
     image, headers = small_radiograph()
     analysis = analysis_of(pneumonia_findings(), image, headers, profile=ONLY_PDF)
     [entry] = write_document(analysis, tmp_path, ())
-    dataset = pydicom.dcmread(entry.path)
-    check_document([dataset], analysis, ())
-    damage(dataset)
+    self_check([entry], analysis)
+    damaged(entry.path, damage)
     with pytest.raises(Quarantined):
-        check_document([dataset], analysis, ())
+        self_check([entry], analysis)

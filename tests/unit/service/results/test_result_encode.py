@@ -94,11 +94,8 @@ def test_a_real_ct_gives_objects_that_dicom3tools_finds_no_error_in(nlst_ct: Exa
         assert dciodvfy_errors(result.path) == []
 
 
-@pytest.mark.parametrize("fixture", ["nlst_ct", "chest_64"])
-def test_dcmqi_finds_the_segments_where_they_were_found(
-    fixture: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    example: Example = request.getfixturevalue(fixture)
+def test_dcmqi_finds_the_segments_where_they_were_found(chest_64: Example, tmp_path: Path) -> None:
+    example = chest_64
     seg, _ = written(example, tmp_path)
     assert example.findings.label_map is not None
     assert isinstance(example.image, Volume)

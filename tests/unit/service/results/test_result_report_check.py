@@ -1,15 +1,17 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import pytest
 from pydicom import Dataset
 
 from service.errors import Quarantined
+from service.results.analysis import Analysis
 from service.results.encode import encode
 from service.results.profile import ResultProfile
 from service.results.self_check import self_check
+from service.types import ResultObject
+from tests.unit.service.results.damage import copies, damaged
 from tests.unit.service.results.examples import (
     Example,
     analysis_of,
@@ -146,25 +148,31 @@ DAMAGES: dict[str, Damage] = {
 }
 
 
-def caught(example: Example, damage: Damage, folder: Path, *objects: str) -> pytest.ExceptionInfo[Quarantined]:
-    analysis = analysis_of(
-        example.findings, example.image, example.headers, profile=ResultProfile(objects=objects or ("SEG", "SR"))
-    )
-    written = encode(analysis, folder)
-    report = written[-1].path
-    before = report.read_bytes()
-    dataset = pydicom.dcmread(report)
-    damage(dataset)
-    dataset.save_as(report)
-    assert report.read_bytes() != before
+def caught(example: Example, damage: Damage, folder: Path) -> pytest.ExceptionInfo[Quarantined]:
+    analysis = analysis_of(example.findings, example.image, example.headers)
+    return refused(encode(analysis, folder), analysis, damage)
+
+
+def refused(objects: Sequence[ResultObject], analysis: Analysis, damage: Damage) -> pytest.ExceptionInfo[Quarantined]:
+    damaged(objects[-1].path, damage)
     with pytest.raises(Quarantined, match="SR") as refusal:
-        self_check(written, analysis)
+        self_check(objects, analysis)
     return refusal
 
 
+@pytest.fixture(scope="module")
+def nodule(tmp_path_factory: pytest.TempPathFactory) -> tuple[Analysis, tuple[ResultObject, ...]]:
+    example, profile = with_nodule(), ResultProfile(objects=("SEG", "SC", "SR"))
+    analysis = analysis_of(example.findings, example.image, example.headers, profile=profile)
+    return analysis, encode(analysis, tmp_path_factory.mktemp("nodule"))
+
+
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_report_that_draws_or_says_something_else_is_caught(name: str, tmp_path: Path) -> None:
-    caught(with_nodule(), DAMAGES[name], tmp_path, "SEG", "SC", "SR")
+def test_a_report_that_draws_or_says_something_else_is_caught(
+    name: str, nodule: tuple[Analysis, tuple[ResultObject, ...]], tmp_path: Path
+) -> None:
+    analysis, objects = nodule
+    refused(copies(objects, tmp_path), analysis, DAMAGES[name])
 
 
 def test_a_changed_box_of_a_class_is_caught(tmp_path: Path) -> None:

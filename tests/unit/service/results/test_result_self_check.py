@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from service.results.encode import encode
 from service.results.predecessors import Predecessor
 from service.results.self_check import self_check
 from service.types import ResultObject
+from tests.unit.service.results.damage import copies, damaged
 from tests.unit.service.results.examples import (
     Example,
     analysis_of,
@@ -347,52 +348,50 @@ SR_DAMAGES: dict[str, Damage] = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def example() -> Example:
     return small_ct_example()
 
 
+@pytest.fixture(scope="module")
+def written(example: Example, tmp_path_factory: pytest.TempPathFactory) -> tuple[ResultObject, ...]:
+    analysis = analysis_of(example.findings, example.image, example.headers)
+    return encode(analysis, tmp_path_factory.mktemp("written"))
+
+
 @pytest.fixture
-def objects(example: Example, tmp_path: Path) -> tuple[ResultObject, ...]:
-    return encode(analysis_of(example.findings, example.image, example.headers), tmp_path)
+def objects(written: tuple[ResultObject, ...], tmp_path: Path) -> list[ResultObject]:
+    return copies(written, tmp_path)
 
 
-def damaged(entry: ResultObject, damage: Damage) -> None:
-    dataset = pydicom.dcmread(entry.path)
-    before = entry.path.read_bytes()
-    damage(dataset)
-    dataset.save_as(entry.path)
-    assert entry.path.read_bytes() != before
-
-
-def check(objects: tuple[ResultObject, ...], example: Example) -> None:
+def check(objects: Sequence[ResultObject], example: Example) -> None:
     self_check(objects, analysis_of(example.findings, example.image, example.headers))
 
 
-def test_what_was_encoded_passes(objects: tuple[ResultObject, ...], example: Example) -> None:
+def test_what_was_encoded_passes(objects: list[ResultObject], example: Example) -> None:
     for entry in objects:
         pydicom.dcmread(entry.path).save_as(entry.path)
     check(objects, example)
 
 
 @pytest.mark.parametrize("name", SEG_DAMAGES)
-def test_a_damaged_segmentation_is_caught(name: str, objects: tuple[ResultObject, ...], example: Example) -> None:
-    damaged(objects[0], SEG_DAMAGES[name])
+def test_a_damaged_segmentation_is_caught(name: str, objects: list[ResultObject], example: Example) -> None:
+    damaged(objects[0].path, SEG_DAMAGES[name])
     with pytest.raises(Quarantined, match="SEG"):
         check(objects, example)
 
 
 @pytest.mark.parametrize("name", SR_DAMAGES)
-def test_a_damaged_report_is_caught(name: str, objects: tuple[ResultObject, ...], example: Example) -> None:
-    damaged(objects[1], SR_DAMAGES[name])
+def test_a_damaged_report_is_caught(name: str, objects: list[ResultObject], example: Example) -> None:
+    damaged(objects[1].path, SR_DAMAGES[name])
     with pytest.raises(Quarantined, match="SR"):
         check(objects, example)
 
 
 def test_the_refusal_names_what_differs_and_nothing_of_the_patient(
-    objects: tuple[ResultObject, ...], example: Example
+    objects: list[ResultObject], example: Example
 ) -> None:
-    damaged(objects[0], set_("PatientID", "P2-SECRET"))
+    damaged(objects[0].path, set_("PatientID", "P2-SECRET"))
     with pytest.raises(Quarantined, match="PatientID is not that of the source") as caught:
         check(objects, example)
     assert "SECRET" not in str(caught.value)
@@ -400,14 +399,14 @@ def test_the_refusal_names_what_differs_and_nothing_of_the_patient(
 
 
 @pytest.mark.parametrize("size", [0, 200, 2000])
-def test_a_truncated_file_is_caught(size: int, objects: tuple[ResultObject, ...], example: Example) -> None:
+def test_a_truncated_file_is_caught(size: int, objects: list[ResultObject], example: Example) -> None:
     for entry in objects:
         entry.path.write_bytes(entry.path.read_bytes()[:size])
         with pytest.raises(Quarantined, match=entry.kind):
-            check((entry,) if entry.kind == "SR" else objects, example)
+            check([entry] if entry.kind == "SR" else objects, example)
 
 
-def test_a_result_without_its_segmentation_is_caught(objects: tuple[ResultObject, ...], example: Example) -> None:
+def test_a_result_without_its_segmentation_is_caught(objects: list[ResultObject], example: Example) -> None:
     with pytest.raises(Quarantined, match="SEG, SR"):
         check(objects[1:], example)
 
@@ -419,7 +418,7 @@ def test_a_changed_probability_is_caught(tmp_path: Path) -> None:
     def damage(dataset: Dataset) -> None:
         first_of_type(dataset, "NUM", "111012").MeasuredValueSequence[0].NumericValue = "99"
 
-    damaged(objects[0], damage)
+    damaged(objects[0].path, damage)
     with pytest.raises(Quarantined, match="Pneumonia states other values"):
         check(objects, example)
 
@@ -471,7 +470,7 @@ def test_a_report_that_supersedes_another_one_than_it_must_is_caught(
     parts = example.findings, example.image, example.headers
     objects = encode(analysis_of(*parts, predecessors=[EARLIER]), tmp_path)
     self_check(objects, analysis_of(*parts, predecessors=[EARLIER]))
-    damaged(objects[1], PREDECESSOR_DAMAGES[name])
+    damaged(objects[1].path, PREDECESSOR_DAMAGES[name])
     with pytest.raises(Quarantined, match="SR"):
         self_check(objects, analysis_of(*parts, predecessors=[EARLIER]))
 
