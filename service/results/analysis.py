@@ -6,7 +6,7 @@ from functools import cached_property
 
 from pydicom import Dataset
 
-from engines.types import Findings, Image, LabelMap
+from engines.types import Findings, Image, LabelMap, Segment
 from service.results.predecessors import Predecessor, version_of
 from service.results.profile import ResultProfile
 from service.results.source import Source, read_source
@@ -59,6 +59,11 @@ class Analysis:
     def label_maps(self) -> tuple[LabelMap, ...]:
         """The label maps in which any segment has a voxel: each becomes a SEG of its own, its part counted from 1."""
         return tuple(label_map for label_map in self.findings.label_maps if label_map.present)
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """All segments that have a voxel, whichever label map they are in."""
+        return tuple(segment for label_map in self.label_maps for segment in label_map.present)
 
     @property
     def version(self) -> int:

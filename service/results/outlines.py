@@ -17,7 +17,7 @@ class Outline:
     Attributes
     ----------
     number
-        Of the segment among those that have a voxel, counted from 1 through all label maps.
+        Of the segment in `Analysis.segments`, from 1.
     segment
         What it is.
     slice
@@ -30,11 +30,6 @@ class Outline:
     segment: Segment
     slice: int
     polygons: tuple[Polygon, ...]
-
-
-def segments_of(analysis: Analysis) -> tuple[Segment, ...]:
-    """All segments that have a voxel, in the order of their numbers in outlines, whichever label map they are in."""
-    return tuple(segment for label_map in analysis.label_maps for segment in label_map.present)
 
 
 def outlines(analysis: Analysis) -> Iterator[Outline]:

@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydicom import Dataset
-from pydicom.uid import UID
-
 
 @dataclass(frozen=True)
 class Predecessor:
@@ -28,16 +25,3 @@ def supersedes(what: str, predecessors: Sequence[Predecessor]) -> tuple[str, ...
         return ()
     earlier = f"an earlier {what}" if len(predecessors) == 1 else f"{len(predecessors)} earlier {what}s"
     return (f"Supersedes {earlier} of this series, made before further or corrected images came.",)
-
-
-def as_data_sets(predecessors: Sequence[Predecessor], study_uid: str) -> list[Dataset] | None:
-    """The predecessors as highdicom wants to be told of them; None where there are none."""
-    data_sets = []
-    for earlier in predecessors:
-        data_set = Dataset()
-        data_set.StudyInstanceUID = UID(study_uid)
-        data_set.SeriesInstanceUID = UID(earlier.series_uid)
-        data_set.SOPClassUID = UID(earlier.sop_class_uid)
-        data_set.SOPInstanceUID = UID(earlier.sop_instance_uid)
-        data_sets.append(data_set)
-    return data_sets or None

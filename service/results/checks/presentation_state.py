@@ -15,9 +15,9 @@ from service.results.writers.grey_scale import Rescale, slices_by_rescale
 from service.results.writers.presentation_state import (
     CLASSES,
     WORDS,
+    axes_on,
     boxes,
     layer_of,
-    long_axes,
     probability_of,
     statements,
 )
@@ -57,7 +57,7 @@ def _check_one(dataset: Dataset, rescale: Rescale | None, slices: Sequence[int],
 
 
 def _check_layers(dataset: Dataset, analysis: Analysis) -> None:
-    segments = [segment for label_map in analysis.label_maps for segment in label_map.present]
+    segments = analysis.segments
     first, *layers = dataset.GraphicLayerSequence
     _require(first.GraphicLayer == WORDS, "it has no layer for words")
     if list(boxes(analysis)):
@@ -87,7 +87,7 @@ def _check_boxes(annotations: Sequence[Dataset], analysis: Analysis) -> None:
 def _check_outlines(annotations: Sequence[Dataset], slices: Sequence[int], analysis: Analysis) -> None:
     """Each segment is outlined on each slice that it is on, and nowhere else."""
     places = {place: index for index, place in enumerate(planes_of(analysis.source))}
-    segments = [segment for label_map in analysis.label_maps for segment in label_map.present]
+    segments = analysis.segments
     layers = {layer_of(number): number for number in range(1, len(segments) + 1)}
     rings: dict[tuple[int, int], list[Points]] = {}
     for annotation in annotations:
@@ -107,7 +107,7 @@ def _rings(annotation: Dataset, number: int, index: int, analysis: Analysis) -> 
     """The rings of one segment on one slice, in rows and columns."""
     limits = (analysis.source.first.Columns, analysis.source.first.Rows)
     where = f"segment {number} on slice {index + 1}"
-    segment = [segment for label_map in analysis.label_maps for segment in label_map.present][number - 1]
+    segment = analysis.segments[number - 1]
     rings: list[Points] = []
     lines: list[Points] = []
     for item in annotation.GraphicObjectSequence:
@@ -119,7 +119,7 @@ def _rings(annotation: Dataset, number: int, index: int, analysis: Analysis) -> 
         _require(bool((points >= 0).all() and (points <= limits).all()), f"{where} reaches beyond the image")
         closed = bool(np.array_equal(points[0], points[-1]))
         (rings if closed else lines).append(points[:, ::-1] - 0.5)
-    expected = [np.array(entry.points)[:, 1:] for entry in long_axes(analysis, number, index)]
+    expected = [np.array(entry.points)[:, 1:] for entry in axes_on(analysis, segment, index)]
     same = len(lines) == len(expected) and np.allclose(lines, expected, atol=0.01)
     _require(same, f"the lines of {where} do not end where was measured")
     _require(annotation.TextObjectSequence[0].UnformattedTextValue == segment.label, f"{where} has another label")

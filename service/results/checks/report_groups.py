@@ -14,13 +14,12 @@ from service.results.checks.mismatch import require
 from service.results.coding import is_structure
 from service.results.source import Plane
 from service.results.storage import LABEL_MAP
-from service.results.writers.regions import Region, class_regions, drawn_on, frame
+from service.results.writers.regions import Region, class_regions, drawn_on, frame, measured
 from service.results.writers.report_groups import (
     CERTAINTY_OF_FINDING,
     NOTHING_FOUND,
     PERCENT,
     Place,
-    measured,
     percent,
     places,
     reported_value,

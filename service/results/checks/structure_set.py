@@ -22,7 +22,7 @@ def check_structure_set(datasets: Iterable[Dataset], analysis: Analysis, made: S
     _require(dataset.get("ApprovalStatus") == "UNAPPROVED", "ApprovalStatus is not UNAPPROVED")
     source = analysis.source
     _check_references(dataset, source)
-    segments = [segment for label_map in analysis.label_maps for segment in label_map.present]
+    segments = analysis.segments
     _check_regions(dataset, segments, source)
     numbers = [item.ReferencedROINumber for item in dataset.ROIContourSequence]
     _require(numbers == list(range(1, len(segments) + 1)), "there are not the contours of each region")

@@ -18,6 +18,7 @@ from service.results.pictures.choice import chosen_slices
 from service.results.pictures.summary import summary_pages
 from service.results.pictures.views import patient_axes
 from service.results.pictures.window import display_window
+from service.results.references import image_references
 from service.results.remarks import remarks
 from service.results.stamp import RESEARCH, new_object, stamp
 from service.types import ResultObject
@@ -58,9 +59,14 @@ class Capture:
 
 def write_captures(analysis: Analysis, folder: Path, made: Sequence[ResultObject]) -> list[ResultObject]:
     """A summary, and images with outlines drawn into them, in one series (`service.results.kinds.Writer`)."""
+    return keep_captures(analysis, "SC", captures(analysis), folder)
+
+
+def keep_captures(analysis: Analysis, kind: str, pictures: Iterable[Capture], folder: Path) -> list[ResultObject]:
+    """Write pictures of one kind, one after the other."""
     return [
-        keep("SC", secondary_capture(analysis, "SC", number, capture), folder)
-        for number, capture in enumerate(captures(analysis), start=1)
+        keep(kind, secondary_capture(analysis, kind, number, capture), folder)
+        for number, capture in enumerate(pictures, start=1)
     ]
 
 
@@ -169,11 +175,7 @@ def _instance_number(header: Dataset) -> int | None:
 
 def _reference(analysis: Analysis, index: int) -> Dataset:
     """The source image, or the frame of one, that is shown (PS3.3 C.12.4.1.1.2)."""
-    plane, reference = analysis.source.planes[index], Dataset()
-    reference.ReferencedSOPClassUID = analysis.source.first.SOPClassUID
-    reference.ReferencedSOPInstanceUID = plane.sop_instance_uid
-    if plane.frame is not None:
-        reference.ReferencedFrameNumber = plane.frame
+    [reference] = image_references(analysis.source, [index])
     reference.PurposeOfReferenceCodeSequence = [
         CodedConcept.from_code(codes.cid7202.SourceImageForImageProcessingOperation)
     ]

@@ -5,10 +5,9 @@ from pathlib import Path
 
 from engines.types import Radiograph
 from service.results.analysis import Analysis
-from service.results.files import keep
 from service.results.pictures.heat import NOT_A_SEGMENTATION, heat_picture, mapped_classes
 from service.results.pictures.window import display_window
-from service.results.writers.capture import Capture, known_sides, secondary_capture
+from service.results.writers.capture import Capture, keep_captures, known_sides
 from service.types import ResultObject
 
 
@@ -21,10 +20,7 @@ def has_activation(analysis: Analysis) -> bool:
 
 def write_heat_maps(analysis: Analysis, folder: Path, made: Sequence[ResultObject]) -> list[ResultObject]:
     """One heat map for each class that is worth it, in one series (`service.results.kinds.Writer`)."""
-    return [
-        keep("HEATMAP", secondary_capture(analysis, "HEATMAP", number, capture), folder)
-        for number, capture in enumerate(heat_maps(analysis), start=1)
-    ]
+    return keep_captures(analysis, "HEATMAP", heat_maps(analysis), folder)
 
 
 def heat_maps(analysis: Analysis) -> Iterator[Capture]:

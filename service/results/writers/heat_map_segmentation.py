@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from engines.types import ClassProbability, Code, Segment
 from service.results.analysis import Analysis
-from service.results.storage import OTHERS
 from service.results.writers.segmentation import write_frames
 from service.results.writers.segmentation_frames import Fractions
 from service.types import ResultObject
@@ -37,8 +36,7 @@ def write_heat_map_segmentation(analysis: Analysis, folder: Path, made: Sequence
     """One object with a segment for each class (`service.results.kinds.Writer`)."""
     classes = activated_classes(analysis)
     frames = Fractions(tuple(activation[np.newaxis] for activation in classes.values()))
-    _, syntax = OTHERS["HEATMAP-SEG"]
-    return [write_frames(analysis, "HEATMAP-SEG", 1, frames, tuple(classes), [WHAT_IT_IS], folder, syntax)]
+    return [write_frames(analysis, "HEATMAP-SEG", 1, frames, tuple(classes), [WHAT_IT_IS], folder)]
 
 
 def _segment(number: int, entry: ClassProbability, count: int) -> Segment:

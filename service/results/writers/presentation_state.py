@@ -9,15 +9,15 @@ from highdicom.pr import AnnotationUnitsValues, GraphicLayer, GraphicObject, Gra
 from pydicom import Dataset
 from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
-from engines.types import ClassProbability, Measurement, Volume
+from engines.types import ClassProbability, Measurement, Segment, Volume
 from service.results.analysis import Analysis
 from service.results.contours import Points, simplified
 from service.results.files import keep
-from service.results.outlines import Outline, outlines, segments_of
+from service.results.outlines import Outline, outlines
 from service.results.references import image_references
 from service.results.stamp import MANUFACTURER, RESEARCH, new_object, stamp
 from service.results.writers.grey_scale import Rescale, set_grey_scale, slices_by_rescale
-from service.results.writers.regions import Region, class_regions
+from service.results.writers.regions import Region, class_regions, measured
 from service.types import ResultObject
 
 TOLERANCE = 0.35
@@ -102,16 +102,10 @@ def probability_of(entry: ClassProbability) -> str:
     return f"{entry.label} {entry.probability:.1%}"
 
 
-def long_axes(analysis: Analysis, number: int, index: int) -> list[Measurement]:
-    """The measurements along a line that lies in a slice, of a segment (`service.results.outlines.Outline.number`)."""
-    segment = segments_of(analysis)[number - 1]
-    return [
-        entry
-        for entry in analysis.findings.measurements
-        if entry.segment == segment.number
-        and len(entry.points) == 2
-        and {point[0] for point in entry.points} == {index}
-    ]
+def axes_on(analysis: Analysis, segment: Segment, index: int) -> list[Measurement]:
+    """The measurements of a segment along a line that lies in a slice."""
+    lines = measured(analysis.findings, segment, along_a_line=True)
+    return [entry for entry in lines if {point[0] for point in entry.points} == {index}]
 
 
 def boxes(analysis: Analysis) -> Iterator[tuple[ClassProbability, Region]]:
@@ -138,7 +132,7 @@ def _whole_image(analysis: Analysis) -> Dataset:
 
 def _layers(analysis: Analysis) -> list[GraphicLayer]:
     layers = [GraphicLayer(WORDS, 1, "What is said of all images")]
-    for number, segment in enumerate(segments_of(analysis), start=1):
+    for number, segment in enumerate(analysis.segments, start=1):
         colour = CIELabColor.from_rgb(*segment.colour)
         layers.append(GraphicLayer(layer_of(number), number + 1, segment.label[:64], colour))
     if list(boxes(analysis)):
@@ -179,14 +173,14 @@ def _boxes(analysis: Analysis) -> list[Dataset]:
 
 
 def _annotation(outline: Outline, analysis: Analysis) -> Dataset:
-    """One segment on one slice: its rings, its label at the top of the largest, and its long axes."""
+    """One segment on one slice: its rings, its label at the top of the largest, and its axes."""
     uid, name = analysis.uids.tracking(outline.segment.label), outline.segment.label
     followed_as = analysis.uids.tracking_identifier(name)
     rings = [simplified(ring, TOLERANCE) for polygon in outline.polygons for ring in polygon.rings]
     closed = [np.concatenate([ring, ring[:1]]) for ring in rings]
     largest = max(rings, key=lambda ring: float(np.prod(np.ptp(ring, axis=0))))
     texts = [_text(name, largest[np.argmin(largest[:, 0])])]
-    for axis in long_axes(analysis, outline.number, outline.slice):
+    for axis in axes_on(analysis, outline.segment, outline.slice):
         ends = np.array(axis.points)[:, 1:]
         closed.append(ends)
         texts.append(_text(f"{axis.value:.1f} {axis.unit.value}", ends[1]))

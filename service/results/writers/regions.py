@@ -39,6 +39,15 @@ class Region:
         return (self.points[:, ::-1] + 0.5).astype(np.float32)
 
 
+def measured(findings: Findings, segment: Segment, along_a_line: bool) -> tuple[Measurement, ...]:
+    """The measurements of one segment that have a value; that of an empty segment has none (its mean, say, is NaN)."""
+    return tuple(
+        entry
+        for entry in findings.measurements
+        if entry.segment == segment.number and np.isfinite(entry.value) and bool(entry.points) == along_a_line
+    )
+
+
 def drawn_on(label_map: LabelMap, segment: Segment, lines: Sequence[Measurement]) -> int:
     """The slice that stands for a segment: the one that its diameter was measured on, or where it has most voxels."""
     return int(lines[0].points[0][0] if lines else label_map.counts[:, segment.number].argmax())

@@ -7,12 +7,12 @@ from highdicom import sr
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as PydicomCode
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian
 
 from service.results.analysis import Analysis
 from service.results.files import keep
-from service.results.predecessors import as_data_sets
 from service.results.profile import ReportForm
+from service.results.references import result_reference
 from service.results.remarks import remarks
 from service.results.source import Source
 from service.results.stamp import general_attributes, observer, stamp
@@ -64,27 +64,19 @@ def report(
     root = sr.ContainerContentItem(name=codes.DCM.ImagingMeasurementReport, template_id="1500")
     root.ContentSequence = sr.ContentSequence()
     result = FORMS[analysis.profile.report](
-        evidence=[*source.headers, *(reference(entry, source.first.StudyInstanceUID) for entry in made)],
+        evidence=[*source.headers, *(result_reference(entry, source) for entry in made)],
         content=root,
         is_complete=True,
         is_final=False,
         is_verified=False,
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        previous_versions=as_data_sets(analysis.predecessors, source.first.StudyInstanceUID),
+        previous_versions=[result_reference(entry, source) for entry in analysis.predecessors] or None,
         **general_attributes(analysis, "SR"),
     )
     # set afterwards: highdicom copies all that it is given, and searches it twice
     result.ContentSequence = _content(analysis, made)
     stamp(result, analysis)
     return result
-
-
-def reference(entry: ResultObject, study_uid: str) -> Dataset:
-    """What highdicom asks of an object that a document refers to."""
-    data_set = Dataset()
-    data_set.StudyInstanceUID, data_set.SeriesInstanceUID = UID(study_uid), UID(entry.series_uid)
-    data_set.SOPClassUID, data_set.SOPInstanceUID = UID(entry.sop_class_uid), UID(entry.sop_instance_uid)
-    return data_set
 
 
 def _content(analysis: Analysis, made: Sequence[ResultObject]) -> sr.ContentSequence:

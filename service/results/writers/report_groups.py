@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from highdicom import sr
 from pydicom.sr.codedict import codes
 
@@ -14,7 +13,7 @@ from service.results.coding import coded, is_structure
 from service.results.source import Source
 from service.results.stamp import MANUFACTURER
 from service.results.storage import LABEL_MAP
-from service.results.writers.regions import Region, class_regions, drawn_on, frame, line, outline
+from service.results.writers.regions import Region, class_regions, drawn_on, frame, line, measured, outline
 from service.types import ResultObject
 
 CERTAINTY_OF_FINDING = Code("111012", "DCM", "Certainty of Finding")
@@ -85,15 +84,6 @@ def reported_value(value: float) -> float:
 def percent(entry: ClassProbability) -> float:
     """The probability of a class as the report states it."""
     return reported_value(entry.probability * 100)
-
-
-def measured(findings: Findings, segment: Segment, along_a_line: bool) -> tuple[Measurement, ...]:
-    """The measurements of one segment that have a value; that of an empty segment has none (its mean, say, is NaN)."""
-    return tuple(
-        entry
-        for entry in findings.measurements
-        if entry.segment == segment.number and np.isfinite(entry.value) and bool(entry.points) == along_a_line
-    )
 
 
 def _segment_groups(

@@ -11,16 +11,15 @@ import highdicom as hd
 from highdicom.color import CIELabColor
 from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
 from pydicom.sr.codedict import codes
-from pydicom.uid import ExplicitVRLittleEndian
 
 from engines.types import Findings, LabelMap, Radiograph, Segment
 from service.results.analysis import Analysis
 from service.results.coding import coded
 from service.results.files import keep
-from service.results.profile import SegmentationForm
+from service.results.profile import Kind, SegmentationForm
 from service.results.remarks import told
 from service.results.stamp import MANUFACTURER
-from service.results.storage import SEGMENTATIONS
+from service.results.storage import storage
 from service.results.uids import ResultUIDs
 from service.results.writers.segmentation_file import write_segmentation
 from service.results.writers.segmentation_frames import Fractions, Frames, Labels, Masks
@@ -39,12 +38,11 @@ def write_segmentations(analysis: Analysis, folder: Path, made: Sequence[ResultO
     place to name what it supersedes, so its description and comments say that it does.
     """
     form = analysis.profile.segmentation
-    _, syntax = SEGMENTATIONS[form]
     objects = []
     for part, label_map in enumerate(analysis.label_maps, start=1):
         frames = frames_of(label_map, form)
         notes = [NO_PROBABILITIES] if form == "fractional" and frames.type != "FRACTIONAL" else []
-        objects.append(write_frames(analysis, "SEG", part, frames, label_map.present, notes, folder, syntax))
+        objects.append(write_frames(analysis, "SEG", part, frames, label_map.present, notes, folder))
     return objects
 
 
@@ -65,13 +63,12 @@ def frames_of(label_map: LabelMap, form: SegmentationForm) -> Frames:
 
 def write_frames(
     analysis: Analysis,
-    kind: str,
+    kind: Kind,
     part: int,
     frames: Frames,
     segments: Sequence[Segment],
     notes: Sequence[str],
     folder: Path,
-    transfer_syntax_uid: str = ExplicitVRLittleEndian,
 ) -> ResultObject:
     """Write frames as a Segmentation object.
 
@@ -91,6 +88,7 @@ def write_frames(
     descriptions = [
         _description(segment, number, findings, analysis.uids) for number, segment in enumerate(segments, start=1)
     ]
+    _, transfer_syntax_uid = storage(kind, analysis.profile)
     described = structure(analysis, kind, part, frames, descriptions, statements)
     return keep(
         kind,

@@ -17,7 +17,7 @@ from service.results.analysis import Analysis
 from service.results.coding import coded, is_structure
 from service.results.contours import Points, Polygon, inside, polygons
 from service.results.files import keep
-from service.results.outlines import Outline, outlines, segments_of
+from service.results.outlines import Outline, outlines
 from service.results.references import image_references
 from service.results.remarks import in_sentences, told
 from service.results.source import Plane, Source
@@ -56,7 +56,7 @@ def structure_set(analysis: Analysis) -> Dataset:
     dataset.StructureSetLabel, dataset.StructureSetName = "RESEARCH", f"{model.name} {model.version}"[:64]
     dataset.StructureSetDescription = in_sentences(told(analysis, "structure set"))[:1024]
     dataset.ReferencedFrameOfReferenceSequence = [_frame_of_reference(source)]
-    segments = segments_of(analysis)
+    segments = analysis.segments
     dataset.StructureSetROISequence = [_region(number, segment, source) for number, segment in enumerate(segments, 1)]
     by_segment = groupby(outlines(analysis), key=lambda outline: (outline.number, outline.segment))
     dataset.ROIContourSequence = [
