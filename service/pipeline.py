@@ -50,6 +50,7 @@ from service.series.streaming import Streaming
 from service.settings import Settings
 from service.spool import Spool, key_of
 from service.superseding import take_over
+from service.types import Destination
 from service.versions import revision
 
 log = structlog.get_logger()
@@ -190,6 +191,7 @@ class Pipeline:
         if not found_of(folder, item):
             return Outcome("the series has changed since; it is analysed again")
         findings = load_findings(folder)
+        self._destination(job)  # what is made depends on who gets it
         profile, replaced = self._capabilities.profile_for(job.series.sender)
         if not profile.objects:
             why = "; ".join(replaced) or "[archives.*.results] names no objects"
@@ -213,14 +215,19 @@ class Pipeline:
         items = items_in(self._spool.work(series))
         return lambda key: key not in items
 
-    def deliver(self, job: Job) -> Outcome:
-        """Result objects to the archive of the sender."""
+    def _destination(self, job: Job) -> Destination:
+        """The archive that gets the results of a job."""
         destination = self._settings.destination_for(job.series.sender)
         if destination is None:
             raise ConfigurationError(
                 f"no archive is configured for the sender {job.series.sender}; "
                 f"add [senders.{job.series.sender}] with an archive, restart, then `wetread jobs retry {job.id}`"
             )
+        return destination
+
+    def deliver(self, job: Job) -> Outcome:
+        """Result objects to the archive of the sender."""
+        destination = self._destination(job)
         records = self._ledger.begin_sending(job, destination.name)
         if not records:
             return Outcome("nothing to send: a later version takes its place")
