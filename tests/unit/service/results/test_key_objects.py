@@ -14,7 +14,7 @@ from service.results.kinds import wanted
 from service.results.profile import Kind, ResultProfile
 from service.results.self_check import self_check
 from service.types import ResultObject
-from tests.unit.service.results.damage import Damage, damaged, set_, without
+from tests.unit.service.results.damage import Damage, copies, damaged, set_, without
 from tests.unit.service.results.examples import (
     Example,
     analysis_of,
@@ -155,9 +155,18 @@ DAMAGES: dict[str, Damage] = {
 }
 
 
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Analysis, tuple[ResultObject, ...]]:
+    analysis = analysed(chest(), OBJECTS)
+    return analysis, encode(analysis, tmp_path_factory.mktemp("sound"))
+
+
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_document_is_caught(name: str, tmp_path: Path) -> None:
-    objects = encode(analysed(chest(), OBJECTS), tmp_path)
+def test_a_damaged_document_is_caught(
+    name: str, sound: tuple[Analysis, tuple[ResultObject, ...]], tmp_path: Path
+) -> None:
+    analysis, written = sound
+    objects = copies(written, tmp_path)
     damaged(objects[-1].path, DAMAGES[name])
     with pytest.raises(Quarantined, match="KO"):
-        self_check(objects, analysed(chest(), OBJECTS))
+        self_check(objects, analysis)

@@ -18,7 +18,7 @@ from service.results.kinds import wanted
 from service.results.profile import ResultProfile
 from service.results.self_check import self_check
 from service.types import ResultObject
-from tests.unit.service.results.damage import Damage, damaged, set_, without
+from tests.unit.service.results.damage import Damage, copies, damaged, set_, without
 from tests.unit.service.results.examples import (
     ANATOMY,
     LUNG,
@@ -287,13 +287,21 @@ DAMAGES: dict[str, Damage] = {
 }
 
 
-@pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_presentation_state_is_caught(name: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Analysis, ResultObject]:
     example = small_ct_example()
-    result = written(example, tmp_path)
-    damaged(result.path, DAMAGES[name])
+    return analysed(example), written(example, tmp_path_factory.mktemp("sound"))
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_presentation_state_is_caught(
+    name: str, sound: tuple[Analysis, ResultObject], tmp_path: Path
+) -> None:
+    analysis, result = sound
+    [copy] = copies([result], tmp_path)
+    damaged(copy.path, DAMAGES[name])
     with pytest.raises(Quarantined, match="GSPS"):
-        self_check([result], analysed(example))
+        self_check([copy], analysis)
 
 
 def test_a_diameter_drawn_elsewhere_is_caught(tmp_path: Path) -> None:
