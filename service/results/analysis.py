@@ -11,6 +11,7 @@ from service.results.predecessors import Predecessor, version_of
 from service.results.profile import ResultProfile
 from service.results.source import Source, read_source
 from service.results.uids import ResultUIDs
+from service.results.wording import worded
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +21,8 @@ class Analysis:
     Attributes
     ----------
     findings
-        Label map and measurements on the image's grid, or classes.
+        Label map and measurements on the image's grid, or classes; in words that results can hold
+        (`service.results.wording`), whatever they were given in.
     image
         What was analysed.
     headers
@@ -40,6 +42,10 @@ class Analysis:
     profile: ResultProfile = field(default_factory=ResultProfile)
     revision: str = ""
     predecessors: Sequence[Predecessor] = ()
+
+    def __post_init__(self) -> None:
+        header = self.headers[0] if self.headers else Dataset()
+        object.__setattr__(self, "findings", worded(self.findings, header))
 
     @cached_property
     def source(self) -> Source:

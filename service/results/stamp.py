@@ -43,9 +43,15 @@ def software_versions(findings: Findings) -> list[str]:
     engine = findings.engine
     return [
         f"wetread {__version__}",
-        f"{findings.model.name} {findings.model.version}",
+        entitled(findings, 64),
         f"{engine.runtime} {engine.precision} {engine.device}"[:64],
     ]
+
+
+def entitled(findings: Findings, room: int) -> str:
+    """Name and version of the model in so many characters: a long name is cut before the version is."""
+    model = findings.model
+    return f"{model.name[: max(room - 1 - len(model.version), 1)]} {model.version}"[:room].rstrip()
 
 
 def purpose(findings: Findings) -> str:
@@ -76,8 +82,8 @@ def series_description(analysis: Analysis, kind: str) -> str:
     Viewers show the beginning only: OHIF some 22 characters.
     """
     which = f" v{analysis.version}" if analysis.version > 1 else ""
-    model = analysis.findings.model
-    return f"RESEARCH{which} {model.name} {model.version} {DESCRIBED[kind]}"[:64]
+    room = 64 - len(f"RESEARCH{which}  {DESCRIBED[kind]}")
+    return f"RESEARCH{which} {entitled(analysis.findings, room)} {DESCRIBED[kind]}"
 
 
 def observer(analysis: Analysis) -> sr.ObserverContext:

@@ -118,8 +118,8 @@ class ResultUIDs:
         return self._uid("tracking", finding)
 
     def tracking_identifier(self, finding: str) -> str:
-        """Tracking Identifier of one finding, at most 64 characters: what a reader sees it followed under."""
-        return f"{self.model.name} {finding}"[:64]
+        """Tracking Identifier of one finding (UT, of any length): what a reader sees it followed under."""
+        return f"{self.model.name} {finding}"
 
     def device(self) -> str:
         """Device Observer UID: the model itself, whatever it looks at."""
