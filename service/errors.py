@@ -11,6 +11,9 @@
     └── OutOfResources        this machine has no room (disk, memory) for it now
 """
 
+import traceback
+from pathlib import Path
+
 from engines.errors import PermanentError, TransientError, WetreadError
 
 __all__ = [
@@ -22,6 +25,7 @@ __all__ = [
     "Rejected",
     "TransientError",
     "WetreadError",
+    "told_by_place",
 ]
 
 
@@ -43,3 +47,9 @@ class ArchiveUnavailable(TransientError):
 
 class OutOfResources(TransientError):
     """This machine has no room for it now."""
+
+
+def told_by_place(error: Exception) -> str:
+    """What kind of error it is, and where it was raised: its own message may hold values of a patient's header."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}"

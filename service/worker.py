@@ -3,15 +3,13 @@
 import random
 import threading
 import time
-import traceback
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from service.errors import PermanentError, TransientError
+from service.errors import PermanentError, TransientError, told_by_place
 from service.ledger.ledger import Ledger
 from service.ledger.records import Job, StaleJob
 from service.operate.metrics import Metrics
@@ -99,11 +97,7 @@ class Worker(threading.Thread):
         except (TransientError, OSError, MemoryError) as error:
             self._again(job, event, str(error))
         except Exception as error:
-            # its message may hold values of a patient's header, so only the place is told
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            reason = (
-                f"unexpected {type(error).__name__} in {Path(place.filename).name}:{place.lineno}; please report it"
-            )
+            reason = f"unexpected {told_by_place(error)}; please report it"
             if job.attempts >= UNEXPECTED_ATTEMPTS:
                 self._bury(job, event, reason)
             else:

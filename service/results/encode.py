@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from service.errors import Quarantined
+from service.errors import Quarantined, WetreadError, told_by_place
 from service.results.analysis import Analysis
 from service.results.kinds import KINDS, wanted
 from service.results.self_check import self_check
@@ -33,11 +33,13 @@ def encode(analysis: Analysis, folder: Path) -> tuple[ResultObject, ...]:
     for kind in wanted(analysis):
         try:
             objects += KINDS[kind].write(analysis, folder, tuple(objects))
-        except (ValueError, TypeError, AttributeError) as error:
-            # not the error's own text: it can quote a patient's attributes
+        except (WetreadError, OSError, MemoryError):  # the worker knows which of them passes
+            raise
+        # input is foreign, and libraries raise what they like: it would be the same the next time
+        except Exception as error:
             raise Quarantined(
-                f"the {kind} of {analysis.findings.model.name} cannot be encoded ({type(error).__name__}); "
-                "its traceback says where"
+                f"the {kind} of {analysis.findings.model.name} cannot be encoded ({told_by_place(error)}); "
+                "nothing is sent, look at source and model or report it"
             ) from error
     self_check(objects, analysis)
     return tuple(objects)

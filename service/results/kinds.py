@@ -46,8 +46,8 @@ class Writer(Protocol):
 
         Raises
         ------
-        ValueError, TypeError, AttributeError
-            The object cannot be encoded.
+        Exception
+            The object cannot be encoded: of any type, for `service.results.encode` makes one of all.
         """
 
 

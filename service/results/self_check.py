@@ -12,7 +12,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
 from pydicom.valuerep import TM
 
-from service.errors import Quarantined
+from service.errors import Quarantined, WetreadError, told_by_place
 from service.results.analysis import Analysis
 from service.results.attributes import COPIED
 from service.results.checks.mismatch import require
@@ -58,9 +58,14 @@ def self_check(objects: Sequence[ResultObject], analysis: Analysis) -> None:
         own = [entry for entry in objects if entry.kind == kind]
         try:
             KINDS[kind].check(_identified(own, kind, analysis), analysis, before)
-        # the checks read attributes that a sound object has
-        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise Quarantined(f"self-check of the {kind}: an attribute is missing or malformed") from error
+        except (WetreadError, OSError, MemoryError):
+            raise
+        # the checks read attributes that a sound object has, and calculate with sound values
+        except Exception as error:
+            raise Quarantined(
+                f"self-check of the {kind}: an attribute is missing or malformed ({told_by_place(error)}); "
+                "nothing is sent, run the series again or report it"
+            ) from error
 
 
 def _identified(own: Sequence[ResultObject], kind: Kind, analysis: Analysis) -> Iterator[Dataset]:
