@@ -60,6 +60,12 @@ def shortened(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
     text = printable(text)
     if face.getlength(text) <= width:
         return text
-    while text and face.getlength(f"{text}…") > width:
-        text = text[:-1]
-    return f"{text}…"
+    # by halves: letter by letter, a text without end would take as long
+    fits, too_long = 0, len(text)
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        if face.getlength(f"{text[:middle]}…") > width:
+            too_long = middle
+        else:
+            fits = middle
+    return f"{text[:fits]}…"
