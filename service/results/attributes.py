@@ -47,7 +47,7 @@ def copied_attributes(header: Dataset) -> tuple[Dataset, tuple[str, ...]]:
         copied.SpecificCharacterSet = character_set
     for keyword in COPIED:
         if keyword in header:
-            element = _valid_element(header, keyword)
+            element = valid_element(header, keyword)
             if element is None:
                 dropped.append(keyword)
             else:
@@ -58,8 +58,8 @@ def copied_attributes(header: Dataset) -> tuple[Dataset, tuple[str, ...]]:
     return copied, tuple(dropped)
 
 
-def _valid_element(header: Dataset, keyword: str) -> DataElement | RawDataElement | None:
-    """The element as it was written, where that is known: encoding a text anew may give other bytes."""
+def valid_element(header: Dataset, keyword: str) -> DataElement | RawDataElement | None:
+    """An element as it was written, where that is known: encoding a text anew may give other bytes; None if invalid."""
     written = cast(DataElement | RawDataElement, header.get_item(keyword))
     alone = Dataset()
     try:

@@ -234,7 +234,7 @@ def _thickness(header: Dataset, image: Image) -> float:
         thickness = float(measures["SliceThickness"].value)
     except (KeyError, TypeError, ValueError):
         return apart
-    return thickness if thickness > 0 else apart
+    return thickness if 0 < thickness < np.inf else apart
 
 
 def _set_geometry(header: Dataset, planes: Sequence[Plane], template: Plane, thickness: float) -> None:

@@ -50,8 +50,12 @@ def display_window(image: Image) -> Window:
 
 
 def _percentiles(values: Array) -> Window:
-    low, high = np.percentile(_sampled(values, 512), PERCENTILES)
-    return Window(float(low), float(high), "window of the middle 99% of its values")
+    sampled = _sampled(values, 512)
+    numbers = sampled[np.isfinite(sampled)]
+    low, high = np.percentile(numbers.astype(np.float64), PERCENTILES).tolist() if numbers.size else (0.0, 0.0)
+    if low == high:  # one shade of grey, which still must have a width
+        low, high = low - 0.5, high + 0.5
+    return Window(low, high, "window of the middle 99% of its values")
 
 
 def _middle(size: int) -> slice:

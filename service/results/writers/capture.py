@@ -12,6 +12,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from engines.types import Radiograph, Volume
 from service.results.analysis import Analysis
+from service.results.attributes import valid_element
 from service.results.files import keep
 from service.results.pictures.capture import Picture, radiograph_picture, slice_picture
 from service.results.pictures.choice import chosen_slices
@@ -203,5 +204,5 @@ def _state_history(dataset: Dataset, analysis: Analysis, slices: Sequence[int]) 
     if lossy:
         dataset.LossyImageCompression = "01"
         for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-            if lossy[0].get(keyword):
-                dataset[keyword] = lossy[0][keyword]
+            if keyword in lossy[0] and (element := valid_element(lossy[0], keyword)):
+                dataset[keyword] = element

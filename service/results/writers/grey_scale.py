@@ -84,6 +84,8 @@ def _set_rescale(dataset: Dataset, rescale: Rescale, unit: str) -> None:
 def _window(centre: float, width: float) -> Dataset:
     item = Dataset()
     item.WindowCenter, item.WindowWidth = format_number_as_ds(centre), format_number_as_ds(width)
+    if width < 1:  # which no other function can have (PS3.3 C.11.2.1.2)
+        item.VOILUTFunction = "LINEAR_EXACT"
     return item
 
 
