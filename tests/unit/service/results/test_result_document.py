@@ -100,13 +100,15 @@ def test_nothing_found_is_said(tmp_path: Path) -> None:
 
 def test_any_label_and_a_hundred_of_them_can_be_printed(tmp_path: Path) -> None:
     volume, headers = small_ct((3, 40, 40))
+    for header in headers:
+        header.SpecificCharacterSet = "ISO_IR 192"  # which has all letters; the fonts do not
     labels = np.zeros(volume.array.shape, np.uint8)
     labels[1] = np.kron(np.arange(1, 101).reshape(10, 10), np.ones((4, 4)))
     parts = tuple(Segment(n, f"<b>Part {n}</b> & 肺 é\x00", ANATOMY, LUNG, (n, n, 255)) for n in range(1, 101))
     found = findings(label_map=LabelMap(labels, parts), notes=("<para>", "a" * 500, "肺" * 300))
     reader = read(written(analysis_of(found, volume, headers, profile=ONLY_PDF), tmp_path))
     text = words(reader)
-    assert all(f"<b>Part {number}</b> & ? é?" in text for number in range(1, 101))
+    assert all(f"<b>Part {number}</b> & ? é" in text for number in range(1, 101))
     assert "<para>" in text
     assert len(reader.pages) > 4
 
