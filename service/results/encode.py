@@ -6,6 +6,7 @@ from service.errors import Quarantined, WetreadError, told_by_place
 from service.results.analysis import Analysis
 from service.results.kinds import KINDS, wanted
 from service.results.self_check import self_check
+from service.results.soundness import require_sound
 from service.types import ResultObject
 
 
@@ -26,8 +27,9 @@ def encode(analysis: Analysis, folder: Path) -> tuple[ResultObject, ...]:
     Raises
     ------
     Quarantined
-        The source lacks what a result must refer to, or what was written is not what was found.
+        The source lacks what a result must refer to, what was found cannot be, or it is not what was written.
     """
+    require_sound(analysis)
     folder.mkdir(parents=True, exist_ok=True)
     objects: list[ResultObject] = []
     for kind in wanted(analysis):

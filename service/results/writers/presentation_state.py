@@ -25,6 +25,8 @@ TOLERANCE = 0.35
 lies within them stays the same."""
 WORDS, CLASSES = "RESEARCH", "CLASSES"
 """The layers of what is said of all images, and of where an X-ray speaks for its classes."""
+LONGEST_TEXT = 1024
+"""Characters of an ST (PS3.5 6.2)."""
 PIXEL, DISPLAY = AnnotationUnitsValues.PIXEL, AnnotationUnitsValues.DISPLAY
 BOTTOM = (0.01, 0.94, 0.99, 0.99)
 TOP = (0.01, 0.01, 0.6, 0.3)
@@ -89,11 +91,17 @@ def layer_of(number: int) -> str:
 
 
 def statements(analysis: Analysis) -> list[str]:
-    """What is said of all images: at the bottom that this is research, at the top the probabilities of classes."""
+    """What is said of all images: at the bottom that this is research, at the top the probabilities of classes.
+
+    Of more classes than there is room for, the most probable ones.
+    """
     model, classification = analysis.findings.model, analysis.findings.classification
     said = [f"{RESEARCH}. {model.name} {model.version}"]
     if classification:
-        said.append("\r\n".join(probability_of(entry) for entry in classification.classes))
+        shown = list(classification.classes)
+        while len(text := "\r\n".join(map(probability_of, shown))) > LONGEST_TEXT:
+            shown.remove(min(shown, key=lambda entry: entry.probability))
+        said.append(text)
     return said
 
 

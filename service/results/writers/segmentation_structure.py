@@ -77,7 +77,7 @@ def structure(
         dataset.SegmentSequence = list(descriptions)
     dataset.Rows, dataset.Columns = frames.shape
     dataset.ContentCreatorName = ""  # type 2 (PS3.3 10.9), which highdicom leaves out
-    dataset.ImageComments = in_sentences(statements)
+    dataset.ImageComments = in_sentences(statements)[:10240]
     slices = {plane.sop_instance_uid: index for index, plane in enumerate(source.planes)}
     for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
         item.DimensionOrganizationUID = analysis.uids.dimension_organization(kind, part)
