@@ -52,7 +52,7 @@ def chest() -> Example:
     labels = np.zeros((5, 13, 11), np.uint8)
     labels[1, :8, :4], labels[2, :7, :4] = 2, 2
     labels[3, :8, 5:], labels[4, :7, 5:] = 1, 1
-    ends = ((3.0, 1.0, 6.0), (4.0, 3.0, 7.0))
+    ends = ((4.0, 1.0, 6.0), (4.0, 3.0, 7.0))
     length = Measurement(1, Code("103339001", "SCT", "Long Axis"), 5.0, Code("mm", "UCUM", "mm"), points=ends)
     findings = lung_findings(labels, volume)
     return Example(volume, headers, replace(findings, measurements=(*findings.measurements, length)))

@@ -165,7 +165,7 @@ def test_a_lesion_is_no_organ_and_no_target(tmp_path: Path) -> None:
     lesion = replace(
         LEFT_LUNG, category=replace(ANATOMY, value="49755003", meaning="Morphologically Abnormal Structure")
     )
-    findings = replace(example.findings, label_map=LabelMap(labels_of(example), (lesion,)), measurements=())
+    findings = replace(example.findings, label_map=LabelMap(labels_of(example) % 2, (lesion,)), measurements=())
     result = written(replace(example, findings=findings), tmp_path)
     assert pydicom.dcmread(result.path).RTROIObservationsSequence[0].RTROIInterpretedType == ""
     assert dciodvfy_errors(result.path) == []
