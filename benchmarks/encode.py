@@ -96,8 +96,9 @@ def measure(form: str, count: int, folder: Path, rounds: int, rows: list[Row], r
     for peer in subjects[1:]:
         for what, of in {"": "seconds", ", CPU": "cpu_seconds"}.items():
             theirs, own = (statistics.median(getattr(cost, of) for cost in measured[who]) for who in (peer, WETREAD))
-            ratios[f"{case}: {peer}/{WETREAD}{what}"] = round(theirs / own, 2)
-        ratios[f"{case}: equal content, {peer}"] = float(content[peer] == content[WETREAD])
+            ratios[f"{case}: {WETREAD}/{peer}{what}"] = round(theirs / own, 2)
+        if content[peer] != content[WETREAD]:
+            raise SystemExit(f"{case}: {peer} has written other frames; nothing can be compared")
 
 
 # ---- inputs ----------------------------------------------------------------------------------------------------------
