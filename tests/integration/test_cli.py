@@ -126,6 +126,29 @@ def test_check_finds_an_archive_that_cannot_be_asked_wrong_only_where_somebody_h
     assert 'archives.pacs.count = "no"' in said[0][0]["finding"]
 
 
+@pytest.mark.parametrize(
+    ("results", "ok", "found"),
+    [
+        ({"objects": ["SEG", "SC", "SR"]}, True, "takes SEG, SC, SR"),
+        ({"objects": ["SR", "PDF"], "report": "enhanced"}, True, "takes SR, PDF"),
+        (
+            {"objects": ["SEG"], "segmentation": "labelmap"},
+            False,
+            "gets SEG: SEG as binary, because the archive does not take it as labelmap; "
+            "correct [archives.orthanc.results], or let ORTHANC accept these SOP classes",
+        ),
+    ],
+)
+def test_check_asks_an_archive_whether_it_takes_its_results(
+    results: Section, ok: bool, found: str, orthanc: Orthanc, tmp_path: Path, engines: Section
+) -> None:
+    sections = {"engines": engines, "archives.orthanc.results": results}
+    config = RunningNode(tmp_path, orthanc.destination, sections=sections).config
+    lines = json.loads(command("check", "--config", config, "--json").stdout)["lines"]
+    [line] = [line for line in lines if line["what"] == "archive orthanc results"]
+    assert line == {"ok": ok, "what": "archive orthanc results", "finding": found}
+
+
 def test_check_says_everything_that_is_wrong_and_exits_with_1(tmp_path: Path, away: Archive, engines: Section) -> None:
     (tmp_path / "a-file").touch()
     sections = {"engines": {**engines, "models": ["tiny-mr"]}, "spool": {"path": str(tmp_path / "a-file" / "spool")}}
