@@ -39,7 +39,7 @@ class Shown:
 def show(console: Console, shown: Shown) -> None:
     """Print it for a person."""
     jobs, arrived, folder, ok = shown.jobs, shown.arrived, shown.folder, shown.ok
-    table = Table("study", "series", "model", "in archive", *STAGES, box=None, padding=(0, 1, 0, 0))
+    table = Table("#", "series", "model", "in archive", *STAGES, box=None, padding=(0, 1, 0, 0))
     studies = {uid: str(number) for number, uid in enumerate(dict.fromkeys(job.series.study_uid for job in jobs), 1)}
     for job in jobs:
         if job.stage != INFER:
@@ -55,11 +55,12 @@ def show(console: Console, shown: Shown) -> None:
             if (one.record.series, one.record.item, one.record.model) == (job.series.key, job.item, job.model)
         ]
         counted = Counter((one.record.result.kind, one.problem) for one in mine)
-        found = " ".join(
-            f"{kind}{f' ×{count}' if count > 1 else ''} {f'✗ {problem}' if problem else '✓'}"
-            for (kind, problem), count in counted.items()
+        good = " ".join(
+            f"{kind}{f'×{count}' if count > 1 else ''}" for (kind, bad), count in counted.items() if not bad
         )
-        cells = ["–" if seconds.get(stage) is None else f"{seconds[stage]:.2f} s" for stage in STAGES]
+        wrong = [f"{kind} ✗ {problem}" for (kind, problem) in counted if problem]
+        found = " ".join([f"{good} ✓"] * bool(good) + wrong)
+        cells = ["–" if seconds.get(stage) is None else f"{seconds[stage]:.1f} s" for stage in STAGES]
         series = f"{job.series.modality} {job.series.key[:6]}"
         table.add_row(studies[job.series.study_uid], series, job.model, found or job.note, *cells)
     console.print(table)
