@@ -79,7 +79,8 @@ class _StoredFindings(BaseModel):
     analysed_at: datetime
     segments: tuple[tuple[Segment, ...], ...]
     """Of each label map."""
-    classes: tuple[_StoredClass, ...] | None
+    classes: tuple[_StoredClass, ...]
+    """None where nothing was classified."""
     measurements: tuple[Measurement, ...]
     notes: tuple[str, ...]
     seconds: dict[str, float]
@@ -176,16 +177,14 @@ def _boot() -> str:
 
 def save_findings(folder: Path, findings: Findings, item: Item) -> None:
     """Leave the findings of one model about an item for the encoder."""
-    classes = findings.classification.classes if findings.classification else None
+    classes = findings.classification.classes if findings.classification else ()
     stored = _StoredFindings(
         item=item.version,
         model=findings.model,
         engine=findings.engine,
         analysed_at=findings.analysed_at,
         segments=tuple(label_map.segments for label_map in findings.label_maps),
-        classes=None
-        if classes is None
-        else tuple(
+        classes=tuple(
             _StoredClass(
                 label=entry.label,
                 code=entry.code,
@@ -201,7 +200,7 @@ def save_findings(folder: Path, findings: Findings, item: Item) -> None:
     for number, label_map in enumerate(findings.label_maps):
         _keep_or_drop(folder / f"labels-{number}.npy", label_map.array)
         _keep_or_drop(folder / f"probabilities-{number}.npy", label_map.probabilities)
-    for number, entry in enumerate(classes or ()):
+    for number, entry in enumerate(classes):
         _keep_or_drop(folder / f"activation-{number}.npy", entry.activation)
     replace_file(folder / FINDINGS, lambda file: file.write(stored.model_dump_json().encode()))
 
@@ -226,25 +225,21 @@ def load_findings(folder: Path) -> Findings:
     """Read the findings of one model."""
     stored = _StoredFindings.model_validate_json((folder / FINDINGS).read_text())
     label_maps = [_load_label_map(folder, number, segments) for number, segments in enumerate(stored.segments)]
-    classification = None
-    if stored.classes is not None:
-        classification = Classification(
-            tuple(
-                ClassProbability(
-                    entry.label,
-                    entry.code,
-                    entry.probability,
-                    np.load(folder / f"activation-{number}.npy") if entry.activation else None,
-                )
-                for number, entry in enumerate(stored.classes)
-            )
+    classes = tuple(
+        ClassProbability(
+            entry.label,
+            entry.code,
+            entry.probability,
+            np.load(folder / f"activation-{number}.npy") if entry.activation else None,
         )
+        for number, entry in enumerate(stored.classes)
+    )
     return Findings(
         model=stored.model,
         engine=stored.engine,
         analysed_at=stored.analysed_at,
         label_map=label_maps[0] if label_maps else None,
-        classification=classification,
+        classification=Classification(classes) if classes else None,
         measurements=stored.measurements,
         notes=stored.notes,
         seconds=stored.seconds,

@@ -83,7 +83,7 @@ class Node:
         self._opened = open_engines(packages, runtime_settings(settings))
         self._engines = self._opened.__enter__()
         self._streaming = Streaming(self._spool, min(4, os.cpu_count() or 1))
-        capabilities = Capabilities(settings, settings.spool.path)
+        capabilities = Capabilities(settings.node.ae_title, settings.spool.path)
         pipeline = Pipeline(settings, self._spool, self._ledger, self._streaming, packages, self._engines, capabilities)
         self._workers = [
             Worker(self._ledger, {stage: pipeline.stages[stage] for stage in lane}, settings.retry, self._metrics)

@@ -191,10 +191,10 @@ class Pipeline:
         if not found_of(folder, item):
             return Outcome("the series has changed since; it is analysed again")
         findings = load_findings(folder)
-        self._destination(job)  # what is made depends on who gets it
-        profile, replaced = self._capabilities.profile_for(job.series.sender)
+        asked_for = self._settings.profile_for(job.series.sender)
+        profile, replaced = self._capabilities.fit(asked_for, self._destination(job))
         if not profile.objects:
-            why = "; ".join(replaced) or "[archives.*.results] names no objects"
+            why = "; ".join(replaced)
             raise Rejected(f"nothing can be delivered: {why}; correct the archive or its results in the settings")
         analysis = Analysis(findings, item.image, item.headers(), profile, revision(item.files))
         earlier = take_over(self._ledger, job, analysis.series_uids, self._gone(series, item))

@@ -13,7 +13,6 @@ from service.durable import replace_file
 from service.errors import ArchiveUnavailable, Rejected
 from service.results.profile import ResultProfile
 from service.results.storage import Storage, all_storages, fallback
-from service.settings import Settings
 from service.types import Destination
 from service.wire import VERIFICATION, association
 
@@ -21,6 +20,8 @@ log = structlog.get_logger()
 
 FRESH_SECONDS = 900.0
 """So long an answer counts: archives learn and forget SOP classes when somebody configures them."""
+AWAY_SECONDS = 10.0
+"""So long one that did not answer is left alone: a result that waits for a time-out holds up those behind it."""
 FILE = "archives.json"
 
 
@@ -49,36 +50,33 @@ class Capabilities:
         the same objects.
     """
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
-        self._settings = settings
+    def __init__(self, calling_ae_title: str, folder: Path) -> None:
+        self._calling_ae_title = calling_ae_title
         self._file = folder / FILE
         self._lock = threading.Lock()
-        self._asked: dict[str, float] = {}
+        self._ask_again_at: dict[str, float] = {}
         self._takes = self._read()
 
-    def profile_for(self, sender: str) -> tuple[ResultProfile, tuple[str, ...]]:
-        """The profile of a sender's archive as far as that archive takes it, and what was changed for that.
+    def fit(self, profile: ResultProfile, archive: Destination) -> tuple[ResultProfile, tuple[str, ...]]:
+        """A profile as far as an archive takes it, and what was changed for that.
 
         An archive that cannot be asked and never could is taken to take everything.
         """
-        profile = self._settings.profile_for(sender)
-        destination = self._settings.destination_for(sender)
-        if destination is None:
-            return profile, ()
         with self._lock:
-            takes = self._ask(destination)
+            takes = self._ask(archive)
         return (profile, ()) if takes is None else fallback(profile, takes.__contains__)
 
     def _ask(self, archive: Destination) -> frozenset[Storage] | None:
         key = f"{archive.ae_title} {archive.host} {archive.port}"
-        if time.monotonic() - self._asked.get(key, float("-inf")) < FRESH_SECONDS:
+        if time.monotonic() < self._ask_again_at.get(key, 0.0):
             return self._takes.get(key)
         try:
-            takes = accepted(archive, self._settings.node.ae_title, all_storages())
+            takes = accepted(archive, self._calling_ae_title, all_storages())
         except (ArchiveUnavailable, Rejected) as error:
             log.warning("archive.not_asked", archive=archive.name, reason=str(error))
+            self._ask_again_at[key] = time.monotonic() + AWAY_SECONDS
             return self._takes.get(key)
-        self._asked[key] = time.monotonic()
+        self._ask_again_at[key] = time.monotonic() + FRESH_SECONDS
         if takes != self._takes.get(key):
             self._takes[key] = takes
             content = {name: sorted(each) for name, each in self._takes.items()}

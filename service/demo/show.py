@@ -55,11 +55,9 @@ def show(console: Console, shown: Shown) -> None:
             if (one.record.series, one.record.item, one.record.model) == (job.series.key, job.item, job.model)
         ]
         counted = Counter((one.record.result.kind, one.problem) for one in mine)
-        good = " ".join(
-            f"{kind}{f'×{count}' if count > 1 else ''}" for (kind, bad), count in counted.items() if not bad
-        )
-        wrong = [f"{kind} ✗ {problem}" for (kind, problem) in counted if problem]
-        found = " ".join([f"{good} ✓"] * bool(good) + wrong)
+        good = [f"{kind}×{count}" if count > 1 else kind for (kind, problem), count in counted.items() if not problem]
+        wrong = [f"{kind} ✗ {problem}" for kind, problem in counted if problem]
+        found = " ".join([*good, "✓", *wrong] if good else wrong)
         cells = ["–" if seconds.get(stage) is None else f"{seconds[stage]:.1f} s" for stage in STAGES]
         series = f"{job.series.modality} {job.series.key[:6]}"
         table.add_row(studies[job.series.study_uid], series, job.model, found or job.note, *cells)

@@ -10,6 +10,7 @@ from pynetdicom import AE
 
 from service.deliver.capabilities import FILE, Capabilities, accepted
 from service.errors import ArchiveUnavailable
+from service.results.profile import ResultProfile
 from service.results.storage import LABEL_MAP, SEGMENTATIONS, all_storages
 from service.settings import Settings, parse
 from service.types import Destination
@@ -27,6 +28,13 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
 def configured(to: Destination, **results: object) -> Settings:
     archive = {"ae_title": to.ae_title, "host": to.host, "port": to.port, "results": results}
     return parse({"archives": {"pacs": archive}, "senders": {"CT1": {"archive": "pacs"}}}, "test")
+
+
+def fitted(settings: Settings, folder: Path) -> tuple[ResultProfile, tuple[str, ...]]:
+    """What the archive gets of what its settings ask for."""
+    destination = settings.destination_for("CT1")
+    assert destination is not None
+    return Capabilities("WETREAD", folder).fit(settings.profile_for("CT1"), destination)
 
 
 @contextmanager
@@ -49,7 +57,7 @@ def test_a_real_orthanc_takes_every_kind_but_label_maps(orthanc: Orthanc) -> Non
 
 def test_a_label_map_becomes_binary_for_a_real_orthanc(orthanc: Orthanc, tmp_path: Path) -> None:
     settings = configured(orthanc.destination, segmentation="labelmap-jpeg-ls")
-    profile, notes = Capabilities(settings, tmp_path).profile_for("CT1")
+    profile, notes = fitted(settings, tmp_path)
     assert profile == settings.profile_for("CT1").model_copy(update={"segmentation": "binary"})
     assert "does not take it as labelmap-jpeg-ls" in notes[0]
 
@@ -59,10 +67,10 @@ def test_an_archive_that_knows_captures_only_gets_captures_also_while_it_is_away
 ) -> None:
     with an_old_archive() as archive:
         settings = configured(archive)
-        profile, notes = Capabilities(settings, tmp_path).profile_for("CT1")
+        profile, notes = fitted(settings, tmp_path)
     assert profile.objects == ("SC",)
     assert "SEG" in notes[0]
-    assert Capabilities(settings, tmp_path).profile_for("CT1") == (profile, notes)
+    assert fitted(settings, tmp_path) == (profile, notes)
 
 
 def test_an_archive_that_was_never_reached_is_taken_to_take_everything(tmp_path: Path) -> None:
@@ -70,11 +78,11 @@ def test_an_archive_that_was_never_reached_is_taken_to_take_everything(tmp_path:
     settings = configured(nowhere, segmentation="labelmap")
     with pytest.raises(ArchiveUnavailable):
         accepted(nowhere, "WETREAD", all_storages())
-    assert Capabilities(settings, tmp_path).profile_for("CT1") == (settings.profile_for("CT1"), ())
+    assert fitted(settings, tmp_path) == (settings.profile_for("CT1"), ())
     assert not (tmp_path / FILE).exists()
 
 
 def test_answers_that_were_damaged_on_disk_are_asked_for_again(orthanc: Orthanc, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('{"x": [')
-    profile, _ = Capabilities(configured(orthanc.destination, segmentation="labelmap"), tmp_path).profile_for("CT1")
+    profile, _ = fitted(configured(orthanc.destination, segmentation="labelmap"), tmp_path)
     assert profile.segmentation == "binary"

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engines.measurements import HOUNSFIELD, MILLILITRE
 from engines.types import Findings, Measurement, Segment
 from service.results.pictures.lettering import printable
 
-UNITS = {"[hnsf'U]": "HU", "1": "", "{ratio}": "", "mm2": "mm²", "mm3": "mm³", "cm3": "cm³"}
-NAMED_BY_UNIT = ("mL", "[hnsf'U]")
+UNITS = {HOUNSFIELD.value: "HU", "1": "", "{ratio}": "", "mm2": "mm²", "mm3": "mm³", "cm3": "cm³"}
+NAMED_BY_UNIT = (MILLILITRE.value, HOUNSFIELD.value)
 """Units that say by themselves what was measured."""
 
 

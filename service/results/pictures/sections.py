@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image as Pillow
 
+from engines.measurements import HOUNSFIELD
 from engines.types import LabelMap, Volume
 from service.results.pictures.views import (
     READ_AS,
@@ -18,7 +19,7 @@ from service.results.pictures.views import (
     patient_axes,
     plane_picture,
 )
-from service.results.pictures.window import HOUNSFIELD, Window, display_window
+from service.results.pictures.window import Window, display_window
 
 BODY_HU = -400
 SAMPLES = 16
@@ -53,7 +54,7 @@ class Sections:
         """The sections of a volume in any orientation, with what was found in it."""
         z, y, x = (volume.spacing[axis] for axis in patient_axes(volume.affine))
         values = in_patient_order(at_even_steps(volume.array, volume.at), volume.affine)
-        rows, columns = _body(values) if volume.unit == HOUNSFIELD else (slice(None), slice(None))
+        rows, columns = _body(values) if volume.unit == HOUNSFIELD.value else (slice(None), slice(None))
         layers = tuple(
             (
                 in_patient_order(at_even_steps(label_map.array, volume.at), volume.affine)[:, rows, columns],

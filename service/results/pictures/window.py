@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.measurements import HOUNSFIELD
 from engines.types import Image, Radiograph
 from service.results.pictures.views import Array, grey
 
-HOUNSFIELD = "[hnsf'U]"
 LUNG_HU = (-950, -600)
 LUNG_SHARE = 0.1
 """In the middle of a chest a quarter to a half of all voxels are lung; in a head or an abdomen next to none."""
@@ -42,7 +42,7 @@ def display_window(image: Image) -> Window:
     """
     if isinstance(image, Radiograph):
         return _percentiles(image.array)
-    if image.unit != HOUNSFIELD:
+    if image.unit != HOUNSFIELD.value:
         return _percentiles(image.array)
     middle = _sampled(image.array[:, *(_middle(size) for size in image.array.shape[1:])])
     share = float(np.mean((middle > LUNG_HU[0]) & (middle < LUNG_HU[1])))

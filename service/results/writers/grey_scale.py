@@ -9,9 +9,10 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.valuerep import format_number_as_ds
 
+from engines.measurements import HOUNSFIELD
 from engines.types import Volume
 from service.results.analysis import Analysis
-from service.results.pictures.window import HOUNSFIELD, display_window
+from service.results.pictures.window import display_window
 
 Rescale = tuple[float, float]
 """Slope and intercept."""
@@ -42,7 +43,7 @@ def set_grey_scale(dataset: Dataset, analysis: Analysis, rescale: Rescale | None
     image = analysis.image
     dataset.PresentationLUTShape = "IDENTITY"
     if rescale is not None:
-        _set_rescale(dataset, rescale, "HU" if isinstance(image, Volume) and image.unit == HOUNSFIELD else "US")
+        _set_rescale(dataset, rescale, "HU" if isinstance(image, Volume) and image.unit == HOUNSFIELD.value else "US")
         shown = display_window(image)
         window: Dataset | None = _window((shown.low + shown.high) / 2, shown.high - shown.low)
     else:

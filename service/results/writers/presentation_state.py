@@ -17,7 +17,7 @@ from service.results.outlines import Outline, outlines
 from service.results.references import image_references
 from service.results.stamp import MANUFACTURER, RESEARCH, new_object, stamp
 from service.results.writers.grey_scale import Rescale, set_grey_scale, slices_by_rescale
-from service.results.writers.regions import Region, class_regions, measured
+from service.results.writers.regions import Region, class_regions, measured, on_image
 from service.types import ResultObject
 
 TOLERANCE = 0.35
@@ -120,11 +120,6 @@ def boxes(analysis: Analysis) -> Iterator[tuple[ClassProbability, Region]]:
     """The classes of an X-ray that have a box, each with it."""
     if not isinstance(analysis.image, Volume):
         yield from ((entry, region) for entry, region in class_regions(analysis) if region is not None)
-
-
-def on_image(points: Points) -> Points:
-    """From row and column to column and row as annotations have them: the first pixel spans 0 to 1 (PS3.3 C.10.5)."""
-    return points[:, ::-1] + 0.5
 
 
 def _whole_image(analysis: Analysis) -> Dataset:

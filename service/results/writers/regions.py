@@ -36,7 +36,12 @@ class Region:
     @property
     def coordinates(self) -> NDArray[np.float32]:
         """Column and row as the standard counts them: from 0 at the outer corner of the first pixel, ``[n, 2]``."""
-        return (self.points[:, ::-1] + 0.5).astype(np.float32)
+        return on_image(self.points).astype(np.float32)
+
+
+def on_image(points: Points) -> Points:
+    """From row and column to column and row as the standard has them: the first pixel spans 0 to 1 (PS3.3 C.10.5)."""
+    return points[:, ::-1] + 0.5
 
 
 def measured(findings: Findings, segment: Segment, along_a_line: bool) -> tuple[Measurement, ...]:
