@@ -33,12 +33,12 @@ def list_models(models: Models = None, engines: Engines = None, as_json: Json = 
     if as_json:
         print(json.dumps(entries))
         return
-    table = Table("model", "version", "task", "MB", "digest", "runs on")
+    table = Table("model", "version", "tasks", "MB", "digest", "runs on")
     for entry in entries:
         table.add_row(
             entry["name"],
             entry["version"],
-            entry["task"],
+            ", ".join(entry["tasks"]),
             f"{entry['bytes'] / 1e6:.1f}",
             entry["digest"][:DIGEST_LENGTH],
             ", ".join(entry["runs_on"]) or "nothing here",
@@ -87,7 +87,11 @@ def verify_engines(
     settings = RuntimeSettings(runtime=runtime, precision=precision, engines=engines)
     results = [_verify(package, settings) for package in _select(names, models).values()]
     if as_json:
-        print(json.dumps([{**asdict(result), "ok": result.ok} for result in results]))
+        print(
+            json.dumps(
+                [{**asdict(result), "limits": result.limits.model_dump(), "ok": result.ok} for result in results]
+            )
+        )
     else:
         Console().print(_verification_table(results))
     if not all(result.ok for result in results):
@@ -106,8 +110,8 @@ def _entry(package: ModelPackage, engines: Path | None) -> dict[str, Any]:
     return {
         "name": package.name,
         "version": package.identity.version,
-        "task": package.description.identity.task,
-        "bytes": package.onnx.stat().st_size,
+        "tasks": list(package.description.tasks),
+        "bytes": sum(network.stat().st_size for network in package.networks),
         "digest": package.identity.digest,
         "runs_on": [runtime for runtime in RUNTIMES if _runs(package, runtime, engines)],
     }
@@ -130,20 +134,23 @@ def _verify(package: ModelPackage, settings: RuntimeSettings) -> Verification:
 
 
 def _verification_table(results: list[Verification]) -> Table:
-    table = Table("model", "engine", "probability error", "lowest Dice", "activation error", "verdict")
+    table = Table("model", "engine", "probability error", "lowest Dice", "activation error", "place error", "verdict")
     for result in results:
-        engine = result.engine
+        engine, limits = result.engine, result.limits
         table.add_row(
             result.model,
             f"{engine.runtime} {engine.precision} {engine.device}",
-            f"{result.probability_error:.2g} (≤ {result.max_probability_error})",
-            f"{min(result.dice.values()):.4f} (≥ {result.min_dice})" if result.dice else "",
-            ""
-            if result.activation_error is None
-            else f"{result.activation_error:.2g} (≤ {result.max_activation_error})",
+            f"{result.probability_error:.2g} (≤ {limits.max_probability_error})",
+            f"{min(result.dice.values()):.4f} (≥ {limits.min_dice})" if result.dice else "",
+            _within(result.activation_error, limits.max_activation_error),
+            _within(result.place_error, limits.max_place_error),
             "[green]ok[/]" if result.ok else "[red]refused[/]",
         )
     return table
+
+
+def _within(error: float | None, limit: float | None) -> str:
+    return "" if error is None else f"{error:.2g} (≤ {limit})"
 
 
 def _show(display: Progress, task: TaskID) -> Callable[[str, float], None]:

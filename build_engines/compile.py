@@ -1,15 +1,14 @@
 """From a model package to an engine file that a runtime loads."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
 from build_engines.graph import load_graph, to_half
+from engines.engine_file import engine_file_name, write_engine
 from engines.errors import PermanentError
 from engines.package import ModelPackage
-from engines.runtimes.base import RuntimeSettings, engine_file_name
+from engines.runtimes.base import Precision, RuntimeSettings
 from engines.runtimes.openvino import compile_model, openvino_version
 from engines.runtimes.tensorrt import PORTABLE, PRECISIONS, Gpu, load_tensorrt, tensorrt_logger
 
@@ -26,7 +25,7 @@ class BuildError(PermanentError):
 def build(
     package: ModelPackage,
     target: Target,
-    precision: Literal["fp32", "fp16", "bf16"],
+    precision: Precision,
     out: Path,
     *,
     capability: str | None = None,
@@ -68,32 +67,32 @@ def build(
     """
     if capability is not None and target != "rtx":
         raise BuildError(f"{target} compiles for the device of this machine; leave the compute capability out")
+    network = package.networks[0]
     if target == "openvino":
-        runtime, device, engine = _with_openvino(package, precision)
+        runtime, device, engine = _with_openvino(package, network, precision)
     else:
-        runtime, device, engine = _with_tensorrt(package, target, precision, capability, progress)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / engine_file_name(package, runtime, device, precision)
-    _write(path, engine)
-    return path
+        runtime, device, engine = _with_tensorrt(package, network, target, precision, capability, progress)
+    name = engine_file_name(package, network, runtime=runtime, device=device, precision=precision, grids=[package.grid])
+    write_engine(out / name, engine)
+    return out / name
 
 
 Compiled = tuple[str, str, bytes]
 """Runtime with its version, device, and the engine itself, as the file's name and content."""
 
 
-def _with_openvino(package: ModelPackage, precision: Literal["fp32", "fp16", "bf16"]) -> Compiled:
-    compiled = compile_model(package, RuntimeSettings(precision=precision))
+def _with_openvino(package: ModelPackage, network: Path, precision: Precision) -> Compiled:
+    compiled = compile_model(package, network, RuntimeSettings(precision=precision), package.grid)
     return f"openvino-{openvino_version()}", "cpu", compiled.export_model().getvalue()
 
 
 def _with_tensorrt(
-    package: ModelPackage, target: str, precision: str, capability: str | None, progress: Progress | None
+    package: ModelPackage, network: Path, target: str, precision: str, capability: str | None, progress: Progress | None
 ) -> Compiled:
     if precision not in PRECISIONS:
         raise BuildError(f"{target} has no precision {precision!r} here; choose one of {', '.join(PRECISIONS)}")
     trt = load_tensorrt(target)
-    model = load_graph(package)
+    model = load_graph(package, network)
     if precision == "fp16":
         model = to_half(model)
     runtime = f"{target}-{trt.__version__}"
@@ -114,7 +113,7 @@ def _compile(trt: Any, package: ModelPackage, onnx: bytes, capability: str | Non
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx):
         reasons = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
-        raise BuildError(f"TensorRT cannot read {package.onnx}: {reasons}")
+        raise BuildError(f"TensorRT cannot read {package.folder}: {reasons}")
     config = builder.create_builder_config()
     if capability is not None:
         config.num_compute_capabilities = 1
@@ -123,7 +122,7 @@ def _compile(trt: Any, package: ModelPackage, onnx: bytes, capability: str | Non
         config.progress_monitor = _progress_monitor(trt, progress)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise BuildError(f"TensorRT cannot compile {package.onnx}: {logger.last_error or 'no reason given'}")
+        raise BuildError(f"TensorRT cannot compile {package.folder}: {logger.last_error or 'no reason given'}")
     return bytes(engine)
 
 
@@ -155,16 +154,3 @@ def _progress_monitor(trt: Any, progress: Progress) -> Any:
             progress(phase_name, 1.0)
 
     return Monitor()
-
-
-def _write(path: Path, content: bytes) -> None:
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise

@@ -4,6 +4,7 @@ TensorRT takes each tensor's type from the graph, so the precision of an engine 
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -26,7 +27,7 @@ ALWAYS_FP32_INPUTS: Mapping[str, frozenset[int]] = {"Resize": frozenset({1, 2})}
 """Inputs that the operator's definition fixes to FP32: region of interest and scales."""
 
 
-def load_graph(package: ModelPackage) -> onnx.ModelProto:
+def load_graph(package: ModelPackage, network: Path) -> onnx.ModelProto:
     """Read a package's network for a compiler.
 
     Weights that are kept as FP16 to be small become FP32 weights, constants become initialisers, and the input has the
@@ -43,14 +44,14 @@ def load_graph(package: ModelPackage) -> onnx.ModelProto:
         The file is no valid ONNX model, has more than one input, or has control flow.
     """
     try:
-        model = onnx.load(package.onnx)
+        model = onnx.load(network)
         _constants_to_initialisers(model.graph)
         _fold_casts(model.graph)
         _fix_input(model.graph, package)
         onnx.checker.check_model(model)
         return shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     except (DecodeError, onnx.checker.ValidationError, shape_inference.InferenceError, ValueError) as error:
-        raise ModelPackageError(f"{package.onnx}: {error}; export the model again") from error
+        raise ModelPackageError(f"{network}: {error}; export the model again") from error
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:

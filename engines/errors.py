@@ -7,7 +7,9 @@
     │   ├── ModelPackageError     a model folder is wrong: file, key and fix in the message
     │   └── EngineMismatch        an engine does not reproduce its golden outputs
     └── TransientError            a retry may help
-        └── RuntimeUnavailable    an inference runtime cannot be used on this machine now
+        ├── RuntimeUnavailable    an inference runtime cannot be used on this machine now
+        ├── OutOfMemory           an input is too large for the memory that is free now
+        └── InferenceLost         an inference was ended by the watchdog, or died
 
 ``service.errors`` grows the branches that know DICOM and the network. Whether a stage is tried again is decided by the
 branch and by nothing else.
@@ -36,3 +38,11 @@ class EngineMismatch(PermanentError):
 
 class RuntimeUnavailable(TransientError):
     """An inference runtime cannot be used on this machine now."""
+
+
+class OutOfMemory(TransientError):
+    """An input is too large for the memory that a runtime can get now; a smaller one may do."""
+
+
+class InferenceLost(TransientError):
+    """An inference hung and was ended, or its process died; the message says which."""

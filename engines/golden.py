@@ -1,6 +1,7 @@
 """``golden.npz``: what the ONNX reference answers to one input, which every engine must reproduce."""
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,55 +10,59 @@ from numpy.typing import NDArray
 
 from engines.errors import ModelPackageError
 
+Shape = tuple[int | None, ...]
+"""Of a tensor as ``model.toml`` describes it; None is a length that only the network knows."""
+
 
 class Golden(NamedTuple):
-    """An input and the reference's answer, float32, each shaped as the network's tensor.
-
-    ``output`` are the probabilities; ``activation`` are the class activation maps of a model that has them.
-    """
+    """An input and the reference's answers by tensor, float32, each shaped as the network's tensor."""
 
     input: NDArray[np.float32]
-    output: NDArray[np.float32]
-    activation: NDArray[np.float32] | None = None
+    outputs: Mapping[str, NDArray[np.float32]]
 
 
-def read_golden(path: Path, input_shape: tuple[int, ...], output_shape: tuple[int, ...], activation: bool) -> Golden:
-    """Read golden arrays.
+def read_golden(path: Path, tensor: str, shape: Shape, outputs: Mapping[str, Shape]) -> Golden:
+    """Read golden arrays; the file has one for each tensor of the network, under the tensor's name.
 
     Parameters
     ----------
     path
         The file.
-    input_shape, output_shape
-        What ``model.toml`` describes.
-    activation
-        Whether it names a tensor of activation maps: ``[1, class, row, column]``, of any number of rows and columns.
+    tensor, shape
+        The network's input.
+    outputs
+        The network's outputs by name.
 
     Raises
     ------
     ModelPackageError
         The file cannot be read, lacks an array, or an array's shape is not the described one.
     """
-    names = Golden._fields if activation else Golden._fields[:2]
+    described = {tensor: shape, **outputs}
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name].astype(np.float32, copy=False) for name in names}
-    except KeyError as error:
-        raise ModelPackageError(f"{path}: {error.args[0]}; export the golden arrays again") from error
+            if missing := described.keys() - set(arrays):
+                raise ModelPackageError(
+                    f"{path} has no array {', '.join(sorted(missing))}, which model.toml names as a tensor; it has "
+                    f"{', '.join(arrays)}; correct the name or export the golden arrays again"
+                )
+            found = {name: arrays[name].astype(np.float32, copy=False) for name in described}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ModelPackageError(f"{path} cannot be read ({error}); export the golden arrays again") from error
-    described = {"input": input_shape, "output": output_shape}
-    if activation:
-        # Only the network knows how much it shrinks an image.
-        grid = found["activation"].shape[2:]
-        described["activation"] = (*output_shape, *(grid if len(grid) == 2 else (1, 1)))
     for name, array in found.items():
-        if array.shape != described[name]:
+        if not _is(array.shape, described[name]):
+            expected = ", ".join("any" if length is None else str(length) for length in described[name])
+            keys = "input.patch or input.size" if name == tensor else "the segments or classes"
             raise ModelPackageError(
-                f"{path}: {name} has shape {list(array.shape)}, but model.toml describes {list(described[name])}; "
-                f"correct {'input.patch or input.size' if name == 'input' else 'output.segments or output.classes'}"
-                ", or export the model again"
+                f"{path}: {name} has shape {list(array.shape)}, but model.toml describes [{expected}]; "
+                f"correct {keys}, or export the model again"
             )
         if not np.isfinite(array).all():
             raise ModelPackageError(f"{path}: {name} holds NaN or infinity; export the golden arrays again")
-    return Golden(**found)
+    return Golden(found.pop(tensor), found)
+
+
+def _is(shape: tuple[int, ...], described: Shape) -> bool:
+    return len(shape) == len(described) and all(
+        length > 0 if wanted is None else length == wanted for length, wanted in zip(shape, described, strict=True)
+    )

@@ -1,30 +1,65 @@
 """From an image to findings: the whole path of one model over one image."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
+from math import prod
 from time import perf_counter
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
-from engines.description import RadiographInput, VolumeInput
-from engines.errors import PermanentError
+from engines.description import ClassificationSection, RadiographInput, SegmentationSection, VolumeInput
+from engines.detection import Places, detect, to_patient
+from engines.errors import OutOfMemory, PermanentError
+from engines.input_statistics import input_statistics
 from engines.measurements import HOUNSFIELD, measure
 from engines.orientation import Turn, to_upright
 from engines.package import ModelPackage
 from engines.postprocessing import (
     activations_on_radiograph,
+    each_on_radiograph,
+    each_on_source,
     keep_largest_component,
     labels_on_radiograph,
     labels_on_source,
     probabilities_on_radiograph,
     probabilities_on_source,
+    separate,
 )
-from engines.preprocessing import Array, Box, bounding_box, crop, fit, percentile_window, resample_to_grid, window
+from engines.preprocessing import (
+    Array,
+    Box,
+    bounding_box,
+    crop,
+    fit,
+    percentile_window,
+    resample_to_grid,
+    scale,
+    tensor_from_image,
+)
 from engines.runtimes.base import Engine
-from engines.sliding_window import sliding_window
-from engines.types import Classification, Findings, Image, LabelMap, Measurement, Radiograph, Volume
+from engines.sliding_window import Answer, Window, choose_patch, flipped, sliding_window
+from engines.types import (
+    Affine,
+    Classification,
+    ClassProbability,
+    Detections,
+    Findings,
+    Image,
+    InputStatistic,
+    LabelMap,
+    Measurement,
+    Radiograph,
+    Volume,
+)
+
+log = structlog.get_logger()
+
+HALF = 0.5
+"""From this probability on, a segment that may overlap others is there."""
 
 Clock = Callable[[], datetime]
 """Gives the present time, with its time zone."""
@@ -62,27 +97,24 @@ def analyse(
     Returns
     -------
     Findings
-        With a label map on the image's own grid, or with classes and, where the model gives them, their activation
-        maps; and with ``seconds`` for ``preprocess``, ``infer`` and ``postprocess``.
+        What the model's outputs say: label maps on the image's own grid with measurements, classes with their
+        activation maps, detections; how like the training data the image is; and ``seconds`` for ``preprocess``,
+        ``infer`` and ``postprocess``.
 
     Raises
     ------
     PermanentError
-        The image is of the wrong kind or unit, has too few slices, holds NaN or infinity, or is empty where it is to be
-        cropped; or the engine's answer is not finite.
+        The image is of the wrong kind or unit, has too few slices, holds NaN or infinity, is empty where it is to be
+        cropped, or unlike those of the training where the package refuses such; or the engine's answer is not finite.
+    OutOfMemory
+        Not even the smallest patch fits into memory.
     """
     analysed_at = clock()
-    seconds: Seconds = {}
-    label_map: LabelMap | None = None
-    classification: Classification | None = None
-    measurements: tuple[Measurement, ...] = ()
     match package.input, image:
         case VolumeInput() as wanted, Volume() as volume:
-            label_map, measurements = _segment_volume(package, wanted, engine, volume, probabilities, seconds)
+            found = _read_volume(package, wanted, engine, volume, probabilities)
         case RadiographInput() as wanted, Radiograph() as radiograph:
-            answer = _read_radiograph(package, wanted, engine, radiograph, region, probabilities, seconds)
-            label_map = answer if isinstance(answer, LabelMap) else None
-            classification = answer if isinstance(answer, Classification) else None
+            found = _read_radiograph(package, wanted, engine, radiograph, region, probabilities)
         case wanted, _:
             raise PermanentError(
                 f"{package.name} takes a {_kind(wanted)}, not a {type(image).__name__}; correct the routing"
@@ -91,16 +123,30 @@ def analyse(
         model=package.identity,
         engine=engine.identity,
         analysed_at=analysed_at,
-        label_map=label_map,
-        classification=classification,
-        measurements=measurements,
-        seconds=seconds,
+        label_map=found.label_maps[0] if found.label_maps else None,
+        overlapping=found.label_maps[1:],
+        classification=found.classification,
+        detections=found.detections,
+        measurements=found.measurements,
+        input_statistics=found.statistics,
+        notes=_notes(package, found.statistics),
+        seconds=found.seconds,
     )
 
 
-def _segment_volume(
-    package: ModelPackage, wanted: VolumeInput, engine: Engine, volume: Volume, graded: bool, seconds: Seconds
-) -> tuple[LabelMap, tuple[Measurement, ...]]:
+@dataclass
+class _Found:
+    """What is known so far."""
+
+    seconds: Seconds = field(default_factory=dict)
+    statistics: tuple[InputStatistic, ...] = ()
+    label_maps: tuple[LabelMap, ...] = ()
+    classification: Classification | None = None
+    detections: Detections | None = None
+    measurements: tuple[Measurement, ...] = ()
+
+
+def _read_volume(package: ModelPackage, wanted: VolumeInput, engine: Engine, volume: Volume, graded: bool) -> _Found:
     slices = volume.array.shape[0]
     if slices < wanted.minimum_slices:
         raise PermanentError(
@@ -110,23 +156,97 @@ def _segment_volume(
         raise PermanentError(
             f"{package.name} needs Hounsfield units, the series is in {volume.unit!r}; check its Rescale Type"
         )
-    with _timed(seconds, "preprocess"):
-        _require_finite(volume.array, "the series")
-        grid, affine = resample_to_grid(volume, wanted.spacing_mm)
-        tensor = window(grid, *wanted.window)
-    with _timed(seconds, "infer"):
-        output, classes = package.description.output, package.output_shape[1]
-        probabilities = sliding_window(
-            lambda patch: engine.infer(patch)[output.tensor], tensor, wanted.patch, wanted.overlap, classes
-        )
-        _require_finite(probabilities, _answer_of(package, engine))
-    with _timed(seconds, "postprocess"):
-        if output.keep_largest:
-            _drop_small_components(probabilities)
-        labels = labels_on_source(probabilities, affine, volume)
-        measurements = measure(package, volume, labels)
-        grades = probabilities_on_source(probabilities, affine, volume) if graded else None
-    return LabelMap(labels, package.segments, grades), measurements
+    _require_finite(volume.array, "the series")
+    found, described = _Found(), package.description
+    if engine.whole_path is not None and package.on_device and not graded:
+        on_device = engine.whole_path(volume)
+        found.statistics = input_statistics(package, on_device.values, volume)
+        found.seconds = dict(on_device.seconds)
+        found.label_maps = (LabelMap(on_device.labels, package.segments),)
+        found.measurements = measure(package, volume, on_device.labels)
+        return found
+    with _timed(found.seconds, "preprocess"):
+        grid, affine = resample_to_grid(volume, wanted.spacing_mm, wanted.axes)
+        clipped = np.clip(grid, *wanted.window, out=grid)
+        found.statistics = input_statistics(package, clipped, volume)
+        tensor = scale(wanted, clipped, *wanted.window)
+    with _timed(found.seconds, "infer"):
+        answer = _in_windows(package, wanted, engine, tensor)
+        _require_finite_answers(package, engine, answer)
+    with _timed(found.seconds, "postprocess"):
+        if described.segmentation:
+            maps = answer.maps[described.segmentation.tensor]
+            label_maps = _label_volume(package, described.segmentation, maps, affine, volume, graded)
+            found.label_maps = label_maps
+            found.measurements = tuple(
+                measurement for each in label_maps for measurement in measure(package, volume, each.array)
+            )
+        if described.classification:
+            found.classification = _classify(described.classification, answer.windows)
+        if described.detection:
+            found.detections = detect(described.detection, answer.windows, grid.shape, to_patient(affine))
+    return found
+
+
+def _in_windows(package: ModelPackage, wanted: VolumeInput, engine: Engine, tensor: Array) -> Answer:
+    """Run the network whole where a patch covers the volume, in windows where none does, in smaller ones if need be."""
+    segmentation = package.description.segmentation
+    grids = list(wanted.grids)
+    while True:
+        patch = choose_patch(tensor.shape[1:], grids)
+        try:
+            return sliding_window(
+                flipped(engine.infer, wanted.flips),
+                tensor,
+                patch,
+                wanted.overlap,
+                (segmentation.tensor,) if segmentation else (),
+                blend=wanted.blend,
+                batch=engine.batch,
+            )
+        except OutOfMemory as error:
+            grids = [grid for grid in grids if prod(grid) < prod(patch)]
+            if not grids:
+                raise
+            log.warning("inference.out_of_memory", model=package.name, patch=patch, reason=str(error))
+
+
+def _label_volume(
+    package: ModelPackage,
+    section: SegmentationSection,
+    probabilities: Array,
+    affine: Affine,
+    volume: Volume,
+    graded: bool,
+) -> tuple[LabelMap, ...]:
+    if section.overlapping:
+        if section.keep_largest:
+            _drop_small_components_of_each(probabilities)
+        masks = (probability >= HALF for probability in each_on_source(probabilities, affine, volume))
+        return separate(masks, package.segments)
+    if section.keep_largest:
+        _drop_small_components(probabilities)
+    grades = probabilities_on_source(probabilities, affine, volume) if graded else None
+    return (LabelMap(labels_on_source(probabilities, affine, volume), package.segments, grades),)
+
+
+def _classify(section: ClassificationSection, windows: Sequence[Window]) -> Classification:
+    each = np.stack([window.answers[section.tensor] for window in windows])
+    probabilities = each.max(axis=0) if section.windows == "max" else each.mean(axis=0)
+    return _classification(section, probabilities)
+
+
+def _classification(
+    section: ClassificationSection, probabilities: Array, activations: Sequence[NDArray[np.uint8]] | None = None
+) -> Classification:
+    maps: Sequence[NDArray[np.uint8] | None] = activations or [None] * len(section.classes)
+    return Classification(
+        tuple(
+            ClassProbability(entry.label, entry.code.code, float(probability), activation)
+            for entry, probability, activation in zip(section.classes, probabilities, maps, strict=True)
+        ),
+        section.exclusive,
+    )
 
 
 def _read_radiograph(
@@ -136,41 +256,79 @@ def _read_radiograph(
     radiograph: Radiograph,
     region: LabelMap | None,
     graded: bool,
-    seconds: Seconds,
-) -> LabelMap | Classification:
-    output = package.description.output
-    with _timed(seconds, "preprocess"):
+) -> _Found:
+    found, described = _Found(), package.description
+    with _timed(found.seconds, "preprocess"):
         _require_finite(radiograph.array, "the image")
         turn = to_upright(radiograph.orientation)
         upright = turn.apply(radiograph.array)
         box = _box(package, wanted, radiograph, region, turn)
-        cropped = crop(upright, box)
-        windowed = percentile_window(cropped, *wanted.percentiles)
-        tensor, placement = fit(windowed, wanted.size, turn.pixel(radiograph.pixel))
-    with _timed(seconds, "infer"):
-        answers = {name: answer[0] for name, answer in engine.infer(tensor[None, None]).items()}
-        for answer in answers.values():
-            _require_finite(answer, _answer_of(package, engine))
+        windowed = percentile_window(crop(upright, box), *wanted.percentiles)
+        found.statistics = input_statistics(package, windowed, radiograph)
+        fitted, placement = fit(windowed, wanted.size, turn.pixel(radiograph.pixel), wanted.resize)
+        tensor = scale(wanted, fitted, 0.0, 1.0)
+    with _timed(found.seconds, "infer"):
+        answers = {name: each[0] for name, each in flipped(engine.infer, wanted.flips)(tensor[None]).items()}
+        for each in answers.values():
+            _require_finite(each, _answer_of(package, engine))
 
-    def on_image(found: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def on_image(part: NDArray[np.uint8]) -> NDArray[np.uint8]:
         whole = np.zeros(upright.shape, np.uint8)
-        whole[box.top : box.bottom, box.left : box.right] = found
+        whole[box.top : box.bottom, box.left : box.right] = part
         return np.ascontiguousarray(turn.undo(whole))
 
-    with _timed(seconds, "postprocess"):
-        probabilities = answers[output.tensor]
-        if not package.segments:
-            if output.activation is None:
-                return Classification(package.classes(probabilities))
-            activations = activations_on_radiograph(answers[output.activation], placement, wanted.size)
-            return Classification(package.classes(probabilities, [on_image(entry) for entry in activations]))
-        if output.keep_largest:
-            _drop_small_components(probabilities)
-        labels = on_image(labels_on_radiograph(probabilities, placement))
-        if not graded:
-            return LabelMap(labels, package.segments)
-        grades = probabilities_on_radiograph(probabilities, placement)
-        return LabelMap(labels, package.segments, np.stack([on_image(entry) for entry in grades]))
+    def corners_on_image(corners: Places) -> Places:
+        to_crop = np.linalg.inv(tensor_from_image(placement))
+        within = corners @ to_crop[:2, :2].T + to_crop[:2, 2]
+        return turn.undo_places(within + np.array([box.top, box.left]), upright.shape)
+
+    with _timed(found.seconds, "postprocess"):
+        if section := described.segmentation:
+            probabilities = answers[section.tensor]
+            if section.overlapping:
+                if section.keep_largest:
+                    _drop_small_components_of_each(probabilities)
+                each_mask = (
+                    on_image((each >= HALF).astype(np.uint8)) > 0
+                    for each in each_on_radiograph(probabilities, placement)
+                )
+                found.label_maps = separate(each_mask, package.segments)
+            else:
+                if section.keep_largest:
+                    _drop_small_components(probabilities)
+                labels = on_image(labels_on_radiograph(probabilities, placement))
+                grades = probabilities_on_radiograph(probabilities, placement) if graded else None
+                graded_maps = None if grades is None else np.stack([on_image(entry) for entry in grades])
+                found.label_maps = (LabelMap(labels, package.segments, graded_maps),)
+        if classes := described.classification:
+            activations = None
+            if classes.activation is not None:
+                maps = activations_on_radiograph(answers[classes.activation], placement, wanted.size)
+                activations = [on_image(entry) for entry in maps]
+            found.classification = _classification(classes, answers[classes.tensor], activations)
+        if detection := described.detection:
+            windows = [Window((0, 0), answers)]
+            found.detections = detect(detection, windows, wanted.size, corners_on_image)
+    return found
+
+
+def _notes(package: ModelPackage, statistics: Sequence[InputStatistic]) -> tuple[str, ...]:
+    """Tell the reader of an image unlike those that the model was trained on."""
+    outside = [each for each in statistics if each.outside]
+    if not outside:
+        return ()
+    told = ", ".join(
+        f"{each.name} {each.value:.4g} {each.unit} (in training {each.least:g} to {each.largest:g})".replace("  ", " ")
+        for each in outside
+    )
+    return (f"The image is unlike those that {package.name} was trained on: {told}.",)
+
+
+def _drop_small_components_of_each(probabilities: Array) -> None:
+    """The same of segments that may overlap, each for itself."""
+    for probability in probabilities:
+        mask = (probability >= HALF).astype(np.uint8)
+        probability[keep_largest_component(mask) != mask] = 0.0
 
 
 def _drop_small_components(probabilities: Array) -> None:
@@ -206,6 +364,14 @@ def _require_finite(array: NDArray[np.int16] | Array, what: str) -> None:
     # A sum is finite only if every value is, and needs no array of truth values; +inf and -inf give NaN.
     if array.dtype.kind == "f" and not np.isfinite(array.sum(dtype=np.float64)):
         raise PermanentError(f"{what} holds NaN or infinity; nothing can be said about it")
+
+
+def _require_finite_answers(package: ModelPackage, engine: Engine, answer: Answer) -> None:
+    for each in answer.maps.values():
+        _require_finite(each, _answer_of(package, engine))
+    for window in answer.windows:
+        for each in window.answers.values():
+            _require_finite(each, _answer_of(package, engine))
 
 
 def _answer_of(package: ModelPackage, engine: Engine) -> str:

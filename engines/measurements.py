@@ -50,7 +50,8 @@ def measure(package: ModelPackage, volume: Volume, labels: NDArray[np.uint8]) ->
     # A voxel is a parallelepiped, also where a gantry tilt shears it: its volume is the determinant.
     voxel_ml = abs(float(np.linalg.det(volume.affine[:3, :3]))) / CUBIC_MM_PER_ML
     found: list[Measurement] = []
-    for number, entry in enumerate(package.description.output.segments, start=1):
+    section = package.description.segmentation
+    for number, entry in enumerate(section.segments if section else (), start=1):
         if not statistics.counts[number]:
             continue
         if "volume" in entry.measurements:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 
@@ -33,6 +34,17 @@ class Turn:
     def pixel(self, pixel: tuple[float, float]) -> tuple[float, float]:
         """Give height and width of a pixel once it is turned."""
         return (pixel[1], pixel[0]) if self.transposed else pixel
+
+    def undo_places(self, places: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """Give places ``[…, (row, column)]`` on a turned array of this shape as places on the array before."""
+        back = np.stack(
+            [
+                length - 1 - places[..., axis] if flip else places[..., axis]
+                for axis, (flip, length) in enumerate(zip(self.flips, shape, strict=True))
+            ],
+            axis=-1,
+        )
+        return back[..., ::-1] if self.transposed else back
 
     def _flipped(self, array: NDArray[Any]) -> NDArray[Any]:
         rows, columns = (slice(None, None, -1 if flip else 1) for flip in self.flips)

@@ -6,24 +6,23 @@ arrives.
 
 import hashlib
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from engines.description import Description, RadiographInput, VolumeInput
 from engines.errors import ModelPackageError
-from engines.golden import Golden, read_golden
-from engines.types import ClassProbability, ModelIdentity, Segment
+from engines.golden import Golden, Shape, read_golden
+from engines.types import ModelIdentity, Segment
 
 SHIPPED_MODELS = Path(__file__).parent / "models"
 """The folder of the models that come with Wetread."""
 
-FILES = ("model.toml", "model.onnx", "golden.npz", "CARD.md")
+FILES = ("model.toml", "golden.npz", "CARD.md")
+"""What a package has beside its network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +32,7 @@ class ModelPackage:
     Attributes
     ----------
     folder
-        The folder that holds ``model.toml``, ``model.onnx``, ``golden.npz`` and ``CARD.md``.
+        The folder that holds ``model.toml``, the network (``model.onnx``), ``golden.npz`` and ``CARD.md``.
     description
         ``model.toml``, section by section.
     identity
@@ -50,9 +49,27 @@ class ModelPackage:
         return self.identity.name
 
     @property
-    def onnx(self) -> Path:
-        """The network's file."""
-        return self.folder / "model.onnx"
+    def networks(self) -> tuple[Path, ...]:
+        """The files that hold the network: one, or those of an ensemble, whose outputs are averaged."""
+        return tuple(self.folder / name for name in self.description.network.files)
+
+    def network_for(self, network: Path, precision: str) -> Path:
+        """The file that is compiled for a precision: of ``NAME.onnx``, ``NAME.int8.onnx`` for ``int8``.
+
+        Raises
+        ------
+        ModelPackageError
+            The package has no quantised network.
+        """
+        if precision != "int8":
+            return network
+        quantised = network.with_suffix(".int8.onnx")
+        if not quantised.is_file():
+            raise ModelPackageError(
+                f"{self.folder} has no {quantised.name}; make it with 'wetread engines quantise {self.name}', "
+                "or choose another precision"
+            )
+        return quantised
 
     @property
     def input(self) -> VolumeInput | RadiographInput:
@@ -61,46 +78,77 @@ class ModelPackage:
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
-        """What the labels of a segmentation model mean, numbered from 1; empty for a classifier."""
+        """What the labels of a segmentation model mean, numbered from 1; empty where it has none."""
+        section = self.description.segmentation
         return tuple(
             Segment(number, entry.label, entry.category.code, entry.type.code, entry.colour, laterality=entry.side)
-            for number, entry in enumerate(self.description.output.segments, start=1)
+            for number, entry in enumerate(section.segments if section else (), start=1)
         )
 
-    def classes(
-        self, probabilities: NDArray[np.float32], activations: Sequence[NDArray[np.uint8]] | None = None
-    ) -> tuple[ClassProbability, ...]:
-        """Name the probabilities of a classifier, shape ``[class]``, and its activation maps, in channel order."""
-        entries = self.description.output.classes
-        maps: Sequence[NDArray[np.uint8] | None] = activations or [None] * len(entries)
-        return tuple(
-            ClassProbability(entry.label, entry.code.code, float(probability), activation)
-            for entry, probability, activation in zip(entries, probabilities, maps, strict=True)
+    @property
+    def on_device(self) -> bool:
+        """Whether its whole path can stay on a GPU: one label map of a volume, one channel, and nothing else."""
+        section = self.description.segmentation
+        return (
+            isinstance(self.input, VolumeInput)
+            and self.description.tasks == ("segmentation",)
+            and section is not None
+            and not section.overlapping
+            and self.input.channels == 1
+            and not self.input.standardise
         )
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The grid of the golden input: ``(slice, row, column)`` of a patch, or ``(row, column)``."""
+        return self.input.patch if isinstance(self.input, VolumeInput) else self.input.size
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of the network's input: ``[1, 1, slice, row, column]`` or ``[1, 1, row, column]``."""
-        grid = self.input.patch if isinstance(self.input, VolumeInput) else self.input.size
-        return (1, 1, *grid)
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of the network's probabilities: ``[1, 1 + segments, …grid]`` or ``[1, classes]``."""
-        if self.description.identity.task == "classification":
-            return (1, len(self.description.output.classes))
-        return (1, 1 + len(self.segments), *self.input_shape[2:])
+        """Shape of the golden input: ``[1, channel, slice, row, column]`` or ``[1, channel, row, column]``."""
+        return (1, self.input.channels, *self.grid)
 
     @cached_property
-    def output_shapes(self) -> Mapping[str, tuple[int, ...]]:
+    def described_outputs(self) -> Mapping[str, Shape]:
+        """Shape of every output for the golden input, by the tensor's name, as far as ``model.toml`` tells."""
+        described, shapes = self.description, dict[str, Shape]()
+        if segmentation := described.segmentation:
+            channels = len(segmentation.segments) + (0 if segmentation.overlapping else 1)
+            shapes[segmentation.tensor] = (1, channels, *self.grid)
+        if classification := described.classification:
+            shapes[classification.tensor] = (1, len(classification.classes))
+            if classification.activation is not None:
+                shapes[classification.activation] = (1, len(classification.classes), *[None] * len(self.grid))
+        if detection := described.detection:
+            numbers = len(self.grid) * (1 if detection.format == "points" else 2)
+            shapes[detection.places] = (1, None, numbers)
+            shapes[detection.scores] = (1, None, len(detection.classes))
+        return shapes
+
+    def output_shapes(
+        self, grid: tuple[int, ...] | None = None, batch: int = 1
+    ) -> Mapping[str, tuple[int | None, ...]]:
         """Shape of every output of the network, by the tensor's name.
 
-        The grid of activation maps is that of the golden ones: only the network knows how much it shrinks an image.
+        What ``model.toml`` does not tell is that of the golden outputs, or None on another grid than theirs.
+
+        Parameters
+        ----------
+        grid
+            One of ``input.grids``; that of the golden input if None.
+        batch
+            How many inputs there are at once.
         """
-        output = self.description.output
-        shapes = {output.tensor: self.output_shape}
-        activation = self.golden().activation if output.activation else None
-        return shapes if activation is None else {**shapes, str(output.activation): activation.shape}
+        known = self._golden_shapes if grid in (None, self.grid) else self.described_outputs
+        segmentation = self.description.segmentation
+        shapes = {name: (batch, *shape[1:]) for name, shape in known.items()}
+        if segmentation and grid is not None:
+            shapes[segmentation.tensor] = (*shapes[segmentation.tensor][:2], *grid)
+        return shapes
+
+    @cached_property
+    def _golden_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {name: array.shape for name, array in self.golden().outputs.items()}
 
     def golden(self) -> Golden:
         """Read the golden input and outputs.
@@ -110,8 +158,7 @@ class ModelPackage:
         ModelPackageError
             ``golden.npz`` cannot be read, lacks an array, or an array's shape is not the described one.
         """
-        activation = self.description.output.activation is not None
-        return read_golden(self.folder / "golden.npz", self.input_shape, self.output_shape, activation)
+        return read_golden(self.folder / "golden.npz", self.input.tensor, self.input_shape, self.described_outputs)
 
 
 def load_package(folder: Path) -> ModelPackage:
@@ -129,24 +176,24 @@ def load_package(folder: Path) -> ModelPackage:
         or the golden arrays do not have the described shapes.
     """
     folder = folder.resolve()
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise ModelPackageError(f"{folder} has no {name}; a model package needs {', '.join(FILES)}")
+    _require_files(folder, FILES)
     described = _read_description(folder / "model.toml")
+    _require_files(folder, described.network.files)
     identity = described.identity
     if identity.name != folder.name:
         raise ModelPackageError(
             f"{folder / 'model.toml'}: identity.name is {identity.name!r}, but the folder is {folder.name!r}; "
             "give both the same name"
         )
-    digest = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    digests = [hashlib.sha256((folder / name).read_bytes()) for name in described.network.files]
+    whole = digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(digest.digest() for digest in digests))
     package = ModelPackage(
         folder,
         described,
         ModelIdentity(
             name=identity.name,
             version=identity.version,
-            digest=digest,
+            digest=whole.hexdigest(),
             uid_root=identity.uid_root,
             licence=identity.licence,
             intended_use=identity.intended_use,
@@ -196,6 +243,14 @@ def check_crops(packages: Mapping[str, ModelPackage]) -> None:
     """
     for package in packages.values():
         _check_crop(package, packages)
+
+
+def _require_files(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if not (folder / name).is_file():
+            raise ModelPackageError(
+                f"{folder} has no {name}; a model package needs {', '.join(FILES)} and the files of its network"
+            )
 
 
 def _read_description(path: Path) -> Description:

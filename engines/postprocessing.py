@@ -1,13 +1,13 @@
 """From a network's answers back to the voxels or pixels of the source image: labels, probabilities, activation maps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from engines.preprocessing import Array, Placement, resample, tensor_from_image
-from engines.types import Affine, Volume
+from engines.types import Affine, LabelMap, Segment, Volume
 
 FULL = 255
 """What a probability of 1, or the strongest activation, becomes."""
@@ -41,7 +41,8 @@ def labels_on_source(probabilities: Array, grid_affine: Affine, volume: Volume) 
     labels = np.zeros(volume.array.shape, np.uint8)
     images = _images(probabilities)
     # The most probable of n classes has at least 1 / n.
-    for part, to_grid in _slabs(probabilities, grid_affine, volume, least=1 / len(probabilities)):
+    likely = probabilities[1:].max(axis=0)
+    for part, to_grid in _slabs(likely, grid_affine, volume, least=1 / len(probabilities)):
         labels[part] = _arg_max(images, labels[part].shape, to_grid)
     return labels
 
@@ -59,12 +60,52 @@ def probabilities_on_source(probabilities: Array, grid_affine: Affine, volume: V
     NDArray[np.uint8]
         ``[segment, slice, row, column]``, without background; 255 is a probability of 1.
     """
-    found = np.zeros((len(probabilities) - 1, *volume.array.shape), np.uint8)
-    images = _images(probabilities)
-    for part, to_grid in _slabs(probabilities, grid_affine, volume, least=0.5 / FULL):
-        for segment, image in zip(found, images, strict=True):
-            segment[part] = _quantised(resample(image, segment[part].shape, to_grid, 0.0))
-    return found
+    segments = each_on_source(probabilities[1:], grid_affine, volume)
+    return np.stack([_quantised(segment) for segment in segments])
+
+
+def each_on_source(probabilities: Array, grid_affine: Affine, volume: Volume) -> Iterator[Array]:
+    """Interpolate one probability map after the other at every voxel of a volume; what is far below is left 0.
+
+    Parameters
+    ----------
+    probabilities
+        Float32 ``[segment, slice, row, column]`` on the grid, without background.
+    grid_affine, volume
+        See `labels_on_source`.
+    """
+    for probability in probabilities:
+        image = sitk.GetImageFromArray(np.ascontiguousarray(probability))
+        found = np.zeros(volume.array.shape, np.float32)
+        for part, to_grid in _slabs(probability, grid_affine, volume, least=0.5 / FULL):
+            found[part] = resample(image, found[part].shape, to_grid, 0.0)
+        yield found
+
+
+def separate(masks: Iterable[NDArray[np.bool_]], segments: Sequence[Segment]) -> tuple[LabelMap, ...]:
+    """Put segments that may overlap into as few label maps as come free one after the other.
+
+    Parameters
+    ----------
+    masks
+        Where each segment is, in the order of ``segments``; one is held at a time.
+
+    Returns
+    -------
+    tuple[LabelMap, ...]
+        At least one; a segment is named by the label map that it is in. Those that are nowhere are in the first.
+    """
+    arrays: list[NDArray[np.uint8]] = []
+    named: list[list[Segment]] = []
+    for mask, segment in zip(masks, segments, strict=True):
+        free = next((index for index, array in enumerate(arrays) if not array[mask].any()), None)
+        if free is None:
+            free = len(arrays)
+            arrays.append(np.zeros(mask.shape, np.uint8))
+            named.append([])
+        arrays[free][mask] = segment.number
+        named[free].append(segment)
+    return tuple(LabelMap(array, tuple(names)) for array, names in zip(arrays, named, strict=True))
 
 
 def labels_on_radiograph(probabilities: Array, placement: Placement) -> NDArray[np.uint8]:
@@ -98,9 +139,14 @@ def probabilities_on_radiograph(probabilities: Array, placement: Placement) -> N
     NDArray[np.uint8]
         ``[segment, row, column]``, without background; 255 is a probability of 1.
     """
+    return np.stack([_quantised(each) for each in each_on_radiograph(probabilities[1:], placement)])
+
+
+def each_on_radiograph(probabilities: Array, placement: Placement) -> Iterator[Array]:
+    """Interpolate one probability map ``[row, column]`` after the other at every pixel of an X-ray."""
     to_tensor = tensor_from_image(placement)
-    images = _images(probabilities)
-    return np.stack([_quantised(resample(image, placement.shape, to_tensor, 0.0)) for image in images])
+    for probability in probabilities:
+        yield resample(sitk.GetImageFromArray(np.ascontiguousarray(probability)), placement.shape, to_tensor, 0.0)
 
 
 def activations_on_radiograph(activations: Array, placement: Placement, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -189,12 +235,12 @@ Slab = tuple[tuple[slice, slice, slice], NDArray[np.float64]]
 """A part of a volume, and the matrix from an index in it to an index of the network's grid."""
 
 
-def _slabs(probabilities: Array, grid_affine: Affine, volume: Volume, least: float) -> Iterator[Slab]:
-    """Give the parts of a volume, some slices each, in which a segment may have a probability of ``least`` or more."""
+def _slabs(likely: Array, grid_affine: Affine, volume: Volume, least: float) -> Iterator[Slab]:
+    """Give the parts of a volume, some slices each, in which a probability on the grid may be ``least`` or more."""
     shape = volume.array.shape
     to_grid = np.linalg.inv(grid_affine) @ volume.affine
     steps = range(len(volume.array)) if volume.at is None else volume.at
-    low, high = _likely_region(probabilities, to_grid, (round(steps[-1]) + 1, *shape[1:]), least)
+    low, high = _likely_region(likely, to_grid, (round(steps[-1]) + 1, *shape[1:]), least)
     inside = [index for index, step in enumerate(steps) if low[0] - 1 < step < high[0]]
     thickness = SLAB if volume.at is None else 1
     for start in range(inside[0], inside[-1] + 1, thickness) if inside else ():
@@ -220,17 +266,17 @@ def _arg_max(images: list[sitk.Image], shape: tuple[int, ...], to_grid: NDArray[
 
 
 def _likely_region(
-    probabilities: Array, to_grid: NDArray[np.float64], shape: tuple[int, ...], least: float
+    probability: Array, to_grid: NDArray[np.float64], shape: tuple[int, ...], least: float
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Give the source's index range outside of which no segment has a probability of ``least``.
+    """Give the source's index range outside of which a probability, given on the grid, is less than ``least``.
 
     Linear interpolation gives no more than the largest of the neighbours on the grid; so one grid voxel around those
     with that much is enough.
     """
-    likely = np.flatnonzero(probabilities[1:].max(axis=0) >= least)
+    likely = np.flatnonzero(probability >= least)
     if not likely.size:
         return (0, 0, 0), (0, 0, 0)
-    indices = np.stack(np.unravel_index(likely, probabilities.shape[1:]))
+    indices = np.stack(np.unravel_index(likely, probability.shape))
     edges = np.stack([indices.min(axis=1) - 1, indices.max(axis=1) + 1], axis=1).astype(np.float64)
     corners = np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1).reshape(-1, 3)
     back = np.linalg.inv(to_grid)

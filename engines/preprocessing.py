@@ -4,16 +4,21 @@ Nothing here knows a particular model. Arrays are ``[slice, row, column]`` or ``
 millimetres. Where an image is made smaller, it is averaged over whole blocks first, so that noise does not alias.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
+from engines.description import Tensor
 from engines.types import Affine, Volume
 
 Array = NDArray[np.float32]
+
+DIRECTIONS = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0), "H": (0, 0, 1), "F": (0, 0, -1)}
+"""Unit vector in LPS of each letter of PatientOrientation (PS3.3 C.7.6.1.1.1)."""
 
 REVERSED = (2, 1, 0)
 """SimpleITK counts (column, row, slice) where arrays count (slice, row, column)."""
@@ -50,7 +55,7 @@ class Placement:
     shape: tuple[int, int]
 
 
-def resample_to_grid(volume: Volume, spacing_mm: tuple[float, float, float]) -> tuple[Array, Affine]:
+def resample_to_grid(volume: Volume, spacing_mm: tuple[float, float, float], axes: str = "HPL") -> tuple[Array, Affine]:
     """Resample a volume linearly to a grid that lies along the patient's axes and covers all of it.
 
     Parameters
@@ -58,33 +63,47 @@ def resample_to_grid(volume: Volume, spacing_mm: tuple[float, float, float]) -> 
     volume
         In any orientation; sheared axes (gantry tilt) are straightened, uneven slices evened out.
     spacing_mm
-        Of the grid, along slice, row and column.
+        Of the grid, along its axes.
+    axes
+        Where the grid's axes point to: three of L, R, A, P, H, F (`engines.description.VolumeInput`).
 
     Returns
     -------
     array
-        Float32 ``[slice, row, column]``: slices towards the head, rows to the posterior, columns to the patient's
-        left. Outside of the volume it has the volume's lowest value.
+        Float32, three axes. Outside of the volume it has the volume's lowest value.
     affine
         Index of the grid to LPS millimetres.
     """
     volume = evenly_spaced(volume)
-    low, high = _bounds(volume)
-    spacing = np.asarray(spacing_mm, dtype=np.float64)
-    extent = (high - low)[::-1]
-    size = np.maximum(1, np.ceil(extent / spacing - 1e-6)).astype(int)
-    first = (low + high)[::-1] / 2 - (size - 1) / 2 * spacing
-    affine = np.zeros((4, 4))
-    affine[[2, 1, 0], [0, 1, 2]] = spacing
-    affine[:3, 3] = first[::-1]
-    affine[3, 3] = 1
-
+    affine, size = grid_over(volume, spacing_mm, axes)
     source = sitk.GetImageFromArray(volume.array)
     to_source = np.linalg.inv(volume.affine) @ affine
     source = _average(source, np.abs(to_source[:3, :3]).max(axis=1) * (1 + 1e-6))
     fill = float(volume.array.min())
-    grid = resample(source, (int(size[0]), int(size[1]), int(size[2])), to_source, fill)
-    return grid, affine
+    return resample(source, size, to_source, fill), affine
+
+
+def grid_over(
+    volume: Volume, spacing_mm: tuple[float, float, float], axes: str = "HPL"
+) -> tuple[Affine, tuple[int, int, int]]:
+    """Lay a grid along the patient's axes over an evenly spaced volume, centred on it.
+
+    Returns
+    -------
+    affine
+        Index of the grid to LPS millimetres.
+    size
+        How many voxels cover the volume along each axis of the grid.
+    """
+    low, high = _bounds(volume)
+    directions = np.array([DIRECTIONS[letter] for letter in axes]).T
+    spacing = np.asarray(spacing_mm, dtype=np.float64)
+    extent = np.abs(directions.T @ (high - low))
+    size = np.maximum(1, np.ceil(extent / spacing - 1e-6)).astype(int)
+    affine = np.eye(4)
+    affine[:3, :3] = directions * spacing
+    affine[:3, 3] = (low + high) / 2 - affine[:3, :3] @ ((size - 1) / 2)
+    return affine, (int(size[0]), int(size[1]), int(size[2]))
 
 
 def evenly_spaced(volume: Volume) -> Volume:
@@ -141,6 +160,35 @@ def window(array: NDArray[Any], low: float, high: float) -> Array:
     return mapped
 
 
+def scale(wanted: Tensor, values: Array, low: float, high: float) -> Array:
+    """Bring values that were clipped to ``low``–``high`` to what a network wants, one channel beside the other.
+
+    Returns
+    -------
+    Array
+        ``[channel, …]``, float32.
+    """
+    if wanted.standardise:
+        deviation = float(values.std(dtype=np.float64))
+        mean = (float(values.mean(dtype=np.float64)),)
+        return _standardised(values, mean, (deviation if deviation > 0 else 1.0,), wanted.channels)
+    if wanted.mean is not None and wanted.deviation is not None:
+        return _standardised(values, wanted.mean, wanted.deviation, wanted.channels)
+    bottom, top = wanted.range or (0.0, 1.0)
+    mapped = ((values - low) / (high - low)).astype(np.float32, copy=False)
+    if (bottom, top) != (0.0, 1.0):
+        mapped = mapped * np.float32(top - bottom) + np.float32(bottom)
+    return np.broadcast_to(mapped, (wanted.channels, *mapped.shape))
+
+
+def _standardised(values: Array, means: Sequence[float], deviations: Sequence[float], channels: int) -> Array:
+    each = [
+        ((values - np.float32(mean)) / np.float32(deviation)).astype(np.float32, copy=False)
+        for mean, deviation in zip(means, deviations, strict=False)
+    ]
+    return np.stack(each) if len(each) == channels else np.broadcast_to(each[0], (channels, *values.shape))
+
+
 def percentile_window(array: NDArray[Any], low: float, high: float) -> Array:
     """Map the values between two percentiles of an X-ray to 0–1 and clip the rest.
 
@@ -152,14 +200,21 @@ def percentile_window(array: NDArray[Any], low: float, high: float) -> Array:
     return window(array, bottom, top)
 
 
-def fit(array: Array, size: tuple[int, int], pixel: tuple[float, float] = (1.0, 1.0)) -> tuple[Array, Placement]:
-    """Scale an X-ray by one factor into ``size`` (rows, columns) and pad it with 0 on both sides.
+def fit(
+    array: Array,
+    size: tuple[int, int],
+    pixel: tuple[float, float] = (1.0, 1.0),
+    resize: Literal["pad", "stretch"] = "pad",
+) -> tuple[Array, Placement]:
+    """Scale an X-ray into ``size`` (rows, columns).
 
     Parameters
     ----------
     pixel
         Height and width of a pixel, in mm or any other unit: lengths on the patient are scaled by one factor, so that
         pixels that are not square distort nothing.
+    resize
+        ``pad``: by one factor, padded with 0 on both sides; ``stretch``: each side by its own.
 
     Returns
     -------
@@ -170,7 +225,7 @@ def fit(array: Array, size: tuple[int, int], pixel: tuple[float, float] = (1.0, 
     """
     rows, columns = array.shape
     factor = min(size[0] / (rows * pixel[0]), size[1] / (columns * pixel[1]))
-    scale = (factor * pixel[0], factor * pixel[1])
+    scale = (factor * pixel[0], factor * pixel[1]) if resize == "pad" else (size[0] / rows, size[1] / columns)
     offset = ((size[0] - rows * scale[0]) / 2, (size[1] - columns * scale[1]) / 2)
     placement = Placement(scale=scale, offset=offset, shape=(rows, columns))
     to_image = np.linalg.inv(tensor_from_image(placement))

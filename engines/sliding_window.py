@@ -1,13 +1,19 @@
 """A network that sees a patch, moved over a volume that is larger."""
 
-from collections.abc import Callable
-from itertools import product
-from math import ceil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations, islice, product
+from math import ceil, prod
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.runtimes.base import Outputs
+
 Array = NDArray[np.float32]
+
+Infer = Callable[[Array], Outputs]
 
 SIGMA = 0.125
 """Width of the Gaussian as a fraction of the patch (Isensee et al., nnU-Net, Nature Methods 2021)."""
@@ -16,45 +22,134 @@ LEAST_WEIGHT = 1e-3
 """So that a corner which only one patch sees is still divided by something that is not lost in rounding."""
 
 
+@dataclass(frozen=True)
+class Window:
+    """One patch, and what the network said of it.
+
+    ``start`` is the index of the patch's first voxel on the image's grid; where the image was padded it is negative.
+    ``answers`` are those outputs that are no map, without the axis of the batch.
+    """
+
+    start: tuple[int, ...]
+    answers: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a network says of a whole image.
+
+    ``maps`` are its maps by name, ``[class, …grid]`` on the image's grid; ``windows`` the rest, patch by patch.
+    """
+
+    maps: Mapping[str, Array]
+    windows: Sequence[Window]
+
+
+def choose_patch(shape: Sequence[int], grids: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Choose the smallest grid that covers an image whole, or the largest where none does."""
+    by_size = sorted(grids, key=prod)
+    covering = [grid for grid in by_size if all(length <= size for length, size in zip(shape, grid, strict=True))]
+    return covering[0] if covering else by_size[-1]
+
+
 def sliding_window(
-    infer: Callable[[Array], Array], image: Array, patch: tuple[int, int, int], overlap: float, classes: int
-) -> Array:
-    """Run a network over a volume patch by patch and blend what overlaps, weighted towards each patch's centre.
+    infer: Infer,
+    image: Array,
+    patch: tuple[int, ...],
+    overlap: float,
+    maps: Collection[str],
+    *,
+    blend: Literal["gaussian", "constant"] = "gaussian",
+    batch: int = 1,
+) -> Answer:
+    """Run a network over an image patch by patch and blend its maps where patches overlap.
 
     Parameters
     ----------
     infer
-        From ``[1, 1, *patch]`` to ``[1, classes, *patch]``.
+        From ``[n, channel, *patch]``, n at most ``batch``, to the network's outputs by name.
     image
-        ``[slice, row, column]``; where it is smaller than the patch it is padded with 0 on both sides.
+        ``[channel, …grid]``; where it is smaller than the patch it is padded with 0 on both sides.
     patch
-        Slices, rows and columns that the network sees.
+        What the network sees.
     overlap
         Least fraction of a patch that its neighbour sees too, 0 to below 1.
-    classes
-        Channels of the network's output.
-
-    Returns
-    -------
-    Array
-        ``[classes, slice, row, column]`` on the image's grid.
+    maps
+        Names of the outputs that are ``[n, class, *patch]``.
+    blend
+        How patches are weighted: towards their centres, or all the same.
     """
-    before = [max(0, (length - size) // 2) for size, length in zip(image.shape, patch, strict=True)]
-    padded = np.zeros([max(size, length) for size, length in zip(image.shape, patch, strict=True)], np.float32)
-    inside = tuple(slice(first, first + size) for first, size in zip(before, image.shape, strict=True))
-    padded[inside] = image
+    shape = image.shape[1:]
+    before = tuple(max(0, (length - size) // 2) for size, length in zip(shape, patch, strict=True))
+    size = tuple(max(size, length) for size, length in zip(shape, patch, strict=True))
+    padded = image
+    if size != shape:
+        padded = np.zeros((len(image), *size), np.float32)
+        padded[(slice(None), *_box(before, shape))] = image
+    inside = (slice(None), *_box(before, shape))
 
-    places = [_starts(size, length, overlap) for size, length in zip(padded.shape, patch, strict=True)]
-    weight = _gaussian(patch)
-    blended = np.zeros((classes, *padded.shape), np.float32)
-    weights = np.zeros(padded.shape, np.float32)
-    for start in product(*places):
-        here = tuple(slice(first, first + length) for first, length in zip(start, patch, strict=True))
-        answer = infer(padded[here][None, None])[0]
-        blended[(slice(None), *here)] += answer * weight
-        weights[here] += weight
-    blended /= weights
-    return blended[(slice(None), *inside)]
+    starts = list(product(*(_starts(*axis, overlap) for axis in zip(size, patch, strict=True))))
+    weight = np.ones(patch, np.float32) if blend == "constant" else _gaussian(patch)
+    blended: dict[str, Array] = {}
+    weights = np.zeros(size if len(starts) > 1 else (0,), np.float32)
+    windows = []
+    for some in _batches(starts, batch):
+        tensor = np.stack([padded[(slice(None), *_box(start, patch))] for start in some])
+        answers = infer(tensor)
+        for index, start in enumerate(some):
+            place = tuple(first - edge for first, edge in zip(start, before, strict=True))
+            windows.append(Window(place, {name: each[index] for name, each in answers.items() if name not in maps}))
+            if len(starts) == 1:
+                return Answer({name: answers[name][index][inside] for name in maps}, windows)
+            here = _box(start, patch)
+            weights[here] += weight
+            for name in maps:
+                answer = answers[name][index]
+                if name not in blended:
+                    blended[name] = np.zeros((len(answer), *size), np.float32)
+                blended[name][(slice(None), *here)] += answer * weight
+    for whole in blended.values():
+        whole /= weights
+    return Answer({name: whole[inside] for name, whole in blended.items()}, windows)
+
+
+def flipped(infer: Infer, flips: Sequence[int]) -> Infer:
+    """Average a network's answers over an image and its mirror images (test-time augmentation).
+
+    Parameters
+    ----------
+    infer
+        From ``[n, channel, …grid]`` to outputs ``[n, class, …]``; those with as many axes as the input are mirrored
+        back.
+    flips
+        Axes of the grid, from 0; every combination of them is taken.
+    """
+    if not flips:
+        return infer
+    every = [
+        tuple(axis + 2 for axis in axes)
+        for axes in chain.from_iterable(combinations(flips, count) for count in range(len(flips) + 1))
+    ]
+
+    def averaged(tensor: Array) -> Outputs:
+        sums: dict[str, Array] = {}
+        for axes in every:
+            for name, answer in infer(np.ascontiguousarray(np.flip(tensor, axes))).items():
+                back = np.flip(answer, axes) if answer.ndim == tensor.ndim else answer
+                sums[name] = sums[name] + back if name in sums else back
+        return {name: answer / np.float32(len(every)) for name, answer in sums.items()}
+
+    return averaged
+
+
+def _batches(starts: list[tuple[int, ...]], batch: int) -> Iterator[list[tuple[int, ...]]]:
+    remaining = iter(starts)
+    while some := list(islice(remaining, batch)):
+        yield some
+
+
+def _box(start: Sequence[int], lengths: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(first, first + length) for first, length in zip(start, lengths, strict=True))
 
 
 def _starts(size: int, length: int, overlap: float) -> list[int]:
@@ -63,10 +158,9 @@ def _starts(size: int, length: int, overlap: float) -> list[int]:
     return [round(start) for start in np.linspace(0, size - length, count)]
 
 
-def _gaussian(patch: tuple[int, int, int]) -> Array:
-    axes = (
-        np.exp(-0.5 * ((np.arange(length) - (length - 1) / 2) / (length * SIGMA)) ** 2).astype(np.float32)
-        for length in patch
-    )
-    weight: Array = np.einsum("i,j,k->ijk", *axes)
+def _gaussian(patch: tuple[int, ...]) -> Array:
+    weight = np.ones((), np.float32)
+    for length in patch:
+        axis = np.exp(-0.5 * ((np.arange(length) - (length - 1) / 2) / (length * SIGMA)) ** 2).astype(np.float32)
+        weight = np.multiply.outer(weight, axis)
     return np.maximum(weight, LEAST_WEIGHT)

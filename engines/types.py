@@ -186,14 +186,59 @@ class ClassProbability:
 
 @dataclass(frozen=True)
 class Classification:
-    """Mutually exclusive classes of one image; the probabilities sum to 1."""
+    """The classes of one image. If they exclude each other, the probabilities sum to 1; if not, each stands alone."""
 
     classes: tuple[ClassProbability, ...]
+    exclusive: bool = True
 
     @property
     def best(self) -> ClassProbability:
         """The most probable class."""
         return max(self.classes, key=lambda entry: entry.probability)
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One thing that was found somewhere in the image: a box, or a point where ``low`` equals ``high``.
+
+    ``score`` is in 0–1, from the network; it is no probability. ``low`` and ``high`` are the box's corners: in a volume
+    as x, y, z in LPS mm, along the patient's axes; in an X-ray as row and column of the array, where whole numbers are
+    the centres of pixels.
+    """
+
+    label: str
+    code: Code
+    score: float
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a detection model has found, the highest score first, and ``looked_for``: all that it could have found."""
+
+    found: tuple[Detection, ...]
+    looked_for: tuple[tuple[str, Code], ...]
+
+
+@dataclass(frozen=True)
+class InputStatistic:
+    """One number about the image as the network saw it (`engines.input_statistics`).
+
+    ``least`` and ``largest`` are those of the images that the model was trained on, None where the package says
+    nothing. ``unit`` is "" where there is none.
+    """
+
+    name: str
+    value: float
+    unit: str
+    least: float | None = None
+    largest: float | None = None
+
+    @property
+    def outside(self) -> bool:
+        """Whether the model has seen nothing like it in training."""
+        return self.least is not None and self.largest is not None and not self.least <= self.value <= self.largest
 
 
 @dataclass(frozen=True)
@@ -217,7 +262,8 @@ class Measurement:
 class ModelIdentity:
     """Which model said it.
 
-    ``digest`` is the SHA-256 of ``model.onnx`` in hexadecimal, ``uid_root`` the model's part of derived UIDs.
+    ``digest`` is the SHA-256 of the network's file in hexadecimal (of an ensemble: of its files' digests),
+    ``uid_root`` the model's part of derived UIDs.
     """
 
     name: str
@@ -256,6 +302,8 @@ class Findings:
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     overlapping: tuple[LabelMap, ...] = ()
+    detections: Detections | None = None
+    input_statistics: tuple[InputStatistic, ...] = ()
 
     @property
     def label_maps(self) -> tuple[LabelMap, ...]:

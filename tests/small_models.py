@@ -20,11 +20,10 @@ version = "0.1.0"
 uid_root = "{uid_root}"
 licence = "Apache-2.0"
 intended_use = "Research use only: a test"
-task = "{task}"
 """
 
 SEGMENT = """\
-[[output.segments]]
+[[segmentation.segments]]
 label = "{label}"
 category = {{ value = "123037004", scheme = "SCT", meaning = "Anatomical Structure" }}
 type = {{ value = "39607008", scheme = "SCT", meaning = "Lung" }}
@@ -33,7 +32,7 @@ measurements = {measurements}
 """
 
 CLASS = """\
-[[output.classes]]
+[[classification.classes]]
 label = "{label}"
 code = {{ value = "{value}", scheme = "SCT", meaning = "{label}" }}
 """
@@ -65,7 +64,7 @@ def volume_package(
     """
     shape = [1, 1, *patch]
     description = (
-        IDENTITY.format(name=name, uid_root=uid_root, task="segmentation")
+        IDENTITY.format(name=name, uid_root=uid_root)
         + f"""
 [input]
 tensor = "image"
@@ -76,7 +75,7 @@ window = [-1000.0, 0.0]
 patch = {list(patch)}
 overlap = 0.25
 
-[output]
+[segmentation]
 tensor = "probabilities"
 keep_largest = true
 
@@ -93,7 +92,7 @@ def xray_package(models: Path, name: str = "tiny-cxr", uid_root: str = "92") -> 
     """A pointwise network on 32 × 48 pixels: "Field" is what is brighter than half of the window."""
     shape = [1, 1, 32, 48]
     description = (
-        IDENTITY.format(name=name, uid_root=uid_root, task="segmentation")
+        IDENTITY.format(name=name, uid_root=uid_root)
         + """
 [input]
 tensor = "image"
@@ -101,7 +100,7 @@ modality = ["CR", "DX"]
 size = [32, 48]
 percentiles = [0.0, 100.0]
 
-[output]
+[segmentation]
 tensor = "probabilities"
 keep_largest = true
 
@@ -129,7 +128,7 @@ def classifier_package(
     shape = [1, 1, 16, 16]
     crop = f'crop_to = "{crop_to}"\ncrop_margin = 0.0\n' if crop_to else ""
     description = (
-        IDENTITY.format(name=name, uid_root=uid_root, task="classification")
+        IDENTITY.format(name=name, uid_root=uid_root)
         + f"""
 [input]
 tensor = "image"
@@ -137,7 +136,7 @@ modality = ["CR", "DX"]
 size = [16, 16]
 percentiles = [0.0, 100.0]
 {crop}
-[output]
+[classification]
 tensor = "probabilities"
 {'activation = "activation"' if activation else ""}
 
@@ -206,7 +205,7 @@ def convolutional_package(models: Path, name: str = "tiny-unet", uid_root: str =
         "scales": np.array([1, 1, 2, 2, 2], np.float32),
     }
     description = (
-        IDENTITY.format(name=name, uid_root=uid_root, task="segmentation")
+        IDENTITY.format(name=name, uid_root=uid_root)
         + f"""
 [input]
 tensor = "image"
@@ -215,7 +214,7 @@ spacing_mm = [2.0, 2.0, 2.0]
 window = [-1000.0, 0.0]
 patch = {shape[2:]}
 
-[output]
+[segmentation]
 tensor = "probabilities"
 
 """
@@ -285,11 +284,7 @@ def write(folder: Path, description: str, model: onnx.ModelProto, image: np.ndar
     """Write a package with its golden arrays; give its folder."""
     folder.mkdir(parents=True)
     onnx.save_model(model, folder / "model.onnx")
-    golden = {
-        "output" if name == "probabilities" else name: array
-        for name, array in answers(folder / "model.onnx", image).items()
-    }
-    np.savez_compressed(folder / "golden.npz", input=image, **golden)
+    np.savez_compressed(folder / "golden.npz", image=image, **answers(folder / "model.onnx", image))
     (folder / "model.toml").write_text(description, encoding="utf-8")
     (folder / "CARD.md").write_text("# A test\n", encoding="utf-8")
     return folder

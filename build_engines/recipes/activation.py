@@ -4,8 +4,8 @@ A classifier that ends in a global average, a linear layer and a softmax can say
 linear layer, applied at every place of the last feature map instead of to its average. A graph that does so compiles
 like any other, and the weights and the probabilities stay as they are, bit for bit.
 
-``python -m build_engines.recipes.activation FOLDER`` adds the output that ``output.activation`` in ``model.toml`` names
-to a package that lacks it, and writes its ``golden.npz`` again.
+``python -m build_engines.recipes.activation FOLDER`` adds the output that ``classification.activation`` in
+``model.toml`` names to a package that lacks it, and writes its ``golden.npz`` again.
 """
 
 import tomllib
@@ -98,12 +98,15 @@ def _shape(model: onnx.ModelProto, tensor: str) -> list[int]:
     raise ValueError(f"the shape of {tensor} is not known; export the network with static shapes")
 
 
-def run(folder: Annotated[Path, typer.Argument(help="A package whose model.toml has output.activation.")]) -> None:
+def run(
+    folder: Annotated[Path, typer.Argument(help="A package whose model.toml has classification.activation.")],
+) -> None:
     """Add class activation maps to a classifier's package."""
-    output = tomllib.loads((folder / "model.toml").read_text(encoding="utf-8"))["output"]
-    image = np.load(folder / "golden.npz")["input"].astype(np.float32)
-    model = add_activation(onnx.load(folder / "model.onnx"), output["activation"])
-    write_network(model, image, output, folder)
+    description = tomllib.loads((folder / "model.toml").read_text(encoding="utf-8"))
+    tensor, head = description["input"]["tensor"], description["classification"]
+    image = np.load(folder / "golden.npz")[tensor].astype(np.float32)
+    model = add_activation(onnx.load(folder / "model.onnx"), head["activation"])
+    write_network(model, image, tensor, [head["tensor"], head["activation"]], folder)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,6 @@ version = "0.1.1"
 uid_root = "1"
 licence = "Apache-2.0"
 intended_use = "Research use only: outlines the left and the right lung on chest CT. Not for diagnosis."
-task = "segmentation"
 
 [input]
 tensor = "image"
@@ -50,11 +49,11 @@ window = [-1000.0, 400.0]
 patch = [128, 176, 176]
 overlap = 0.25
 
-[output]
+[segmentation]
 tensor = "probabilities"
 keep_largest = true
 
-[[output.segments]]
+[[segmentation.segments]]
 label = "Left lung"
 category = { value = "123037004", scheme = "SCT", meaning = "Anatomical Structure" }
 type = { value = "39607008", scheme = "SCT", meaning = "Lung" }
@@ -62,7 +61,7 @@ laterality = { value = "7771000", scheme = "SCT", meaning = "Left" }
 colour = [230, 120, 90]
 measurements = ["volume", "mean_intensity", "minimum_intensity", "maximum_intensity", "intensity_deviation"]
 
-[[output.segments]]
+[[segmentation.segments]]
 label = "Right lung"
 category = { value = "123037004", scheme = "SCT", meaning = "Anatomical Structure" }
 type = { value = "39607008", scheme = "SCT", meaning = "Lung" }

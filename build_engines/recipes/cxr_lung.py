@@ -33,7 +33,6 @@ version = "0.1.0"
 uid_root = "2"
 licence = "Apache-2.0"
 intended_use = "Research use only: outlines the lung fields on frontal chest X-rays. Not for diagnosis."
-task = "segmentation"
 
 [input]
 tensor = "image"
@@ -45,11 +44,11 @@ presentation = ["FOR PRESENTATION"]
 size = [256, 256]
 percentiles = [1.0, 99.0]
 
-[output]
+[segmentation]
 tensor = "probabilities"
 keep_largest = false
 
-[[output.segments]]
+[[segmentation.segments]]
 label = "Lung"
 category = { value = "123037004", scheme = "SCT", meaning = "Anatomical Structure" }
 type = { value = "39607008", scheme = "SCT", meaning = "Lung" }
@@ -224,4 +223,4 @@ def segment(network: Network, image: Array) -> NDArray[np.bool_]:
     with torch.no_grad():
         probabilities = network(torch.from_numpy(tensor)[None, None])[0].numpy()
     labels = labels_on_radiograph(probabilities, placed)
-    return (keep_largest_component(labels) if settings["output"]["keep_largest"] else labels) > 0
+    return (keep_largest_component(labels) if settings["segmentation"]["keep_largest"] else labels) > 0

@@ -44,7 +44,6 @@ version = "0.1.1"
 uid_root = "3"
 licence = "Apache-2.0"
 intended_use = "Research use only: signs of pneumonia on frontal chest X-rays of adults. Not for diagnosis."
-task = "classification"
 
 [input]
 tensor = "image"
@@ -58,19 +57,19 @@ percentiles = [1.0, 99.0]
 crop_to = "cxr-lung"
 crop_margin = 0.05
 
-[output]
+[classification]
 tensor = "probabilities"
 activation = "activation"
 
-[[output.classes]]
+[[classification.classes]]
 label = "Normal"
 code = { value = "17621005", scheme = "SCT", meaning = "Normal" }
 
-[[output.classes]]
+[[classification.classes]]
 label = "Pneumonia"
 code = { value = "233604007", scheme = "SCT", meaning = "Pneumonia" }
 
-[[output.classes]]
+[[classification.classes]]
 label = "Viral pneumonia"
 code = { value = "75570004", scheme = "SCT", meaning = "Viral pneumonia" }
 

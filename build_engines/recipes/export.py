@@ -25,11 +25,11 @@ def export(recipe: Recipe, network: Network, folder: Path, figures: Mapping[str,
     settings = tomllib.loads(recipe.toml)
     # Rounded to what FP16 holds exactly, so that the stored golden input is the one that the reference saw.
     image = (np.round(recipe.golden() * 1024) / 1024).astype(np.float32)
-    output = settings["output"]
-    model = trace(network, image, settings["input"]["tensor"], output["tensor"])
-    if "activation" in output:
-        model = add_activation(model, output["activation"])
-    write_network(model, image, output, folder)
+    tensor, head = settings["input"]["tensor"], settings.get("segmentation") or settings["classification"]
+    model = trace(network, image, tensor, head["tensor"])
+    if "activation" in head:
+        model = add_activation(model, head["activation"])
+    write_network(model, image, tensor, [output.name for output in model.graph.output], folder)
     (folder / "model.toml").write_text(recipe.toml, encoding="utf-8")
     write_card(recipe, folder, figures)
 

@@ -1,6 +1,6 @@
 """The files of a package that hold the network: ``model.onnx``, and ``golden.npz`` with what it answers."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ SMALLEST = 64
 """Initialisers with fewer values stay FP32: shapes and scalars, which no size is gained from."""
 
 
-def write_network(model: onnx.ModelProto, image: NDArray[np.float32], output: Mapping[str, Any], folder: Path) -> None:
+def write_network(
+    model: onnx.ModelProto, image: NDArray[np.float32], tensor: str, outputs: Sequence[str], folder: Path
+) -> None:
     """Write a network, and what ONNX Runtime answers with it.
 
     Parameters
@@ -23,20 +25,17 @@ def write_network(model: onnx.ModelProto, image: NDArray[np.float32], output: Ma
         Computes in FP32; its weights are stored as FP16.
     image
         The golden input, which FP16 holds exactly.
-    output
-        The section ``[output]`` of ``model.toml``, which names the tensors.
+    tensor, outputs
+        Names of the network's input and of its outputs.
     folder
         Of the package.
     """
     onnx.save_model(halve(model), folder / "model.onnx")
     answers = reference(folder / "model.onnx", image)
-    golden: dict[str, NDArray[np.float32]] = {"input": image}
-    golden["output"] = (np.round(answers[output["tensor"]] * 1024) / 1024).astype(np.float32)
-    if "activation" in output:
-        golden["activation"] = answers[output["activation"]]
-    np.savez_compressed(
-        folder / "golden.npz", allow_pickle=False, **{name: array.astype(np.float16) for name, array in golden.items()}
-    )
+    # Probabilities are rounded, so that the file is small.
+    golden = {name: np.round(answers[name] * 1024) / 1024 if name == outputs[0] else answers[name] for name in outputs}
+    arrays = {name: array.astype(np.float16) for name, array in {tensor: image, **golden}.items()}
+    np.savez_compressed(folder / "golden.npz", allow_pickle=False, **arrays)
 
 
 def halve(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,6 +1,7 @@
 """The one shape that every inference runtime has, and the table that names them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,12 +13,15 @@ from numpy.typing import NDArray
 
 from engines.errors import RuntimeUnavailable
 from engines.package import ModelPackage
-from engines.types import EngineIdentity
+from engines.types import EngineIdentity, Volume
 
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 Outputs = Mapping[str, NDArray[np.float32]]
 """What a network answers: each of its output tensors by name, shaped as `ModelPackage.output_shapes` says."""
+
+ENGINE_REVISION = 2
+"""Raised when a new Wetread compiles the same network into another engine; part of an engine file's name."""
 
 
 @dataclass(frozen=True)
@@ -29,21 +33,52 @@ class RuntimeSettings:
     runtime
         Name of the runtime that is tried first, see `RUNTIMES`.
     precision
-        In which the network computes. TensorRT takes ``fp32`` and ``fp16``, OpenVINO ``fp32`` and ``bf16``.
+        In which the network computes. TensorRT takes ``fp32``, ``fp16`` and ``int8``, OpenVINO ``fp32``, ``bf16`` and
+        ``int8``.
     engines
-        Folder of the engine files that ``wetread engines build`` wrote, or None. TensorRT needs one; OpenVINO compiles
-        the ONNX file itself where there is none.
+        Folder of the engine files that ``wetread engines build`` wrote, and of the runtimes' caches, or None. TensorRT
+        needs one; OpenVINO compiles the ONNX file itself where there is none.
     threads
         CPU threads for OpenVINO; 0 means as many as there are cores.
+    hint
+        What OpenVINO arranges its threads for: one inference at a time (``latency``), or several (``throughput``).
     device
         Number of the GPU.
+    batch
+        How many X-rays or patches are run at once. An engine always runs as many; what is missing is filled with zeros,
+        so that an answer does not depend on what else is in the batch.
     """
 
     runtime: str = "openvino"
     precision: Precision = "fp32"
     engines: Path | None = None
     threads: int = 0
+    hint: Literal["latency", "throughput"] = "latency"
     device: int = 0
+    batch: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceAnswer:
+    """What a GPU makes of a whole volume.
+
+    Attributes
+    ----------
+    labels
+        Segment numbers, shape of the volume's array.
+    values
+        What the network was given: on its grid, clipped to the window, in HU.
+    seconds
+        For ``preprocess``, ``infer`` and ``postprocess``.
+    """
+
+    labels: NDArray[np.uint8]
+    values: NDArray[np.float32]
+    seconds: Mapping[str, float]
+
+
+WholePath = Callable[[Volume], DeviceAnswer]
+"""Resamples, windows, infers, blends, labels, cleans up and resamples back without leaving the device."""
 
 
 class Engine(Protocol):
@@ -56,6 +91,16 @@ class Engine(Protocol):
     def identity(self) -> EngineIdentity:
         """Runtime with its version, precision and device; complete once the engine is active."""
         ...
+
+    @property
+    def batch(self) -> int:
+        """How many inputs `infer` takes at once."""
+        return 1
+
+    @property
+    def whole_path(self) -> WholePath | None:
+        """The whole path of a volume on the device, where the runtime has one (`ModelPackage.on_device`)."""
+        return None
 
     def activate(self) -> None:
         """Take the memory and the device.
@@ -70,9 +115,24 @@ class Engine(Protocol):
         ...
 
     def infer(self, tensor: NDArray[np.float32]) -> Outputs:
-        """Answer one input of shape `ModelPackage.input_shape` with all outputs of the network.
+        """Answer inputs with all outputs of the network.
 
-        The arrays are the caller's: the next call does not change them.
+        Parameters
+        ----------
+        tensor
+            ``[n, channel, …grid]``: at most `RuntimeSettings.batch` inputs, on one of the package's ``input.grids``.
+
+        Returns
+        -------
+        Outputs
+            For the same n inputs. The arrays are the caller's: the next call does not change them.
+
+        Raises
+        ------
+        OutOfMemory
+            The grid is too large for the memory that is free; a smaller one may do.
+        RuntimeUnavailable
+            The engine is not active, or the device failed.
         """
         ...
 
@@ -91,9 +151,12 @@ class Engine(Protocol):
 
 
 class Runtime(Protocol):
-    """What makes engines: a class that takes a package and settings, and does nothing heavy before `activate`."""
+    """What makes engines: a class that takes a package, one of the files of its network, and settings.
 
-    def __call__(self, package: ModelPackage, settings: RuntimeSettings) -> Engine:
+    It does nothing heavy before `Engine.activate`.
+    """
+
+    def __call__(self, package: ModelPackage, network: Path, settings: RuntimeSettings) -> Engine:
         """Make an engine that is not active yet."""
         ...
 
@@ -118,21 +181,39 @@ def create_engine(package: ModelPackage, settings: RuntimeSettings) -> Engine:
         raise RuntimeUnavailable(f"there is no runtime {settings.runtime!r}; choose one of {', '.join(RUNTIMES)}")
     module, name = RUNTIMES[settings.runtime]
     runtime: Runtime = getattr(import_module(module), name)
-    return runtime(package, settings)
+    members = [runtime(package, network, settings) for network in package.networks]
+    return members[0] if len(members) == 1 else Ensemble(members)
 
 
-def engine_file_name(package: ModelPackage, runtime: str, device: str, precision: str) -> str:
-    """Name the engine file of a model: everything that an engine depends on is in it.
+class Ensemble(Engine):
+    """Several networks of one model, whose outputs are averaged (Lakshminarayanan et al., NeurIPS 2017)."""
 
-    Parameters
-    ----------
-    package
-        The model; its digest ties the file to the network.
-    runtime
-        Runtime with its version, for example ``rtx-1.7.1.116``.
-    device
-        Compute capability (``sm89``), ``ampere+`` for the portable engine of TensorRT for RTX, or ``cpu``.
-    precision
-        ``fp32``, ``fp16`` or ``bf16``.
-    """
-    return f"{package.name}-{package.identity.digest[:12]}-{runtime}-{device}-{precision}.engine"
+    def __init__(self, members: Sequence[Engine]) -> None:
+        self._members = members
+        self._active = ExitStack()
+
+    @property
+    def identity(self) -> EngineIdentity:
+        """That of the first member; the others run on the same."""
+        return self._members[0].identity
+
+    @property
+    def batch(self) -> int:
+        """See `Engine.batch`."""
+        return self._members[0].batch
+
+    def activate(self) -> None:
+        """Activate every member, or none."""
+        with ExitStack() as active:
+            for member in self._members:
+                active.enter_context(member)
+            self._active = active.pop_all()
+
+    def infer(self, tensor: NDArray[np.float32]) -> Outputs:
+        """See `Engine.infer`."""
+        answers = [member.infer(tensor) for member in self._members]
+        return {name: np.mean([answer[name] for answer in answers], axis=0) for name in answers[0]}
+
+    def deactivate(self) -> None:
+        """See `Engine.deactivate`."""
+        self._active.close()

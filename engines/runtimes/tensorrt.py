@@ -15,9 +15,10 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from engines.engine_file import engine_file_name, read_engine
 from engines.errors import ModelPackageError, RuntimeUnavailable
 from engines.package import ModelPackage
-from engines.runtimes.base import Engine, Outputs, RuntimeSettings, engine_file_name
+from engines.runtimes.base import Engine, Outputs, RuntimeSettings
 from engines.types import EngineIdentity
 
 PORTABLE = "ampere+"
@@ -39,8 +40,9 @@ class TensorRtEngine(Engine):
 
     runtime = "tensorrt"
 
-    def __init__(self, package: ModelPackage, settings: RuntimeSettings) -> None:
+    def __init__(self, package: ModelPackage, network: Path, settings: RuntimeSettings) -> None:
         self._package = package
+        self._network = network
         self._settings = settings
         self._lock = Lock()
         self._device: Gpu | None = None
@@ -62,7 +64,7 @@ class TensorRtEngine(Engine):
         device = Gpu(self._settings.device)
         try:
             path = find_engine_file(
-                self._package, self._settings, f"{self.runtime}-{trt.__version__}", device.capability
+                self._package, self._network, self._settings, f"{self.runtime}-{trt.__version__}", device.capability
             )
             with device.current():
                 self._session = _Session(trt, device.driver, self._package, path)
@@ -114,13 +116,15 @@ def load_tensorrt(runtime: str) -> Any:
         raise RuntimeUnavailable(f"{module} cannot be imported ({error}); pip install 'wetread[{runtime}]'") from error
 
 
-def find_engine_file(package: ModelPackage, settings: RuntimeSettings, runtime: str, capability: str) -> Path:
+def find_engine_file(
+    package: ModelPackage, network: Path, settings: RuntimeSettings, runtime: str, capability: str
+) -> Path:
     """Find the engine file of a model: the one for this GPU, else the portable one.
 
     Parameters
     ----------
-    package, settings
-        The model, and where its engines are.
+    package, network, settings
+        The model, the file of its network, and where its engines are.
     runtime
         With its version, for example ``rtx-1.7.1.116``.
     capability
@@ -135,7 +139,17 @@ def find_engine_file(package: ModelPackage, settings: RuntimeSettings, runtime: 
     build = f"wetread engines build {package.name} --target {name} --precision {settings.precision}"
     if settings.engines is None:
         raise RuntimeUnavailable(f"no engine folder is set; build with '{build} --out DIR' and set engines.compiled")
-    names = [engine_file_name(package, runtime, device, settings.precision) for device in (capability, PORTABLE)]
+    names = [
+        engine_file_name(
+            package,
+            package.network_for(network, settings.precision),
+            runtime=runtime,
+            device=device,
+            precision=settings.precision,
+            grids=[package.grid],
+        )
+        for device in (capability, PORTABLE)
+    ]
     for path in (settings.engines / name for name in names):
         if path.is_file():
             return path
@@ -163,7 +177,7 @@ def deserialise(runtime: Any, path: Path) -> Any:
     RuntimeUnavailable
         TensorRT refuses the file: another version, another GPU, no GPU at all, or a damaged file.
     """
-    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    engine = runtime.deserialize_cuda_engine(read_engine(path))
     if engine is None:
         raise RuntimeUnavailable(
             f"TensorRT cannot use {path} on this machine ({runtime.logger.last_error or 'no reason given'}); check the "
@@ -244,8 +258,9 @@ class _Session:
         self._execution = self._engine.create_execution_context()
         if self._execution is None:
             raise RuntimeUnavailable(f"{path} needs more GPU memory than is free; stop what else uses the GPU")
-        self._input, self._outputs = package.description.input.tensor, tuple(package.output_shapes)
-        shapes = {self._input: package.input_shape, **package.output_shapes}
+        self._input, self._outputs = package.description.input.tensor, tuple(package.described_outputs)
+        golden = package.golden()
+        shapes = {self._input: golden.input.shape, **{name: array.shape for name, array in golden.outputs.items()}}
         _check_tensors(trt, self._engine, shapes, path)
         # Page-locked host memory: only from there do copies run asynchronously, and at the bus's full speed.
         self._host = {name: driver.pagelocked_empty(shape, np.float32) for name, shape in shapes.items()}

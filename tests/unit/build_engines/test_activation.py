@@ -29,34 +29,36 @@ def without_activation(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def test_the_shipped_classifier_answers_bit_for_bit_as_without_the_activation_maps(shipped: ModelPackage) -> None:
-    plain = without_activation(onnx.load(shipped.onnx)).SerializeToString()
+    plain = without_activation(onnx.load(shipped.networks[0])).SerializeToString()
     for image in (shipped.golden().input, random_image(shipped.input_shape)):
         expected = answers(plain, image)
         assert expected.keys() == {"probabilities"}
-        np.testing.assert_array_equal(answers(shipped.onnx, image)["probabilities"], expected["probabilities"])
+        np.testing.assert_array_equal(answers(shipped.networks[0], image)["probabilities"], expected["probabilities"])
 
 
 def test_the_shipped_maps_average_to_what_the_softmax_decides_on(shipped: ModelPackage) -> None:
-    model = onnx.load(shipped.onnx)
+    model = onnx.load(shipped.networks[0])
     (bias,) = (numpy_helper.to_array(each) for each in model.graph.initializer if each.name == "linear.bias")
     for image in (shipped.golden().input, random_image(shipped.input_shape)):
-        answer = answers(shipped.onnx, image)
+        answer = answers(shipped.networks[0], image)
         logits = answer["activation"].astype(np.float64).mean(axis=(2, 3)) + bias
         probabilities = np.exp(logits) / np.exp(logits).sum()
         np.testing.assert_allclose(probabilities, answer["probabilities"], atol=2e-3)
 
 
 def test_no_place_of_a_map_speaks_for_all_classes_at_once(shipped: ModelPackage) -> None:
-    maps = shipped.golden().activation
+    maps = shipped.golden().outputs["activation"]
     assert maps is not None
     assert maps.max() > 1
     np.testing.assert_allclose(maps.sum(axis=1), 0, atol=0.02)
 
 
 def test_an_export_gets_the_maps_of_the_shipped_network_from_weights_that_are_not_cast(shipped: ModelPackage) -> None:
-    fresh = add_activation(without_activation(load_graph(shipped)), "activation")
+    fresh = add_activation(without_activation(load_graph(shipped, shipped.networks[0])), "activation")
     image = random_image(shipped.input_shape)
-    found, expected = (answers(model, image)["activation"] for model in (fresh.SerializeToString(), shipped.onnx))
+    found, expected = (
+        answers(model, image)["activation"] for model in (fresh.SerializeToString(), shipped.networks[0])
+    )
     np.testing.assert_allclose(found, expected, atol=2e-3 * float(np.abs(expected).max()))
 
 
@@ -68,8 +70,8 @@ def test_a_package_gets_its_maps_from_the_tool_and_keeps_its_golden_answer(tmp_p
     description.write_text(f"{text}max_activation_error = 0.02\n")
     run(folder)
     package = load_package(folder)
-    assert package.output_shapes == {"probabilities": (1, 2), "where": (1, 2, 8, 8)}
-    np.testing.assert_allclose(package.golden().output, expected.output, atol=1e-3)
+    assert package.output_shapes() == {"probabilities": (1, 2), "where": (1, 2, 8, 8)}
+    np.testing.assert_allclose(package.golden().outputs["probabilities"], expected.outputs["probabilities"], atol=1e-3)
     with create_engine(package, RuntimeSettings(threads=1)) as engine:
         assert verify(package, engine).require().activation_error < 0.002
 
@@ -77,14 +79,14 @@ def test_a_package_gets_its_maps_from_the_tool_and_keeps_its_golden_answer(tmp_p
 def test_an_openvino_engine_file_gives_the_maps_too(tmp_path: Path) -> None:
     package = load_package(activating_package(tmp_path / "models"))
     path = build(package, "openvino", "fp32", tmp_path / "engines")
-    package.onnx.write_bytes(b"not read any more")
+    package.networks[0].write_bytes(b"not read any more")
     with create_engine(package, RuntimeSettings(engines=path.parent, threads=1)) as engine:
         assert verify(package, engine).ok
 
 
 def test_what_is_common_to_the_weights_of_all_classes_is_not_in_the_maps(tmp_path: Path) -> None:
     package = load_package(classifier_package(tmp_path, crop_to=None))
-    plain, shifted = onnx.load(package.onnx), onnx.load(package.onnx)
+    plain, shifted = onnx.load(package.networks[0]), onnx.load(package.networks[0])
     (weights,) = (each for each in shifted.graph.initializer if each.name == "weights.fp16")
     weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) + np.float16(3), weights.name))
     image = package.golden().input
@@ -101,4 +103,4 @@ def test_a_network_that_ends_otherwise_is_refused_with_what_was_found(tmp_path: 
 
 def test_maps_that_are_there_are_not_added_again(shipped: ModelPackage) -> None:
     with pytest.raises(ValueError, match="'activation' is an output already"):
-        add_activation(onnx.load(shipped.onnx), "activation")
+        add_activation(onnx.load(shipped.networks[0]), "activation")

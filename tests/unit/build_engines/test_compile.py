@@ -55,7 +55,7 @@ def test_an_engine_for_one_gpu_says_which_in_its_name(
 
 @pytest.mark.parametrize("folder", sorted(SHIPPED_MODELS.glob("*/")), ids=lambda folder: folder.name)
 def test_half_precision_reaches_the_convolutions_and_spares_the_softmax(rtx_version: str, folder: Path) -> None:
-    graph = load_graph(load_package(folder))
+    graph = load_graph(package := load_package(folder), package.networks[0])
     full, half = precisions(parsed(graph)), precisions(parsed(to_half(graph)))
     assert full["CONVOLUTION"] == {"FLOAT"}
     assert half["CONVOLUTION"] == {"HALF"}
@@ -66,10 +66,10 @@ def test_half_precision_reaches_the_convolutions_and_spares_the_softmax(rtx_vers
 @pytest.mark.parametrize("folder", sorted(SHIPPED_MODELS.glob("*/")), ids=lambda folder: folder.name)
 def test_an_engine_gives_all_outputs_of_the_package_in_fp32(rtx_version: str, folder: Path, halved: bool) -> None:
     package = load_package(folder)
-    graph = load_graph(package)
+    graph = load_graph(package, package.networks[0])
     network = parsed(to_half(graph) if halved else graph)
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
-    assert {output.name: tuple(output.shape) for output in outputs} == package.output_shapes
+    assert {output.name: tuple(output.shape) for output in outputs} == package.output_shapes()
     assert {output.dtype.name for output in outputs} == {"FLOAT"}
 
 
@@ -118,14 +118,14 @@ def test_an_unknown_compute_capability_is_refused_with_the_choice(
 def test_an_operator_that_tensorrt_lacks_is_refused_with_its_reason(
     rtx_version: str, package: ModelPackage, tmp_path: Path
 ) -> None:
-    model = onnx.load(package.onnx)
+    model = onnx.load(package.networks[0])
     softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
     softmax.input[0] = "angle"
     model.graph.node.insert(
         len(model.graph.node) - 1, helper.make_node("Det", ["logits"], ["unused"], name="determinant")
     )
     model.graph.node.insert(len(model.graph.node) - 1, helper.make_node("Identity", ["logits"], ["angle"]))
-    onnx.save_model(model, package.onnx)
+    onnx.save_model(model, package.networks[0])
     with pytest.raises(BuildError, match=r"cannot read .*Det"):
         build(package, "rtx", "fp32", tmp_path)
 
@@ -145,6 +145,8 @@ def test_a_compute_capability_is_for_rtx_only(package: ModelPackage, tmp_path: P
 def test_an_openvino_engine_file_is_what_the_runtime_loads(package: ModelPackage, tmp_path: Path) -> None:
     golden = package.golden()
     path = build(package, "openvino", "fp32", tmp_path / "engines")
-    package.onnx.write_bytes(b"not read any more")
+    package.networks[0].write_bytes(b"not read any more")
     with create_engine(package, RuntimeSettings(engines=path.parent, threads=1)) as engine:
-        np.testing.assert_allclose(engine.infer(golden.input)["probabilities"], golden.output, atol=1e-4)
+        np.testing.assert_allclose(
+            engine.infer(golden.input)["probabilities"], golden.outputs["probabilities"], atol=1e-4
+        )

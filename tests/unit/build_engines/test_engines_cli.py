@@ -42,7 +42,7 @@ def test_verify_of_good_models_is_ok(models: Path) -> None:
 def test_verify_of_a_damaged_model_says_so_and_exits_with_1(models: Path) -> None:
     folder = models / "tiny-cxr"
     golden = load_package(folder).golden()
-    np.savez(folder / "golden.npz", input=golden.input, output=golden.output[:, ::-1])
+    np.savez(folder / "golden.npz", image=golden.input, probabilities=golden.outputs["probabilities"][:, ::-1])
     result = engines("verify", "tiny-cxr", "tiny-class", "--models", models)
     assert result.exit_code == 1
     assert result.stdout.count("refused") == 1

@@ -35,22 +35,24 @@ def types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def test_weights_kept_as_fp16_become_fp32_weights_without_casts(package: ModelPackage) -> None:
-    model = load_graph(package)
+    model = load_graph(package, package.networks[0])
     assert "Cast" not in {node.op_type for node in model.graph.node}
     assert {weight.data_type for weight in model.graph.initializer} == {TensorProto.FLOAT}
-    np.testing.assert_array_equal(reference(model.SerializeToString(), package.golden().input), package.golden().output)
+    np.testing.assert_array_equal(
+        reference(model.SerializeToString(), package.golden().input), package.golden().outputs["probabilities"]
+    )
 
 
 def test_a_half_network_is_close_to_the_reference_when_it_really_computes_in_fp16(package: ModelPackage) -> None:
-    image, output = package.golden().input, package.description.output
-    half = ReferenceEvaluator(to_half(load_graph(package)))
-    names = list(package.output_shapes)
+    image = package.golden().input
+    half = ReferenceEvaluator(to_half(load_graph(package, package.networks[0])))
+    names = list(package.described_outputs)
     found = dict(zip(names, half.run(names, {package.description.input.tensor: image}), strict=True))
-    expected = answers(package.onnx, image)
+    expected = answers(package.networks[0], image)
     assert {answer.dtype for answer in found.values()} == {np.dtype(np.float32)}
-    assert np.abs(found[output.tensor] - expected[output.tensor]).max() < 0.02
-    if output.activation:
-        assert np.abs(found[output.activation] - expected[output.activation]).max() < 0.02 * 8
+    assert np.abs(found["probabilities"] - expected["probabilities"]).max() < 0.02
+    if "activation" in found:
+        assert np.abs(found["activation"] - expected["activation"]).max() < 0.02 * 8
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ def test_a_half_network_is_close_to_the_reference_when_it_really_computes_in_fp1
 def test_a_shipped_network_keeps_its_limit_when_it_really_computes_in_fp16(name: str, part: Any) -> None:
     package = load_package(SHIPPED_MODELS / name)
     image = {package.description.input.tensor: package.golden().input[part]}
-    full = load_graph(package)
+    full = load_graph(package, package.networks[0])
     (expected, *maps), (answer, *half_maps) = (
         ReferenceEvaluator(model).run(None, image) for model in (full, to_half(full))
     )
@@ -71,9 +73,9 @@ def test_a_shipped_network_keeps_its_limit_when_it_really_computes_in_fp16(name:
 
 
 def test_a_half_network_keeps_fp32_at_its_ends_and_where_range_matters(package: ModelPackage) -> None:
-    model = to_half(load_graph(package))
+    model = to_half(load_graph(package, package.networks[0]))
     kinds = types(model)
-    assert kinds[package.description.input.tensor] == kinds[package.description.output.tensor] == TensorProto.FLOAT
+    assert kinds[package.description.input.tensor] == kinds["probabilities"] == TensorProto.FLOAT
     for node in model.graph.node:
         if node.op_type in KEPT_IN_FP32:
             assert {kinds[name] for name in (*node.input, *node.output)} == {TensorProto.FLOAT}
@@ -82,14 +84,14 @@ def test_a_half_network_keeps_fp32_at_its_ends_and_where_range_matters(package: 
 
 
 def test_a_tensor_that_two_nodes_need_is_cast_once(tmp_path: Path) -> None:
-    model = to_half(load_graph(load_package(convolutional_package(tmp_path))))
+    model = to_half(load_graph(package := load_package(convolutional_package(tmp_path)), package.networks[0]))
     casts = [(node.input[0], node.attribute[0].i) for node in model.graph.node if node.op_type == "Cast"]
     assert len(casts) == len(set(casts))
 
 
 def test_a_weight_that_fp16_cannot_hold_is_refused_by_name(tmp_path: Path) -> None:
     package = load_package(xray_package(tmp_path))
-    model = load_graph(package)
+    model = load_graph(package, package.networks[0])
     for weight in model.graph.initializer:
         if weight.name == "bias":
             weight.CopyFrom(numpy_helper.from_array(np.array([1e6, 0], np.float32), "bias"))
@@ -99,35 +101,35 @@ def test_a_weight_that_fp16_cannot_hold_is_refused_by_name(tmp_path: Path) -> No
 
 def test_constants_are_weights_like_all_others(tmp_path: Path) -> None:
     package = load_package(xray_package(tmp_path))
-    model = onnx.load(package.onnx)
+    model = onnx.load(package.networks[0])
     value = numpy_helper.from_array(np.array(0.5, np.float32))
     model.graph.node.insert(0, helper.make_node("Constant", [], ["half"], value=value))
     model.graph.node.insert(1, helper.make_node("Mul", ["image", "half"], ["scaled"]))
     next(node for node in model.graph.node if node.op_type == "Conv").input[0] = "scaled"
-    onnx.save_model(model, package.onnx)
-    kinds = types(to_half(load_graph(package)))
+    onnx.save_model(model, package.networks[0])
+    kinds = types(to_half(load_graph(package, package.networks[0])))
     assert kinds["half/half"] == kinds["scaled/half"] == TensorProto.FLOAT16
 
 
 def test_a_file_that_is_no_onnx_model_is_refused(tmp_path: Path) -> None:
     package = load_package(xray_package(tmp_path))
-    package.onnx.write_bytes(b"no model")
+    package.networks[0].write_bytes(b"no model")
     with pytest.raises(ModelPackageError, match=r"model\.onnx.*export the model again"):
-        load_graph(package)
+        load_graph(package, package.networks[0])
 
 
 def test_a_network_of_another_shape_than_described_is_refused(tmp_path: Path) -> None:
     package = load_package(volume_package(tmp_path / "one"))
     other = load_package(xray_package(tmp_path / "two"))
-    package.onnx.write_bytes(other.onnx.read_bytes())
+    package.networks[0].write_bytes(other.networks[0].read_bytes())
     with pytest.raises(ModelPackageError, match=r"model\.onnx"):
-        load_graph(package)
+        load_graph(package, package.networks[0])
 
 
 def test_a_network_with_two_inputs_is_refused(tmp_path: Path) -> None:
     package = load_package(xray_package(tmp_path))
-    model = onnx.load(package.onnx)
+    model = onnx.load(package.networks[0])
     model.graph.input.append(helper.make_tensor_value_info("second", TensorProto.FLOAT, [1]))
-    onnx.save_model(model, package.onnx)
+    onnx.save_model(model, package.networks[0])
     with pytest.raises(ModelPackageError, match="needs one input"):
-        load_graph(package)
+        load_graph(package, package.networks[0])

@@ -75,7 +75,7 @@ def test_a_model_that_is_not_served_is_refused_with_the_choice(engines: EngineSe
 def test_damaged_golden_outputs_stop_the_node_from_serving(models: Path) -> None:
     path = models / "tiny-cxr" / "golden.npz"
     golden = load_packages(models)["tiny-cxr"].golden()
-    np.savez(path, input=golden.input, output=golden.output[:, ::-1])
+    np.savez(path, image=golden.input, probabilities=golden.outputs["probabilities"][:, ::-1])
     with (
         capture_logs() as events,
         pytest.raises(EngineMismatch, match="tiny-cxr"),

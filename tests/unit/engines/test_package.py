@@ -44,8 +44,8 @@ def test_a_whole_package_gives_identity_segments_and_shapes(folder: Path) -> Non
     assert [(segment.number, segment.label) for segment in package.segments] == [(1, "Dark"), (2, "Bright")]
     assert package.segments[0].type == Code("39607008", "SCT", "Lung")
     assert package.input_shape == (1, 1, 8, 12, 16)
-    assert package.output_shape == (1, 3, 8, 12, 16)
-    assert package.golden().output.dtype == np.float32
+    assert package.output_shapes() == {"probabilities": (1, 3, 8, 12, 16)}
+    assert package.golden().outputs["probabilities"].dtype == np.float32
 
 
 def test_another_network_has_another_digest(tmp_path: Path) -> None:
@@ -83,9 +83,9 @@ def test_a_missing_key_is_named(folder: Path, edit: Edit) -> None:
         ("spacing_mm = [2.0, 2.0, 2.0]", "spacing_mm = [2.0, 0.0, 2.0]", "input.spacing_mm.2 = 0.0 is wrong"),
         ("overlap = 0.25", "overlap = 1.0", "input.overlap = 1.0 is wrong"),
         ("window = [-1000.0, 0.0]", "window = [400.0, -1000.0]", "lower < upper"),
-        ('task = "segmentation"', 'task = "detection"', "identity.task = 'detection' is wrong"),
-        ('task = "segmentation"', 'task = "classification"', "needs [[output.classes]] and no [[output.segments]]"),
-        ("colour = [230, 120, 90]", "colour = [230, 120, 900]", "output.segments.1.colour.3 = 900 is wrong"),
+        ("[segmentation]", "[segmentatoin]", "segmentatoin is not a known key; did you mean 'segmentation'?"),
+        ("overlap = 0.25", 'axes = "HPF"', "must have one letter each of L/R, A/P and H/F"),
+        ("colour = [230, 120, 90]", "colour = [230, 120, 900]", "segmentation.segments.1.colour.3 = 900 is wrong"),
         ('uid_root = "91"', 'uid_root = "0.1"', "identity.uid_root = '0.1' is wrong"),
         ("min_dice = 0.995\n", "", "needs verify.min_dice"),
         ("minimum_slices = 4", "minimum_slices = 4\nmaximum_slices = 3", "maximum_slices must not be less than"),
@@ -97,7 +97,7 @@ def test_a_missing_key_is_named(folder: Path, edit: Edit) -> None:
         ("minimum_slices = 4", 'presentation = ["FOR PROCESSING"]', "input.presentation has no meaning for this kind"),
         ('modality = ["CT"]', "modality = []", "input.modality = [] is wrong"),
         ('tensor = "probabilities"', 'tensor = "probabilities"\nactivation = "a"', "activation is for classification"),
-        ('"mean_intensity"', '"mean_density"', "output.segments.1.measurements.2 = 'mean_density' is wrong"),
+        ('"mean_intensity"', '"mean_density"', "segmentation.segments.1.measurements.2 = 'mean_density' is wrong"),
     ],
 )
 def test_a_wrong_value_is_refused_with_key_and_value(
@@ -124,15 +124,15 @@ def test_a_name_that_is_not_the_folders_is_refused(folder: Path) -> None:
 def test_a_patch_that_is_not_the_golden_inputs_shape_is_refused(folder: Path, edit: Edit) -> None:
     edit("patch = [8, 12, 16]", "patch = [8, 12, 24]")
     message = refusal(folder)
-    assert "golden.npz: input has shape [1, 1, 8, 12, 16]" in message
+    assert "golden.npz: image has shape [1, 1, 8, 12, 16]" in message
     assert "[1, 1, 8, 12, 24]" in message
 
 
 def test_a_segment_without_a_channel_is_refused(folder: Path, edit: Edit) -> None:
     text = (folder / "model.toml").read_text()
-    segment = text[text.index("[[output.segments]]") : text.index("[verify]")]
+    segment = text[text.index("[[segmentation.segments]]") : text.index("[verify]")]
     edit("[verify]", f"{segment}[verify]")
-    assert "golden.npz: output has shape [1, 3, 8, 12, 16], but model.toml describes [1, 5" in refusal(folder)
+    assert "golden.npz: probabilities has shape [1, 3, 8, 12, 16], but model.toml describes [1, 4" in refusal(folder)
 
 
 def test_golden_arrays_that_are_no_archive_are_refused(folder: Path) -> None:
@@ -141,21 +141,21 @@ def test_golden_arrays_that_are_no_archive_are_refused(folder: Path) -> None:
 
 
 def test_golden_arrays_without_an_output_are_refused(folder: Path) -> None:
-    np.savez(folder / "golden.npz", input=np.zeros((1, 1, 8, 12, 16), np.float32))
-    assert "output" in refusal(folder)
+    np.savez(folder / "golden.npz", image=np.zeros((1, 1, 8, 12, 16), np.float32))
+    assert "has no array probabilities" in refusal(folder)
 
 
 def test_golden_arrays_with_nan_are_refused(folder: Path) -> None:
     golden = load_package(folder).golden()
-    golden.output[0, 0, 0, 0, 0] = np.nan
-    np.savez(folder / "golden.npz", **golden._asdict())
+    golden.outputs["probabilities"][0, 0, 0, 0, 0] = np.nan
+    np.savez(folder / "golden.npz", image=golden.input, **golden.outputs)
     assert "NaN" in refusal(folder)
 
 
 def test_a_package_with_activation_maps_says_how_many_places_they_have(tmp_path: Path) -> None:
     package = load_package(activating_package(tmp_path))
-    assert package.output_shapes == {"probabilities": (1, 2), "activation": (1, 2, 8, 8)}
-    assert package.golden().activation.dtype == np.float32
+    assert package.output_shapes() == {"probabilities": (1, 2), "activation": (1, 2, 8, 8)}
+    assert package.golden().outputs["activation"].dtype == np.float32
 
 
 def test_activation_maps_need_a_limit(tmp_path: Path) -> None:
@@ -167,15 +167,20 @@ def test_activation_maps_need_a_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (1, 2, 8), (1, 2)])
 def test_activation_maps_of_another_shape_than_described_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     folder = activating_package(tmp_path)
-    golden = load_package(folder).golden()._asdict()
-    np.savez(folder / "golden.npz", **{**golden, "activation": np.zeros(shape, np.float32)})
+    golden = load_package(folder).golden()
+    np.savez(
+        folder / "golden.npz",
+        image=golden.input,
+        probabilities=golden.outputs["probabilities"],
+        activation=np.zeros(shape, np.float32),
+    )
     assert f"activation has shape {list(shape)}" in refusal(folder)
 
 
 def test_golden_arrays_without_the_described_activation_maps_are_refused(tmp_path: Path) -> None:
     folder = activating_package(tmp_path)
     golden = load_package(folder).golden()
-    np.savez(folder / "golden.npz", input=golden.input, output=golden.output)
+    np.savez(folder / "golden.npz", image=golden.input, probabilities=golden.outputs["probabilities"])
     assert "activation" in refusal(folder)
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,11 @@ def on_openvino(package: ModelPackage) -> Verification:
 
 def damage(folder: Path, change: np.ndarray) -> None:
     golden = load_package(folder).golden()
-    np.savez(folder / "golden.npz", input=golden.input, output=(golden.output + change).astype(np.float32))
+    np.savez(
+        folder / "golden.npz",
+        image=golden.input,
+        probabilities=(golden.outputs["probabilities"] + change).astype(np.float32),
+    )
 
 
 @pytest.mark.parametrize("write", SMALL)
@@ -58,7 +63,7 @@ def test_a_segment_that_overlaps_too_little_is_a_mismatch_whatever_the_probabili
     text = description.read_text()
     description.write_text(text.replace("max_probability_error = 0.02", "max_probability_error = 0.99"))
     golden = load_package(folder).golden()
-    field = golden.output[:, 1:] > golden.output[:, :1]
+    field = golden.outputs["probabilities"][:, 1:] > golden.outputs["probabilities"][:, :1]
     undecided = np.where(field & (np.arange(48) < 24), -0.9, 0.0) * [[[[-1.0]], [[1.0]]]]
     damage(folder, undecided)
     verification = on_openvino(load_package(folder))
@@ -69,9 +74,9 @@ def test_a_segment_that_overlaps_too_little_is_a_mismatch_whatever_the_probabili
 def test_an_activation_map_beyond_its_limit_is_a_mismatch_whatever_the_probabilities(tmp_path: Path) -> None:
     folder = activating_package(tmp_path)
     golden = load_package(folder).golden()
-    off = golden.activation.copy()
+    off = golden.outputs["activation"].copy()
     off[0, 1, 3, 5] += 0.1 * np.abs(off).max()
-    np.savez(folder / "golden.npz", input=golden.input, output=golden.output, activation=off)
+    np.savez(folder / "golden.npz", image=golden.input, **{**golden.outputs, "activation": off})
     verification = on_openvino(load_package(folder))
     assert verification.probability_error < 1e-4
     assert verification.activation_error == pytest.approx(0.1, abs=0.015)
@@ -81,7 +86,7 @@ def test_an_activation_map_beyond_its_limit_is_a_mismatch_whatever_the_probabili
 
 def test_nan_is_never_within_a_limit(tmp_path: Path) -> None:
     good = on_openvino(load_package(classifier_package(tmp_path)))
-    bad = Verification(good.model, good.engine, float("nan"), good.max_probability_error, {}, None)
+    bad = replace(good, probability_error=float("nan"))
     assert not bad.ok
 
 
