@@ -401,6 +401,8 @@ class Description(Section):
             raise ValueError("a segmentation needs verify.min_dice")
         if self.detection and self.verify.max_place_error is None:
             raise ValueError("a detection needs verify.max_place_error")
+        if self.detection and self.input.flips:
+            raise ValueError("input.flips turn no places back; leave them empty for a detection")
         volume = isinstance(self.input, VolumeInput)
         if self.classification and self.classification.activation is not None:
             if self.verify.max_activation_error is None:

@@ -8,10 +8,17 @@ from numpy.typing import NDArray
 
 from engines.description import DetectionSection
 from engines.sliding_window import Window
-from engines.types import Affine, Detection, Detections
+from engines.types import Affine, Detection, Detections, Volume
 
 Places = NDArray[np.float64]
 """``[n, 2, dimension]``: of each thing its low and its high corner."""
+
+Points = NDArray[np.float64]
+"""``[n, dimension]``."""
+
+
+ROUNDING = 1e-6
+"""In voxels: a point on the outermost edge of the image stays within it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,9 +32,17 @@ class Candidates:
     scores: NDArray[np.float64]
     classes: NDArray[np.int64]
 
+    def __getitem__(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> "Candidates":
+        return Candidates(self.places[which], self.scores[which], self.classes[which])
 
-def candidates(section: DetectionSection, windows: Sequence[Window], shape: Sequence[int]) -> Candidates:
-    """Collect what has a score of ``least_score`` or more in any window; what lies in the padding alone is dropped.
+
+def extent(shape: Sequence[int]) -> NDArray[np.float64]:
+    """Give the outer edges of a grid, low and high, ``[2, dimension]``."""
+    return np.stack([np.full(len(shape), -0.5), np.asarray(shape) - 0.5])
+
+
+def candidates(section: DetectionSection, windows: Sequence[Window], seen: NDArray[np.float64]) -> Candidates:
+    """Collect what has a score of ``least_score`` or more in any window; what has its centre in padding is dropped.
 
     Parameters
     ----------
@@ -35,10 +50,10 @@ def candidates(section: DetectionSection, windows: Sequence[Window], shape: Sequ
         Says how the network writes places.
     windows
         With ``places`` ``[n, numbers]`` and ``scores`` ``[n, class]``.
-    shape
-        Of the grid.
+    seen
+        The outer edges of the image on the grid, low and high, ``[2, dimension]``; the rest of the grid is padding.
     """
-    dimensions = len(shape)
+    dimensions = seen.shape[1]
     found = [Candidates(np.zeros((0, 2, dimensions)), np.zeros(0), np.zeros(0, np.int64))]
     for window in windows:
         scores = window.answers[section.scores].astype(np.float64)
@@ -46,9 +61,9 @@ def candidates(section: DetectionSection, windows: Sequence[Window], shape: Sequ
         places = _corners(section, window.answers[section.places].astype(np.float64)[index], dimensions)
         places += np.asarray(window.start)
         centre = places.mean(axis=1)
-        inside = ((centre >= -0.5) & (centre <= np.asarray(shape) - 0.5)).all(axis=1)
+        inside = ((centre >= seen[0]) & (centre <= seen[1])).all(axis=1)
         # What reaches into the padding ends where the image ends.
-        places = np.clip(places, -0.5, np.asarray(shape) - 0.5)
+        places = np.clip(places, *seen)
         found.append(Candidates(places[inside], scores[index, class_][inside], class_[inside]))
     return Candidates(
         np.concatenate([each.places for each in found]),
@@ -59,6 +74,9 @@ def candidates(section: DetectionSection, windows: Sequence[Window], shape: Sequ
 
 def non_maximum_suppression(section: DetectionSection, proposed: Candidates) -> NDArray[np.int64]:
     """Keep of things of one class that are nearly at one place only the one with the highest score.
+
+    The greedy way of Felzenszwalb et al. (IEEE Transactions on Pattern Analysis and Machine Intelligence 32, 2010). It
+    takes memory for one row of overlaps at a time, however many candidates there are.
 
     Returns
     -------
@@ -83,23 +101,29 @@ def non_maximum_suppression(section: DetectionSection, proposed: Candidates) -> 
 def detect(
     section: DetectionSection,
     windows: Sequence[Window],
-    shape: Sequence[int],
+    seen: NDArray[np.float64],
     to_image: Callable[[Places], Places],
+    holds: Callable[[Points], NDArray[np.bool_]] | None = None,
 ) -> Detections:
     """Say what a network has found, and where.
 
     Parameters
     ----------
-    section, windows, shape
+    section, windows, seen
         See `candidates`.
     to_image
         From corners on the grid to those that `engines.types.Detection` wants.
+    holds
+        Whether such a point lies within the image, where that is less than was seen; what has its centre elsewhere is
+        dropped.
     """
-    proposed = candidates(section, windows, shape)
-    kept = non_maximum_suppression(section, proposed)
-    corners = to_image(proposed.places[kept])
+    proposed = candidates(section, windows, seen)
+    if holds is not None:
+        proposed = proposed[holds(to_image(proposed.places).mean(axis=1))]
+    kept = proposed[non_maximum_suppression(section, proposed)]
+    corners = to_image(kept.places)
     low, high = corners.min(axis=1), corners.max(axis=1)
-    entries = [section.classes[number] for number in proposed.classes[kept]]
+    entries = [section.classes[number] for number in kept.classes]
     found = tuple(
         Detection(
             entry.label,
@@ -108,7 +132,7 @@ def detect(
             tuple(float(value) for value in start),
             tuple(float(value) for value in stop),
         )
-        for entry, score, start, stop in zip(entries, proposed.scores[kept], low, high, strict=True)
+        for entry, score, start, stop in zip(entries, kept.scores, low, high, strict=True)
     )
     return Detections(found, tuple((entry.label, entry.code.code) for entry in section.classes))
 
@@ -121,6 +145,20 @@ def to_patient(affine: Affine) -> Callable[[Places], Places]:
         return moved
 
     return placed
+
+
+def within_volume(volume: Volume) -> Callable[[Points], NDArray[np.bool_]]:
+    """Tell which points in LPS mm lie in one of a volume's voxels; a tilted volume does not fill the grid around it."""
+    slices, rows, columns = volume.array.shape
+    last = np.array([slices - 1 if volume.at is None else volume.at[-1], rows - 1, columns - 1])
+    to_index = np.linalg.inv(volume.affine)
+
+    def holds(points: Points) -> NDArray[np.bool_]:
+        index = points @ to_index[:3, :3].T + to_index[:3, 3]
+        inside: NDArray[np.bool_] = ((index >= -0.5 - ROUNDING) & (index <= last + 0.5 + ROUNDING)).all(axis=1)
+        return inside
+
+    return holds
 
 
 def _corners(section: DetectionSection, numbers: NDArray[np.float64], dimensions: int) -> Places:

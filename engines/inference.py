@@ -12,7 +12,7 @@ import structlog
 from numpy.typing import NDArray
 
 from engines.description import ClassificationSection, RadiographInput, SegmentationSection, VolumeInput
-from engines.detection import Places, detect, to_patient
+from engines.detection import Places, detect, extent, to_patient, within_volume
 from engines.errors import OutOfMemory, PermanentError
 from engines.input_statistics import input_statistics
 from engines.measurements import HOUNSFIELD, measure
@@ -184,7 +184,8 @@ def _read_volume(package: ModelPackage, wanted: VolumeInput, engine: Engine, vol
         if described.classification:
             found.classification = _classify(described.classification, answer.windows)
         if described.detection:
-            found.detections = detect(described.detection, answer.windows, grid.shape, to_patient(affine))
+            placed, holds = to_patient(affine), within_volume(volume)
+            found.detections = detect(described.detection, answer.windows, extent(grid.shape), placed, holds)
     return found
 
 
@@ -308,7 +309,9 @@ def _read_radiograph(
             found.classification = _classification(classes, answers[classes.tensor], activations)
         if detection := described.detection:
             windows = [Window((0, 0), answers)]
-            found.detections = detect(detection, windows, wanted.size, corners_on_image)
+            offset = np.array(placement.offset)
+            seen = extent(wanted.size) + np.stack([offset, -offset])
+            found.detections = detect(detection, windows, seen, corners_on_image)
     return found
 
 
