@@ -4,16 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from math import prod
 from time import perf_counter
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from engines.description import ClassificationSection, RadiographInput, SegmentationSection, VolumeInput
 from engines.detection import Places, detect, extent, to_patient, within_volume
-from engines.errors import OutOfMemory, PermanentError
+from engines.errors import PermanentError
 from engines.input_statistics import input_statistics
 from engines.measurements import HOUNSFIELD, measure
 from engines.orientation import Turn, to_upright
@@ -41,7 +39,7 @@ from engines.preprocessing import (
     tensor_from_image,
 )
 from engines.runtimes.base import Engine
-from engines.sliding_window import Answer, Window, choose_patch, flipped, sliding_window
+from engines.sliding_window import Answer, Window, flipped, on_largest_patch, sliding_window
 from engines.types import (
     Affine,
     Classification,
@@ -55,8 +53,6 @@ from engines.types import (
     Radiograph,
     Volume,
 )
-
-log = structlog.get_logger()
 
 HALF = 0.5
 """From this probability on, a segment that may overlap others is there."""
@@ -192,24 +188,19 @@ def _read_volume(package: ModelPackage, wanted: VolumeInput, engine: Engine, vol
 def _in_windows(package: ModelPackage, wanted: VolumeInput, engine: Engine, tensor: Array) -> Answer:
     """Run the network whole where a patch covers the volume, in windows where none does, in smaller ones if need be."""
     segmentation = package.description.segmentation
-    grids = list(wanted.grids)
-    while True:
-        patch = choose_patch(tensor.shape[1:], grids)
-        try:
-            return sliding_window(
-                flipped(engine.infer, wanted.flips),
-                tensor,
-                patch,
-                wanted.overlap,
-                (segmentation.tensor,) if segmentation else (),
-                blend=wanted.blend,
-                batch=engine.batch,
-            )
-        except OutOfMemory as error:
-            grids = [grid for grid in grids if prod(grid) < prod(patch)]
-            if not grids:
-                raise
-            log.warning("inference.out_of_memory", model=package.name, patch=patch, reason=str(error))
+
+    def on_patch(patch: tuple[int, ...]) -> Answer:
+        return sliding_window(
+            flipped(engine.infer, wanted.flips),
+            tensor,
+            patch,
+            wanted.overlap,
+            (segmentation.tensor,) if segmentation else (),
+            blend=wanted.blend,
+            batch=engine.batch,
+        )
+
+    return on_largest_patch(on_patch, tensor.shape[1:], wanted.grids, package.name)
 
 
 def _label_volume(

@@ -75,18 +75,24 @@ def resample_to_grid(volume: Volume, spacing_mm: tuple[float, float, float], axe
         Index of the grid to LPS millimetres.
     """
     volume = evenly_spaced(volume)
-    affine, size = grid_over(volume, spacing_mm, axes)
-    source = sitk.GetImageFromArray(volume.array)
+    affine, size = grid_over(volume.array.shape, volume.affine, spacing_mm, axes)
     to_source = np.linalg.inv(volume.affine) @ affine
-    source = _average(source, np.abs(to_source[:3, :3]).max(axis=1) * (1 + 1e-6))
+    source = _average(sitk.GetImageFromArray(volume.array), block(volume.array.shape, to_source))
     fill = float(volume.array.min())
     return resample(source, size, to_source, fill), affine
 
 
 def grid_over(
-    volume: Volume, spacing_mm: tuple[float, float, float], axes: str = "HPL"
+    shape: Sequence[int], volume_affine: Affine, spacing_mm: tuple[float, float, float], axes: str = "HPL"
 ) -> tuple[Affine, tuple[int, int, int]]:
     """Lay a grid along the patient's axes over an evenly spaced volume, centred on it.
+
+    Parameters
+    ----------
+    shape, volume_affine
+        Of the volume.
+    spacing_mm, axes
+        See `resample_to_grid`.
 
     Returns
     -------
@@ -95,7 +101,7 @@ def grid_over(
     size
         How many voxels cover the volume along each axis of the grid.
     """
-    low, high = _bounds(volume)
+    low, high = _bounds(shape, volume_affine)
     directions = np.array([DIRECTIONS[letter] for letter in axes]).T
     spacing = np.asarray(spacing_mm, dtype=np.float64)
     extent = np.abs(directions.T @ (high - low))
@@ -113,15 +119,33 @@ def evenly_spaced(volume: Volume) -> Volume:
     """
     if volume.at is None:
         return volume
-    steps = np.arange(round(volume.at[-1]) + 1)
-    places = np.interp(steps, volume.at, np.arange(len(volume.at)))
-    even = np.empty((len(steps), *volume.array.shape[1:]), volume.array.dtype)
+    places = even_places(volume.at)
+    even = np.empty((len(places), *volume.array.shape[1:]), volume.array.dtype)
     for target, place in zip(even, places, strict=True):
         before = int(place)
         after, share = min(before + 1, len(volume.at) - 1), place - before
         mixed = volume.array[before] * np.float32(1 - share) + volume.array[after] * np.float32(share)
         target[:] = np.rint(mixed) if even.dtype.kind == "i" else mixed
     return Volume(even, volume.affine, tuple(volume.sources[round(place)] for place in places), volume.unit)
+
+
+def even_places(at: Sequence[float]) -> NDArray[np.float64]:
+    """Give the place of each step of a volume's affine in slices, from where they lie (`Volume.at`)."""
+    return np.interp(np.arange(round(at[-1]) + 1), at, np.arange(len(at)))
+
+
+def block(shape: Sequence[int], to_source: NDArray[np.floating[Any]]) -> tuple[int, ...]:
+    """Give how many of an image's pixels are averaged along each axis before it is resampled.
+
+    Parameters
+    ----------
+    shape
+        Of the image.
+    to_source
+        Homogeneous matrix from an index of the coarser grid to an index of the image.
+    """
+    step = np.abs(to_source[:-1, :-1]).max(axis=1) * (1 + 1e-6)
+    return tuple(max(1, min(length, int(factor))) for length, factor in zip(shape, step, strict=True))
 
 
 def resample(image: Any, shape: tuple[int, ...], to_image: NDArray[np.floating[Any]], fill: float) -> Array:
@@ -229,7 +253,7 @@ def fit(
     offset = ((size[0] - rows * scale[0]) / 2, (size[1] - columns * scale[1]) / 2)
     placement = Placement(scale=scale, offset=offset, shape=(rows, columns))
     to_image = np.linalg.inv(tensor_from_image(placement))
-    source = _average(sitk.GetImageFromArray(np.ascontiguousarray(array)), (1 + 1e-6) / np.array(scale))
+    source = _average(sitk.GetImageFromArray(np.ascontiguousarray(array)), block(array.shape, to_image))
     return resample(source, size, to_image, 0.0), placement
 
 
@@ -269,20 +293,19 @@ def crop(array: Array, box: Box) -> Array:
     return array[box.top : box.bottom, box.left : box.right]
 
 
-def _bounds(volume: Volume) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give the lowest and the highest LPS position that any voxel of the volume reaches."""
-    edges = np.array([(-0.5, length - 0.5) for length in volume.array.shape])
+def _bounds(shape: Sequence[int], affine: Affine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give the lowest and the highest LPS position that any voxel of a volume reaches."""
+    edges = np.array([(-0.5, length - 0.5) for length in shape])
     corners = np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1).reshape(-1, 3)
-    positions = corners @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    positions = corners @ affine[:3, :3].T + affine[:3, 3]
     return positions.min(axis=0), positions.max(axis=0)
 
 
-def _average(image: Any, step: NDArray[np.floating[Any]]) -> Any:
-    """Average an image over blocks as large as ``step`` (its voxels per voxel of the result, array order) allows."""
-    lengths = image.GetSize()
-    factors = [max(1, min(length, int(factor))) for length, factor in zip(lengths, step[::-1], strict=True)]
+def _average(image: Any, size: Sequence[int]) -> Any:
+    """Average an image over blocks of this size (array order)."""
+    factors = list(reversed(size))
     if set(factors) == {1}:
         return image
     # BinShrink leaves out what does not fill a block; the edge repeated makes the last block whole.
-    missing = [-length % factor for length, factor in zip(lengths, factors, strict=True)]
+    missing = [-length % factor for length, factor in zip(image.GetSize(), factors, strict=True)]
     return sitk.BinShrink(sitk.ZeroFluxNeumannPad(image, [0] * len(missing), missing), factors)

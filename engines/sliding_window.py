@@ -4,12 +4,18 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, islice, product
 from math import ceil, prod
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
+from engines.errors import OutOfMemory
 from engines.runtimes.base import Outputs
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
 
 Array = NDArray[np.float32]
 
@@ -43,6 +49,90 @@ class Answer:
 
     maps: Mapping[str, Array]
     windows: Sequence[Window]
+
+
+@dataclass(frozen=True, eq=False)
+class Tiling:
+    """How patches cover an image.
+
+    Attributes
+    ----------
+    patch
+        What the network sees.
+    before
+        How far the image is padded before its first voxel, along each axis.
+    size
+        Of the padded image.
+    starts
+        Index of each patch's first voxel on the image's grid; where the image is padded it is negative.
+    profiles
+        Weight of a patch's voxels along each of its axes; that of a voxel is their product, `LEAST_WEIGHT` at least.
+    """
+
+    patch: tuple[int, ...]
+    before: tuple[int, ...]
+    size: tuple[int, ...]
+    starts: tuple[tuple[int, ...], ...]
+    profiles: tuple[Array, ...]
+
+    @property
+    def weight(self) -> Array:
+        """Weight of each voxel of a patch."""
+        weight = np.ones((), np.float32)
+        for profile in self.profiles:
+            weight = np.multiply.outer(weight, profile)
+        return np.maximum(weight, LEAST_WEIGHT)
+
+
+def tile(
+    shape: Sequence[int],
+    patch: tuple[int, ...],
+    overlap: float,
+    blend: Literal["gaussian", "constant"] = "gaussian",
+) -> Tiling:
+    """Cover an image with the fewest patches that overlap enough; see `sliding_window`."""
+    before = tuple(max(0, (length - size) // 2) for size, length in zip(shape, patch, strict=True))
+    size = tuple(max(size, length) for size, length in zip(shape, patch, strict=True))
+    starts = product(*(_starts(*axis, overlap) for axis in zip(size, patch, strict=True)))
+    return Tiling(
+        patch,
+        before,
+        size,
+        tuple(tuple(first - edge for first, edge in zip(start, before, strict=True)) for start in starts),
+        tuple(np.ones(length, np.float32) if blend == "constant" else _gaussian(length) for length in patch),
+    )
+
+
+def on_largest_patch(
+    run: Callable[[tuple[int, ...]], T], shape: Sequence[int], grids: Collection[tuple[int, ...]], model: str
+) -> T:
+    """Run on the patch that `choose_patch` chooses, and on smaller ones where memory is short.
+
+    Parameters
+    ----------
+    run
+        Takes a patch.
+    shape
+        Of the image.
+    grids
+        Every patch that the network takes.
+    model
+        Its name, for the log.
+
+    Raises
+    ------
+    OutOfMemory
+        Not even the smallest patch fits.
+    """
+    while True:
+        patch = choose_patch(shape, tuple(grids))
+        try:
+            return run(patch)
+        except OutOfMemory as error:
+            grids = [grid for grid in grids if prod(grid) < prod(patch)]
+            if not grids:
+                raise
+            log.warning("inference.out_of_memory", model=model, patch=patch, reason=str(error))
 
 
 def choose_patch(shape: Sequence[int], grids: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -80,28 +170,27 @@ def sliding_window(
         How patches are weighted: towards their centres, or all the same.
     """
     shape = image.shape[1:]
-    before = tuple(max(0, (length - size) // 2) for size, length in zip(shape, patch, strict=True))
-    size = tuple(max(size, length) for size, length in zip(shape, patch, strict=True))
+    tiling = tile(shape, patch, overlap, blend)
+    size, inside = tiling.size, (slice(None), *_box(tiling.before, shape))
     padded = image
     if size != shape:
         padded = np.zeros((len(image), *size), np.float32)
-        padded[(slice(None), *_box(before, shape))] = image
-    inside = (slice(None), *_box(before, shape))
+        padded[inside] = image
 
-    starts = list(product(*(_starts(*axis, overlap) for axis in zip(size, patch, strict=True))))
-    weight = np.ones(patch, np.float32) if blend == "constant" else _gaussian(patch)
+    starts, weight = tiling.starts, tiling.weight
     blended: dict[str, Array] = {}
     weights = np.zeros(size if len(starts) > 1 else (0,), np.float32)
     windows = []
     for some in _batches(starts, batch):
-        tensor = np.stack([padded[(slice(None), *_box(start, patch))] for start in some])
+        boxes = [
+            _box([first + edge for first, edge in zip(start, tiling.before, strict=True)], patch) for start in some
+        ]
+        tensor = np.stack([padded[(slice(None), *box)] for box in boxes])
         answers = infer(tensor)
-        for index, start in enumerate(some):
-            place = tuple(first - edge for first, edge in zip(start, before, strict=True))
-            windows.append(Window(place, {name: each[index] for name, each in answers.items() if name not in maps}))
+        for index, (start, here) in enumerate(zip(some, boxes, strict=True)):
+            windows.append(Window(start, {name: each[index] for name, each in answers.items() if name not in maps}))
             if len(starts) == 1:
                 return Answer({name: answers[name][index][inside] for name in maps}, windows)
-            here = _box(start, patch)
             weights[here] += weight
             for name in maps:
                 answer = answers[name][index]
@@ -142,7 +231,7 @@ def flipped(infer: Infer, flips: Sequence[int]) -> Infer:
     return averaged
 
 
-def _batches(starts: list[tuple[int, ...]], batch: int) -> Iterator[list[tuple[int, ...]]]:
+def _batches(starts: Sequence[tuple[int, ...]], batch: int) -> Iterator[list[tuple[int, ...]]]:
     remaining = iter(starts)
     while some := list(islice(remaining, batch)):
         yield some
@@ -158,9 +247,5 @@ def _starts(size: int, length: int, overlap: float) -> list[int]:
     return [round(start) for start in np.linspace(0, size - length, count)]
 
 
-def _gaussian(patch: tuple[int, ...]) -> Array:
-    weight = np.ones((), np.float32)
-    for length in patch:
-        axis = np.exp(-0.5 * ((np.arange(length) - (length - 1) / 2) / (length * SIGMA)) ** 2).astype(np.float32)
-        weight = np.multiply.outer(weight, axis)
-    return np.maximum(weight, LEAST_WEIGHT)
+def _gaussian(length: int) -> Array:
+    return np.exp(-0.5 * ((np.arange(length) - (length - 1) / 2) / (length * SIGMA)) ** 2).astype(np.float32)
