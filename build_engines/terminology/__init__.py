@@ -1,0 +1,1 @@
+"""Codes for the names that models give to what they find."""
