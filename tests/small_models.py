@@ -1,6 +1,6 @@
 """Throw-away model packages: networks of a few operators, written with ONNX's helpers, real in every other way."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -117,11 +117,14 @@ def classifier_package(
     crop_to: str | None = "tiny-cxr",
     uid_root: str = "93",
     activation: bool = False,
+    exclusive: bool = True,
 ) -> Path:
     """Tells an image that is bright on average from one that is dark, in the box of another model's segments.
 
     Parameters
     ----------
+    exclusive
+        Whether its classes sum to 1; if not, each has a sigmoid of its own.
     activation
         Whether it says where: on 8 × 8 cells, 8 times how bright a cell is for "Bright", and less than 0 for "Dark".
     """
@@ -138,6 +141,7 @@ percentiles = [0.0, 100.0]
 {crop}
 [classification]
 tensor = "probabilities"
+exclusive = {str(exclusive).lower()}
 {'activation = "activation"' if activation else ""}
 
 """
@@ -150,7 +154,9 @@ tensor = "probabilities"
         helper.make_node("GlobalAveragePool", ["cells"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["flat"]),
         helper.make_node("Gemm", ["flat", "weights", "bias"], ["logits"], transB=1),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1)
+        if exclusive
+        else helper.make_node("Sigmoid", ["logits"], ["probabilities"]),
     ]
     weights = {"weights": np.array([[-8.0], [8.0]], np.float32), "bias": np.array([4.0, -4.0], np.float32)}
     model = network(nodes, weights, shape, [1, 2])
@@ -224,6 +230,134 @@ tensor = "probabilities"
     return write(models / name, description, network(nodes, weights, shape, [1, 3, *shape[2:]]), random_image(shape))
 
 
+def overlapping_package(models: Path, name: str = "tiny-overlap", uid_root: str = "97") -> Path:
+    """Two segments of a CT on a 2 mm grid, a sigmoid each: "Whole" above -750 HU, and within it "Core" above -250 HU."""
+    shape = [1, 1, 8, 12, 16]
+    description = (
+        IDENTITY.format(name=name, uid_root=uid_root)
+        + f"""
+[input]
+tensor = "image"
+modality = ["CT"]
+{CHEST}
+spacing_mm = [2.0, 2.0, 2.0]
+window = [-1000.0, 0.0]
+patch = {shape[2:]}
+
+[segmentation]
+tensor = "probabilities"
+overlapping = true
+
+"""
+        + "".join(SEGMENT.format(label=label, measurements='["volume"]') for label in ("Whole", "Core"))
+        + VERIFY
+    )
+    nodes = [
+        helper.make_node("Conv", ["image", "weights", "bias"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["probabilities"]),
+    ]
+    weights = {
+        "weights": np.full((2, 1, 1, 1, 1), 2 * SHARPNESS, np.float32),
+        "bias": -2 * SHARPNESS * np.array([0.25, 0.75], np.float32),
+    }
+    return write(models / name, description, network(nodes, weights, shape, [1, 2, *shape[2:]]), random_image(shape))
+
+
+BALL = 5
+"""Voxels or pixels across what a detector finds."""
+
+
+def detector_package(
+    models: Path,
+    name: str = "tiny-nodules",
+    grid: Sequence[int] = (12, 16, 20),
+    uid_root: str = "98",
+    format: str = "corners",
+    order: str = "axes",
+    crop_to: str | None = None,
+) -> Path:
+    """Finds what is bright and `BALL` across, as "Nodule": a box, or a point, on every voxel; and never a "Mass".
+
+    A box's score is that of its mean value. Three lengths are a CT on a 2 mm grid between -1000 HU and 0 HU, two are an
+    X-ray.
+
+    Parameters
+    ----------
+    format, order
+        How the network writes places (`engines.description.DetectionSection`).
+    """
+    dimensions, shape = len(grid), [1, 1, *grid]
+    selection = (
+        f"""modality = ["CT"]
+{CHEST}
+spacing_mm = [2.0, 2.0, 2.0]
+window = [-1000.0, 0.0]
+patch = {list(grid)}
+overlap = 0.5"""
+        if dimensions == 3
+        else f"""modality = ["CR", "DX"]
+size = {list(grid)}
+percentiles = [0.0, 100.0]"""
+    )
+    crop = f'crop_to = "{crop_to}"\n' if crop_to else ""
+    description = (
+        IDENTITY.format(name=name, uid_root=uid_root)
+        + f"""
+[input]
+tensor = "image"
+{selection}
+{crop}
+[detection]
+places = "places"
+scores = "scores"
+format = "{format}"
+order = "{order}"
+most_overlap = 0.1
+least_distance = {BALL}.0
+
+"""
+        + "".join(
+            CLASS.replace("classification", "detection").format(label=label, value=value)
+            for label, value in (("Nodule", "27925004"), ("Mass", "4147007"))
+        )
+        + "[verify]\nmax_probability_error = 0.02\nmax_place_error = 0.5\n"
+    )
+    index = np.stack(np.meshgrid(*map(np.arange, grid), indexing="ij"), axis=-1).reshape(-1, dimensions)
+    low = index - BALL // 2
+    written = {
+        "corners": [low, low + BALL],
+        "centre_size": [index + 0.5, np.full_like(low, BALL)],
+        "points": [index],
+    }[format]
+    if order == "reversed":
+        written = [each[:, ::-1] for each in written]
+    weights = {
+        "anchors": np.concatenate(written, axis=1)[None].astype(np.float32),
+        "slope": np.array([40.0, 0.0], np.float32),
+        "bias": np.array([-12.0, -9.0], np.float32),
+        "nothing": np.zeros(1, np.float32),
+        "scales": np.array([0, -1, 1], np.int64),
+    }
+    nodes = [
+        helper.make_node(
+            "AveragePool",
+            ["image"],
+            ["mean"],
+            kernel_shape=[BALL] * dimensions,
+            pads=[BALL // 2] * (2 * dimensions),
+            count_include_pad=1,
+        ),
+        helper.make_node("Reshape", ["mean", "scales"], ["listed"]),
+        helper.make_node("Mul", ["listed", "slope"], ["sloped"]),
+        helper.make_node("Add", ["sloped", "bias"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["scores"]),
+        helper.make_node("Mul", ["listed", "nothing"], ["zeros"]),
+        helper.make_node("Add", ["anchors", "zeros"], ["places"]),
+    ]
+    outputs = {"places": weights["anchors"].shape, "scores": (1, len(index), 2)}
+    return write(models / name, description, network(nodes, weights, shape, outputs), random_image(shape))
+
+
 def nearest(centres: Sequence[float], shape: Sequence[int]) -> onnx.ModelProto:
     """The class whose centre is nearest to a voxel's value: ``-(x - c)²`` is linear in ``x`` but for a common term."""
     spatial = len(shape) - 2
@@ -240,9 +374,19 @@ def nearest(centres: Sequence[float], shape: Sequence[int]) -> onnx.ModelProto:
 
 
 def network(
-    nodes: Sequence[onnx.NodeProto], weights: dict[str, np.ndarray], shape: Sequence[int], output: Sequence[int]
+    nodes: Sequence[onnx.NodeProto],
+    weights: dict[str, np.ndarray],
+    shape: Sequence[int],
+    output: Sequence[int] | Mapping[str, Sequence[int]],
 ) -> onnx.ModelProto:
-    """A model with weights kept as FP16 and cast to FP32, as the package contract says."""
+    """A model with weights kept as FP16 and cast to FP32, as the package contract says.
+
+    Parameters
+    ----------
+    output
+        Shape of "probabilities", or of each output by its name.
+    """
+    outputs = output if isinstance(output, Mapping) else {"probabilities": output}
     casts = [
         helper.make_node("Cast", [f"{name}.fp16"], [name], to=TensorProto.FLOAT) for name in weights if name != "scales"
     ]
@@ -250,7 +394,7 @@ def network(
         [*casts, *nodes],
         "small",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, output)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in outputs.items()],
         [
             numpy_helper.from_array(array, name)
             if name == "scales"
