@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from build_engines.recipes import augmentation, phantom, training
 from build_engines.recipes.augmentation import Random, chance
+from build_engines.recipes.evaluation import HELD_OUT_CT, LEFT, RIGHT, LabelledCt, judge_cts, read_cts, read_labelled_ct
 from build_engines.recipes.networks import Network, UNet3d
 from engines.engine_set import EngineSet
 from engines.preprocessing import resample_to_grid, window
-from engines.types import Affine, Volume
+from engines.types import Volume
+from engines.verify import dice
 
 NAME = "ct-lung"
-HELD_OUT = "LCTSC-Test-S1-202"
 PATCH = (64, 96, 96)
 """Training patch; smaller than the one that serves, so that a step is quick."""
 
@@ -73,7 +73,6 @@ measurements = ["volume", "mean_intensity", "minimum_intensity", "maximum_intens
 max_probability_error = 0.02
 min_dice = 0.995
 """
-LEFT, RIGHT = 1, 2
 NODULE, GAS, SOFT = (0.4, 0.75), (0.0, 0.1), 0.55
 """Values of what is drawn into training patches, and the least value of soft tissue, in the window 0–1."""
 
@@ -124,21 +123,12 @@ class Case:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
-    """One CT as it came, with labels on its own grid; ``both`` where they do not tell left from right."""
-
-    volume: Volume
-    labels: NDArray[np.uint8]
-    both: bool = False
-
-
-@dataclass(frozen=True, eq=False)
 class CtLung:
     """The recipe; see the module."""
 
     cases: tuple[Case, ...]
     validation: tuple[Case, ...]
-    sources: Mapping[str, Source]
+    sources: Mapping[str, LabelledCt]
     name: str = NAME
     toml: str = TOML
     card: str = CARD
@@ -167,21 +157,12 @@ class CtLung:
             labels = predict(network, case.image)
             for label, name in ((LEFT, "left"), (RIGHT, "right")):
                 truth = case.labels[0].numpy() == label
-                figures[f"Dice, {name} lung, held-out case, 3 mm grid"] = training.dice(truth, labels == label)
+                figures[f"Dice, {name} lung, held-out case, 3 mm grid"] = dice(truth, labels == label)
         return figures
 
     def measure(self, engines: EngineSet) -> Mapping[str, float]:
         """Give the Dice on the source's own grid, of CT that were not trained on."""
-        figures = {}
-        for words, source in self.sources.items():
-            found = engines.run(NAME, source.volume).label_map
-            labels = found.array if found else np.zeros_like(source.labels)
-            if source.both:
-                figures[f"Dice, both lungs, {words}"] = training.dice(source.labels > 0, labels > 0)
-                continue
-            for label, name in ((LEFT, "left"), (RIGHT, "right")):
-                figures[f"Dice, {name} lung, {words}"] = training.dice(source.labels == label, labels == label)
-        return figures
+        return judge_cts(self.sources, engines)
 
     def golden(self) -> NDArray[np.float32]:
         """A patch of the synthetic chest."""
@@ -201,28 +182,16 @@ def load(data: Path) -> CtLung:
     files = sorted((data / "ct_lung").glob("*_ct.nii.gz"))
     if not files:
         raise FileNotFoundError(f"no ct_lung/*_ct.nii.gz in {data}: name the folder of the training data with --data")
-    sources = {file.name.removesuffix("_ct.nii.gz"): read_source(file) for file in files}
-    held_out = sources.pop(HELD_OUT)
-    small = data / "ct_lung" / "cip64"
-    external = Source(
-        volume=read_volume(small / "ct-64.nrrd"),
-        labels=sitk.GetArrayFromImage(sitk.ReadImage(small / "wholeLung-64.nrrd") > 0),
-        both=True,
-    )
+    training_files = [file for file in files if not file.name.startswith(HELD_OUT_CT)]
+    judged = read_cts(data)
     return CtLung(
-        cases=tuple(to_grid(source) for source in sources.values()),
-        validation=(to_grid(held_out),),
-        sources={f"held-out case {HELD_OUT}": held_out, "Chest Imaging Platform case (4.2 mm, other source)": external},
+        cases=tuple(to_grid(read_labelled_ct(file)) for file in training_files),
+        validation=tuple(to_grid(ct) for ct in judged.values() if not ct.both),
+        sources=judged,
     )
 
 
-def read_source(file: Path) -> Source:
-    """Read a CT and its mask, and split the lungs."""
-    mask = sitk.ReadImage(file.with_name(file.name.replace("_ct.nii.gz", "_lung.nii.gz")))
-    return Source(read_volume(file), split_lungs(mask))
-
-
-def to_grid(source: Source) -> Case:
+def to_grid(source: LabelledCt) -> Case:
     """Bring a CT and its labels to the network's grid."""
     settings = tomllib.loads(TOML)["input"]
     spacing = tuple(settings["spacing_mm"])
@@ -236,46 +205,6 @@ def to_grid(source: Source) -> Case:
     grid = np.where(np.maximum(*planes) >= 0.5, np.where(planes[0] > planes[1], LEFT, RIGHT), 0)
     # Not clipped at the window's upper end yet: the augmentation changes the values first.
     return Case(torch.from_numpy((image - low) / (high - low))[None], torch.from_numpy(grid.astype(np.int64))[None])
-
-
-def read_volume(file: Path) -> Volume:
-    """Read a CT that SimpleITK can read, with its geometry."""
-    image = sitk.ReadImage(file)
-    array = sitk.GetArrayFromImage(image)
-    return Volume(array, affine_of(image), tuple(str(index) for index in range(len(array))))
-
-
-def affine_of(image: sitk.Image) -> Affine:
-    """Give the matrix from array index to LPS millimetres of a SimpleITK image."""
-    affine = np.eye(4)
-    affine[:3, :3] = (np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing())[:, ::-1]
-    affine[:3, 3] = image.GetOrigin()
-    return affine
-
-
-def split_lungs(mask: sitk.Image) -> NDArray[np.uint8]:
-    """Split a mask of both lungs into left (1) and right (2) by its two largest components.
-
-    Left is the patient's left, where *x* is larger. Small islands go to the lung whose centre is nearer along *x*.
-
-    Raises
-    ------
-    ValueError
-        If the lungs touch: then the two largest components are not the two lungs.
-    """
-    components = sitk.RelabelComponent(sitk.ConnectedComponent(mask > 0))
-    shapes = sitk.LabelShapeStatisticsImageFilter()
-    shapes.Execute(components)
-    if shapes.GetNumberOfLabels() < 2 or shapes.GetNumberOfPixels(2) < 0.3 * shapes.GetNumberOfPixels(1):
-        raise ValueError("the lungs of a training mask touch; they have to be separated first")
-    first, second = shapes.GetCentroid(1)[0], shapes.GetCentroid(2)[0]
-    lookup = np.zeros(shapes.GetNumberOfLabels() + 1, np.uint8)
-    for label in shapes.GetLabels():
-        x = shapes.GetCentroid(label)[0]
-        to_left = abs(x - max(first, second)) < abs(x - min(first, second))
-        lookup[label] = LEFT if to_left else RIGHT
-    labels: NDArray[np.uint8] = lookup[sitk.GetArrayFromImage(components)]
-    return labels
 
 
 def augment(case: Case, shape: tuple[int, int, int], random: Random) -> training.Batch:

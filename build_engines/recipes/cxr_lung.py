@@ -16,11 +16,12 @@ from torch import Tensor
 
 from build_engines.recipes import augmentation, phantom, radiographs, training
 from build_engines.recipes.augmentation import Random, chance
+from build_engines.recipes.evaluation import OutlinedXray, judge_outlines, read_masks, read_outlined
 from build_engines.recipes.networks import Network, UNet
 from engines.engine_set import EngineSet
 from engines.postprocessing import keep_largest_component, labels_on_radiograph
 from engines.preprocessing import Array, fit, percentile_window
-from engines.types import Radiograph
+from engines.verify import dice
 
 NAME = "cxr-lung"
 WIDTH = 0.5
@@ -93,19 +94,11 @@ Weights: Apache-2.0. Data: Montgomery County X-ray set, NLM; see <https://openi.
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
-    """One X-ray ``[row, column]``, 0–255, with its mask."""
-
-    image: Array
-    mask: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
 class CxrLung:
     """The recipe; see the module."""
 
-    cases: tuple[Case, ...]
-    validation: Mapping[str, tuple[Case, ...]]
+    cases: tuple[OutlinedXray, ...]
+    validation: Mapping[str, tuple[OutlinedXray, ...]]
     name: str = NAME
     toml: str = TOML
     card: str = CARD
@@ -135,21 +128,13 @@ class CxrLung:
     def validate(self, network: Network) -> Mapping[str, float]:
         """Give the mean Dice of each set on the pixels of the source images."""
         return {
-            f"Dice, {name}": float(np.mean([training.dice(case.mask, segment(network, case.image)) for case in cases]))
+            f"Dice, {name}": float(np.mean([dice(case.mask, segment(network, case.image)) for case in cases]))
             for name, cases in self.validation.items()
         }
 
     def measure(self, engines: EngineSet) -> Mapping[str, float]:
         """Give the same figures from the package as a node runs it."""
-        figures = {}
-        for name, cases in self.validation.items():
-            overlaps = []
-            for case in cases:
-                found = engines.run(NAME, Radiograph(case.image, None, "")).label_map
-                overlaps.append(training.dice(case.mask, found.array > 0) if found else 0.0)
-            figures[f"Dice, mean of {len(cases)}, {name}"] = float(np.mean(overlaps))
-            figures[f"Dice, worst of {len(cases)}, {name}"] = min(overlaps)
-        return figures
+        return judge_outlines(self.validation, engines)
 
     def golden(self) -> NDArray[np.float32]:
         """The synthetic chest, projected."""
@@ -166,30 +151,12 @@ def load(data: Path) -> CxrLung:
     FileNotFoundError
         If ``data`` has no ``cxr_lung/manifest.csv``.
     """
-    folder = data / "cxr_lung"
-    rows = radiographs.rows_of(folder / "manifest.csv")
-
-    def chosen(source: str, *splits: str) -> tuple[Case, ...]:
-        return tuple(
-            Case(
-                image=radiographs.read(folder / "img" / f"{row['id']}.jpg"),
-                mask=radiographs.read(folder / "mask" / f"{row['id']}.png") > 0,
-            )
-            for row in rows
-            if row["source"] == source and row["split"] in splits
-        )
-
-    return CxrLung(
-        cases=chosen("montgomery", "train"),
-        validation={
-            "Montgomery validation": chosen("montgomery", "val"),
-            "Montgomery test": chosen("montgomery", "test"),
-            "Shenzhen (never trained on)": chosen("shenzhen", "train", "val", "test"),
-        },
-    )
+    return CxrLung(cases=read_masks(data, "montgomery", "train"), validation=read_outlined(data))
 
 
-def augment(case: Case, size: tuple[int, int], percentiles: tuple[float, float], random: Random) -> training.Batch:
+def augment(
+    case: OutlinedXray, size: tuple[int, int], percentiles: tuple[float, float], random: Random
+) -> training.Batch:
     """Make one training image and its mask."""
     image = torch.from_numpy(case.image / 255)[None]
     mask = torch.from_numpy(case.mask.astype(np.float32))[None]

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from build_engines.recipes import augmentation, cxr_lung, phantom, radiographs, training
 from build_engines.recipes.augmentation import Random
+from build_engines.recipes.evaluation import CLASSES, ClassifiedXray, accuracies, judge_classes, read_picture, rows_of
 from build_engines.recipes.networks import Classifier, Network
 from engines.engine_set import EngineSet, open_engines
 from engines.package import SHIPPED_MODELS, load_package
-from engines.preprocessing import Array, Box, bounding_box, crop, fit, percentile_window
+from engines.preprocessing import Box, bounding_box, crop, fit, percentile_window
 from engines.runtimes.base import RuntimeSettings
 from engines.types import Radiograph
 
@@ -28,8 +29,6 @@ NAME = "cxr-pneumonia"
 HELD_OUT_NAME = "cxr-pneumonia-held-out"
 """The same training without two of the sources, for figures on sources that it has never seen; makes no package."""
 
-CLASSES = ("normal", "pneumonia", "viral")
-NORMAL, PNEUMONIA, VIRAL = range(3)
 SOURCES = {
     "normal": {"nih": 0.6, "shen": 0.25, "mont": 0.15},
     "pneumonia": {"nih": 1.0},
@@ -136,13 +135,10 @@ Montgomery County sets (NLM; Jaeger et al. 2014), covid-19-image-repository (Win
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
-    """One X-ray ``[row, column]``, 0–255, with the box around its lungs, its class's channel and its source."""
+class Case(ClassifiedXray):
+    """One X-ray with the box around its lungs."""
 
-    image: Array
     box: Box
-    target: int
-    source: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,17 +169,15 @@ class CxrPneumonia:
         return nn.functional.cross_entropy(logits, target, label_smoothing=0.1)
 
     def validate(self, network: Network) -> Mapping[str, float]:
-        """Give the figures of `judge` for the validation and the test rows."""
+        """Give the figures of `accuracies` for the validation and the test rows."""
         figures: dict[str, float] = {}
         for rows, cases in (("validation", self.validation), ("test", self.test)):
-            figures |= judge(cases, predict(network, cases), rows)
+            figures |= accuracies(cases, predict(network, cases), rows)
         return figures
 
     def measure(self, engines: EngineSet) -> Mapping[str, float]:
         """Give the same figures for the test rows from the package as a node runs it."""
-        found = [engines.run(NAME, Radiograph(case.image, None, "")).classification for case in self.test]
-        probabilities = [[entry.probability for entry in answer.classes] for answer in found if answer]
-        return judge(self.test, np.array(probabilities), "test")
+        return judge_classes(self.test, "test", engines)
 
     def golden(self) -> NDArray[np.float32]:
         """The synthetic chest, projected, cut to about its lungs."""
@@ -202,7 +196,7 @@ def load(data: Path) -> CxrPneumonia:
     ModelPackageError
         If ``cxr-lung`` has not been trained yet.
     """
-    rows = radiographs.rows_of(data / "cxr" / "manifest.csv")
+    rows = rows_of(data / "cxr" / "manifest.csv")
     cases = read_cases(data / "cxr" / "images", rows)
     split = {name: tuple(c for c, row in zip(cases, rows, strict=True) if row["split"] == name) for name in SPLITS}
     return CxrPneumonia(cases=split["train"], validation=split["val"], test=split["test"])
@@ -210,7 +204,7 @@ def load(data: Path) -> CxrPneumonia:
 
 def load_held_out(data: Path) -> CxrPneumonia:
     """Read the X-rays of the column ``split_by_source``: Hannover and Montgomery are only tested on."""
-    rows = radiographs.rows_of(data / "cxr" / "manifest.csv")
+    rows = rows_of(data / "cxr" / "manifest.csv")
     cases = read_cases(data / "cxr" / "images", rows)
     names = ("train", "val", "external_test")
     split = {n: tuple(c for c, row in zip(cases, rows, strict=True) if row["split_by_source"] == n) for n in names}
@@ -228,11 +222,11 @@ def read_cases(folder: Path, rows: Sequence[Mapping[str, str]]) -> list[Case]:
     cases = []
     with open_engines(lungs, RuntimeSettings(threads=2)) as engines:
         for row in rows:
-            image = radiographs.read(folder / row["file"])
+            image = read_picture(folder / row["file"])
             found = engines.run(cxr_lung.NAME, Radiograph(image, None, row["file"])).label_map
             box = bounding_box(found.array, margin) if found else None
             target = CLASSES.index(row["class"])
-            cases.append(Case(image, box or Box(0, 0, *image.shape), target, row["source"]))
+            cases.append(Case(image, target, row["source"], box or Box(0, 0, *image.shape)))
     return cases
 
 
@@ -281,29 +275,3 @@ def predict(network: Network, cases: Sequence[Case]) -> NDArray[np.float64]:
         with torch.no_grad():
             answers.append(network(torch.from_numpy(tensor)[None, None])[0].double().numpy())
     return np.stack(answers)
-
-
-def judge(cases: Sequence[Case], probabilities: NDArray[np.float64], rows: str) -> dict[str, float]:
-    """Give accuracy and areas under the curve; each only where both of its classes are there.
-
-    Parameters
-    ----------
-    cases
-        What was classified.
-    probabilities
-        ``[case, class]``.
-    rows
-        Words for the rows, which every figure's name ends with.
-    """
-    targets = np.array([case.target for case in cases])
-    nih = np.array([case.source == "nih" for case in cases])
-    figures = {f"Accuracy, {rows}": float((probabilities.argmax(axis=1) == targets).mean())}
-    for words, positive, where in (
-        ("AUC pneumonia against normal, NIH only", PNEUMONIA, nih),
-        ("AUC viral against normal, all sources", VIRAL, np.ones_like(nih)),
-    ):
-        score = probabilities[:, positive] / (probabilities[:, positive] + probabilities[:, NORMAL])
-        yes, no = score[where & (targets == positive)], score[where & (targets == NORMAL)]
-        if len(yes) and len(no):
-            figures[f"{words}, {rows}"] = training.area_under_curve(yes, no)
-    return figures

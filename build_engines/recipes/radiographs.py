@@ -1,39 +1,14 @@
-"""What both X-ray recipes share: reading the images, and changing them at random as other detectors would.
+"""What both X-ray recipes share: changing images at random as other detectors would.
 
 Images are tensors ``[1, row, column]`` in 0–1, larger is whiter.
 """
 
-import csv
-from pathlib import Path
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from build_engines.recipes import augmentation
 from build_engines.recipes.augmentation import Random, chance
-
-
-def read(file: Path) -> NDArray[np.float32]:
-    """Read a picture file as ``[row, column]``, 0–255."""
-    with Image.open(file) as image:
-        return np.asarray(image.convert("L"), dtype=np.float32)
-
-
-def rows_of(file: Path) -> list[dict[str, str]]:
-    """Read a manifest.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is not there.
-    """
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: name the folder of the training data with --data")
-    with file.open(newline="", encoding="utf-8") as text:
-        return list(csv.DictReader(text))
 
 
 def placement(shape: tuple[int, ...], size: tuple[int, int], random: Random) -> np.ndarray:

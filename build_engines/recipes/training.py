@@ -151,19 +151,6 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits, target) + (1 - dice).mean()
 
 
-def dice(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:
-    """Give the Dice coefficient of two masks; 1 where both are empty."""
-    total = int(truth.sum()) + int(found.sum())
-    return 2 * int((truth & found).sum()) / total if total else 1.0
-
-
-def area_under_curve(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
-    """Give the area under the ROC curve: how often a positive scores higher than a negative; ties count half."""
-    ordered = np.sort(negative)
-    below, up_to = np.searchsorted(ordered, positive, "left"), np.searchsorted(ordered, positive, "right")
-    return float((below + up_to).mean() / (2 * len(negative)))
-
-
 def _follow(average: Network, network: Network, decay: float) -> None:
     with torch.no_grad():
         for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
