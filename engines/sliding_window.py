@@ -18,6 +18,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 Array = NDArray[np.float32]
+Maps = NDArray[np.float32] | NDArray[np.float16]
 
 Infer = Callable[[Array], Outputs]
 
@@ -26,6 +27,11 @@ SIGMA = 0.125
 
 LEAST_WEIGHT = 1e-3
 """So that a corner which only one patch sees is still divided by something that is not lost in rounding."""
+
+
+MOST_FLOAT32 = 2 * 1024**3
+"""Blended maps that would take more bytes are summed up in half precision: a hundred classes of a whole chest are many
+GB. It costs less than the byte that a probability is kept in."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,11 @@ class Window:
 class Answer:
     """What a network says of a whole image.
 
-    ``maps`` are its maps by name, ``[class, …grid]`` on the image's grid; ``windows`` the rest, patch by patch.
+    ``maps`` are its maps by name, ``[class, …grid]`` on the image's grid, float16 where they are very large (see
+    `MOST_FLOAT32`); ``windows`` the rest, patch by patch.
     """
 
-    maps: Mapping[str, Array]
+    maps: Mapping[str, Maps]
     windows: Sequence[Window]
 
 
@@ -108,6 +115,8 @@ def on_largest_patch(
 ) -> T:
     """Run on the patch that `choose_patch` chooses, and on smaller ones where memory is short.
 
+    Nothing is remembered for the next image: a failed allocation takes little time, and memory may be free by then.
+
     Parameters
     ----------
     run
@@ -117,7 +126,7 @@ def on_largest_patch(
     grids
         Every patch that the network takes.
     model
-        Its name, for the log.
+        Its name, for messages.
 
     Raises
     ------
@@ -131,8 +140,11 @@ def on_largest_patch(
         except OutOfMemory as error:
             grids = [grid for grid in grids if prod(grid) < prod(patch)]
             if not grids:
-                raise
-            log.warning("inference.out_of_memory", model=model, patch=patch, reason=str(error))
+                raise OutOfMemory(
+                    f"{model} does not fit into memory, not even with its smallest grid {list(patch)} ({error}); stop "
+                    "what else uses the device, run fewer at once, or name a smaller grid in input.further_patches"
+                ) from error
+            log.warning("inference.out_of_memory", model=model, patch=list(patch), reason=str(error))
 
 
 def choose_patch(shape: Sequence[int], grids: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -178,15 +190,14 @@ def sliding_window(
         padded[inside] = image
 
     starts, weight = tiling.starts, tiling.weight
-    blended: dict[str, Array] = {}
+    blended: dict[str, Maps] = {}
     weights = np.zeros(size if len(starts) > 1 else (0,), np.float32)
     windows = []
     for some in _batches(starts, batch):
         boxes = [
             _box([first + edge for first, edge in zip(start, tiling.before, strict=True)], patch) for start in some
         ]
-        tensor = np.stack([padded[(slice(None), *box)] for box in boxes])
-        answers = infer(tensor)
+        answers = infer(np.stack([padded[(slice(None), *box)] for box in boxes]))
         for index, (start, here) in enumerate(zip(some, boxes, strict=True)):
             windows.append(Window(start, {name: each[index] for name, each in answers.items() if name not in maps}))
             if len(starts) == 1:
@@ -195,10 +206,13 @@ def sliding_window(
             for name in maps:
                 answer = answers[name][index]
                 if name not in blended:
-                    blended[name] = np.zeros((len(answer), *size), np.float32)
-                blended[name][(slice(None), *here)] += answer * weight
+                    blended[name] = _sums((len(answer), *size))
+                # One class after the other: all of them times the weight would take as much memory again.
+                for sums, each in zip(blended[name], answer, strict=True):
+                    sums[here] += each * weight
     for whole in blended.values():
-        whole /= weights
+        for sums in whole:
+            sums /= weights
     return Answer({name: whole[inside] for name, whole in blended.items()}, windows)
 
 
@@ -231,6 +245,10 @@ def flipped(infer: Infer, flips: Sequence[int]) -> Infer:
     return averaged
 
 
+def _sums(shape: tuple[int, ...]) -> Maps:
+    return np.zeros(shape, np.float32) if 4 * prod(shape) <= MOST_FLOAT32 else np.zeros(shape, np.float16)
+
+
 def _batches(starts: Sequence[tuple[int, ...]], batch: int) -> Iterator[list[tuple[int, ...]]]:
     remaining = iter(starts)
     while some := list(islice(remaining, batch)):
@@ -243,9 +261,10 @@ def _box(start: Sequence[int], lengths: Sequence[int]) -> tuple[slice, ...]:
 
 def _starts(size: int, length: int, overlap: float) -> list[int]:
     """Spread the fewest patches evenly that overlap enough and reach both ends."""
-    count = 1 + ceil((size - length) / (length * (1 - overlap)))
+    count = 1 + ceil((size - length) / max(1.0, length * (1 - overlap)))
     return [round(start) for start in np.linspace(0, size - length, count)]
 
 
 def _gaussian(length: int) -> Array:
-    return np.exp(-0.5 * ((np.arange(length) - (length - 1) / 2) / (length * SIGMA)) ** 2).astype(np.float32)
+    weight: Array = np.exp(-0.5 * ((np.arange(length) - (length - 1) / 2) / (length * SIGMA)) ** 2).astype(np.float32)
+    return weight
