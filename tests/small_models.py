@@ -231,7 +231,7 @@ tensor = "probabilities"
 
 
 def overlapping_package(models: Path, name: str = "tiny-overlap", uid_root: str = "97") -> Path:
-    """Two segments of a CT on a 2 mm grid, a sigmoid each: "Whole" above -750 HU, and within it "Core" above -250 HU."""
+    """Segments of a CT on a 2 mm grid, a sigmoid each: "Whole" above -750 HU, and within it "Core" above -250 HU."""
     shape = [1, 1, 8, 12, 16]
     description = (
         IDENTITY.format(name=name, uid_root=uid_root)
@@ -334,7 +334,7 @@ least_distance = {BALL}.0
     weights = {
         "anchors": np.concatenate(written, axis=1)[None].astype(np.float32),
         "slope": np.array([40.0, 0.0], np.float32),
-        "bias": np.array([-12.0, -9.0], np.float32),
+        "bias": np.array([-12.0 if dimensions == 3 else -24.0, -9.0], np.float32),
         "nothing": np.zeros(1, np.float32),
         "scales": np.array([0, -1, 1], np.int64),
     }
