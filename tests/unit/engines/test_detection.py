@@ -298,6 +298,13 @@ def test_a_spot_is_found_on_an_upright_x_ray_with_padding(models: Path, format: 
     np.testing.assert_allclose(np.subtract(found.high, found.low), 0 if format == "points" else 10, atol=1e-6)
 
 
+def test_a_box_ends_where_the_x_ray_ends_and_not_in_the_padding_beside_it(xray_detector: ModelPackage) -> None:
+    image = Radiograph(xray_with_spot((64, 64), (40, 3), (4, 3)), None, "1.2.3")
+    [found] = run(xray_detector, image).found
+    assert found.low[1] == -0.5
+    assert 4 < found.high[1] < 9.5
+
+
 @pytest.mark.parametrize("orientation", list(product("LR", "HF")) + list(product("HF", "LR")))
 def test_a_spot_is_found_however_an_x_ray_lies(xray_detector: ModelPackage, orientation: tuple[str, str]) -> None:
     lies = orientation[0] in "HF"
