@@ -6,6 +6,7 @@
     ├── PermanentError            a retry cannot help
     │   ├── ModelPackageError     a model folder is wrong: file, key and fix in the message
     │   └── EngineMismatch        an engine does not reproduce its golden outputs
+    ├── EngineFault               unforeseen, in an engines' process
     └── TransientError            a retry may help
         ├── RuntimeUnavailable    an inference runtime cannot be used on this machine now
         ├── OutOfMemory           an input is too large for the memory that is free now
@@ -45,4 +46,15 @@ class OutOfMemory(TransientError):
 
 
 class InferenceLost(TransientError):
-    """An inference hung and was ended, or its process died; the message says which."""
+    """An inference hung and was ended, or its process died; the message says which.
+
+    ``blamed`` tells whether it was this inference that did not end, and not another one in the same process.
+    """
+
+    def __init__(self, message: str, *, blamed: bool = False) -> None:
+        super().__init__(message)
+        self.blamed = blamed
+
+
+class EngineFault(WetreadError):
+    """An error that nobody has foreseen, inside an engines' process: kind and place, without its words."""

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from build_engines.cli import app as engines_app
 from service import __version__
+from service.cli_engines import reload_engines
 from service.cli_options import DEFAULT_CONFIG, AsJson, Config, console, existing_ledger
 from service.cli_quarantine import app as quarantine_app
 from service.errors import ConfigurationError, WetreadError
@@ -31,6 +32,7 @@ app = typer.Typer(
 jobs_app = typer.Typer(help="Look at the ledger: what was done, what waits, what failed and why.", no_args_is_help=True)
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(quarantine_app, name="quarantine")
+engines_app.command("reload")(reload_engines)
 app.add_typer(engines_app, name="engines")
 
 

@@ -4,15 +4,19 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from engines.engine_set import open_engines
 from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
 from engines.runtimes.base import RuntimeSettings
+from engines.serving.messages import EngineSpec
+from engines.serving.pool import EnginePool
 from service import __version__
 from service.archive.client import archives_of
 from service.deliver.capabilities import Capabilities
@@ -30,12 +34,14 @@ from service.series.completeness import Completeness
 from service.series.streaming import Streaming
 from service.settings import Settings
 from service.spool import Spool
+from service.upkeep import EngineUpkeep
 from service.worker import Worker
 
 log = structlog.get_logger()
 
-LANES = ((ASSEMBLE, ENCODE), (INFER,), (DELIVER,))
-"""Which stages share a thread: an archive that is slow holds up no inference, and the other way round."""
+LANES = ((ASSEMBLE, ENCODE), (DELIVER,))
+"""Which stages share a thread, beside the inference: an archive that is slow holds up no inference, and the other way
+round."""
 
 
 def served_packages(settings: Settings) -> dict[str, ModelPackage]:
@@ -80,15 +86,15 @@ class Node:
         self._ledger = open_ledger(settings.spool.path)
         if reclaimed := self._ledger.reclaim():
             log.info("ledger.reclaimed", jobs=reclaimed)
-        self._opened = open_engines(packages, runtime_settings(settings))
-        self._engines = self._opened.__enter__()
+        self._engines = EnginePool(engine_spec(settings), settings.engines.devices)
+        self._engines.open(packages)
+        self._upkeep = EngineUpkeep(
+            settings, self._engines, lambda: served_packages(settings), compiled_folder(settings)
+        )
         self._streaming = Streaming(self._spool, min(4, os.cpu_count() or 1))
         capabilities = Capabilities(settings.node.ae_title, settings.spool.path)
-        pipeline = Pipeline(settings, self._spool, self._ledger, self._streaming, packages, self._engines, capabilities)
-        self._workers = [
-            Worker(self._ledger, {stage: pipeline.stages[stage] for stage in lane}, settings.retry, self._metrics)
-            for lane in LANES
-        ]
+        pipeline = Pipeline(settings, self._spool, self._ledger, self._streaming, self._engines, capabilities)
+        self._workers = list(self._make_workers(pipeline))
         self._intake = Intake(self._spool, self._metrics.count_instance)
         missing = MissingInstances(archives_of(settings), self._spool, self._intake)
         self._completeness = Completeness(
@@ -105,14 +111,27 @@ class Node:
                 "end what listens there, or choose another port"
             ) from None
         self._metrics.watch_jobs(self._ledger.counts)
+        self._metrics.watch_engines(lambda: self._engines.statuses)
         self._http = HttpServer(settings.http.host, settings.http.port, self.health, self._metrics)
         self._http.start()
+        self._upkeep.start()
         for worker in self._workers:
             worker.start()
         self._ticker = threading.Thread(target=self._tick, name="ticker", daemon=True)
         self._ticker.start()
         self._started = True
         log.info("node.started", version=__version__, models=sorted(packages), http_port=self._http.port)
+
+    def _make_workers(self, pipeline: Pipeline) -> Iterator[Worker]:
+        settings = self._settings
+        urgent = settings.urgent_senders
+        lanes = [*LANES, *[(INFER,)] * settings.engines.parallel]
+        for lane in lanes:
+            stages = {stage: pipeline.stages[stage] for stage in lane}
+            yield Worker(self._ledger, stages, settings.retry, self._metrics, urgent=urgent)
+        if urgent:  # so that no urgent image waits for routine ones to be prepared
+            infer = {INFER: pipeline.infer}
+            yield Worker(self._ledger, infer, settings.retry, self._metrics, urgent=urgent, only_urgent=True)
 
     def stop(self, grace_seconds: float = 30.0) -> None:
         """Drain: take no new associations, let running stages finish or hand them back, close everything."""
@@ -133,7 +152,8 @@ class Node:
         self._completeness.close()
         self._http.stop()
         self._streaming.stop()
-        self._opened.__exit__(None, None, None)
+        self._upkeep.stop()
+        self._engines.close()
         self._ledger.close()
         self._spool.unlock()
         self._started = False
@@ -163,8 +183,16 @@ class Node:
             spool_writable=self._spool.writable(),
             spool_free_bytes=self._spool.free_bytes(),
             engines=tuple(
-                EngineHealth(name, model.engine.identity.runtime, model.verification.ok)
-                for name, model in self._engines.models.items()
+                EngineHealth(
+                    status.model,
+                    status.engine.runtime,
+                    status.engine.precision,
+                    status.engine.device,
+                    status.verified,
+                    status.problem,
+                    status.refusals,
+                )
+                for status in self._engines.statuses
             ),
         )
 
@@ -206,8 +234,30 @@ def runtime_settings(settings: Settings) -> RuntimeSettings:
     return RuntimeSettings(
         runtime=engines.runtime,
         precision=engines.precision,
-        engines=engines.compiled or settings.spool.path / "engines",
+        engines=compiled_folder(settings),
         threads=engines.threads,
+        hint=engines.hint,
+        batch=engines.batch,
+    )
+
+
+def compiled_folder(settings: Settings) -> Path:
+    """The folder of engine files and of the runtimes' caches."""
+    return settings.engines.compiled or settings.spool.path / "engines"
+
+
+def engine_spec(settings: Settings) -> EngineSpec:
+    """What each engines' process serves."""
+    engines, asked_for = settings.engines, runtime_settings(settings)
+    cpu = replace(asked_for, runtime="openvino", precision="fp32", batch=1)
+    return EngineSpec(
+        packages=(),
+        settings=asked_for,
+        fallback=None if engines.runtime == "openvino" else cpu,
+        memory_mb=engines.memory_mb,
+        batch_seconds=engines.batch_seconds,
+        parallel=engines.parallel + bool(settings.urgent_senders),
+        hang_seconds=engines.hang_seconds,
     )
 
 

@@ -59,7 +59,12 @@ log = structlog.get_logger()
 class Engines(Protocol):
     """What the pipeline needs of the engine layer."""
 
-    def run(self, name: str, image: Image, *, probabilities: bool = False) -> Findings:
+    @property
+    def packages(self) -> Mapping[str, ModelPackage]:
+        """The models that are served just now, by name."""
+        ...
+
+    def run(self, model: str, image: Image, *, probabilities: bool = False, urgent: bool = False) -> Findings:
         """Run a model, by name, on an image; keep the probabilities of its segments where they are asked for."""
 
 
@@ -84,7 +89,6 @@ class Pipeline:
         spool: Spool,
         ledger: Ledger,
         streaming: Streaming,
-        packages: Mapping[str, ModelPackage],
         engines: Engines,
         capabilities: Capabilities,
     ) -> None:
@@ -92,7 +96,6 @@ class Pipeline:
         self._spool = spool
         self._ledger = ledger
         self._streaming = streaming
-        self._packages = packages
         self._engines = engines
         self._capabilities = capabilities
 
@@ -110,7 +113,7 @@ class Pipeline:
         for item in assembly.items:
             folder = self._spool.work(series, item.key)
             save_item(folder, item)
-            models, refusals = route(item.facts, self._packages, job.series.sender, self._settings.routing)
+            models, refusals = route(item.facts, self._engines.packages, job.series.sender, self._settings.routing)
             next_jobs += [
                 NextJob(INFER, item.key, model)
                 for model in models
@@ -173,10 +176,17 @@ class Pipeline:
     def infer(self, job: Job) -> Outcome:
         """Item and model to findings."""
         item = self._item(job)
-        version = key_of(item.version, self._packages[job.model].identity.digest)
+        package = self._engines.packages.get(job.model)
+        if package is None:
+            raise ConfigurationError(
+                f"the model {job.model} is served no more; add it again and `wetread engines reload`, then "
+                f"`wetread jobs retry {job.id}`, or cancel the job"
+            )
+        version = key_of(item.version, package.identity.digest)
         began = self._ledger.analysis_began(job, version)
         fractional = self._settings.profile_for(job.series.sender).segmentation == "fractional"
-        findings = self._engines.run(job.model, item.image, probabilities=fractional)
+        urgent = job.series.sender in self._settings.urgent_senders
+        findings = self._engines.run(job.model, item.image, probabilities=fractional, urgent=urgent)
         findings = replace(findings, analysed_at=began, notes=item.notes + findings.notes)
         save_findings(self._spool.work(job.series.key, job.item, job.model), findings, item)
         engine = findings.engine

@@ -55,6 +55,8 @@ class SenderSettings(_Section):
     """``[senders.AETITLE]``: a known calling AE title and the archive that its results go to."""
 
     archive: str
+    priority: Literal["routine", "stat"] = "routine"
+    """stat: its series come before those of all others, at each stage and on the GPU."""
 
 
 class ArchiveSettings(_Section):
@@ -115,6 +117,24 @@ class EngineSettings(_Section):
     """Folder of the engines that ``wetread engines build`` wrote; default: ``engines`` in the spool."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads for inference; 0 for all."""
+    hint: Literal["latency", "throughput"] = "latency"
+    """What OpenVINO arranges its threads for: one image at a time, or several."""
+    devices: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    """Numbers of the GPUs; each has a process of its own with all models."""
+    batch: Annotated[int, Field(ge=1, le=256)] = 1
+    """How many X-rays or patches run at once; more than 1 is for GPUs."""
+    batch_seconds: Annotated[float, Field(ge=0, le=1)] = 0.005
+    """How long one of them may wait for others."""
+    parallel: Annotated[int, Field(ge=1, le=64)] = 2
+    """How many images are worked on at a time: one is prepared while the network is at another."""
+    memory_mb: Annotated[int, Field(ge=1)] | None = None
+    """What the engines of a device may take; the least recently used one is put away. None: on a GPU what is free."""
+    hang_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """After so long a single inference counts as hung: its process is ended, and the job is tried again."""
+    verify_hours: Annotated[float, Field(gt=0)] = 24.0
+    """How often every engine is compared with its golden outputs again."""
+    build: bool = True
+    """Build engines that are missing in the background, where there is a GPU; the CPU serves meanwhile."""
 
 
 class RoutingSettings(VolumeSelection, RadiographSelection):
@@ -209,6 +229,11 @@ class Settings(BaseSettings):
         """What the archive of ``sender`` gets; the default where none is configured."""
         return self.archives[self.senders[sender].archive].results if sender in self.senders else ResultProfile()
 
+    @property
+    def urgent_senders(self) -> tuple[str, ...]:
+        """Calling AE titles whose series come first."""
+        return tuple(title for title, sender in self.senders.items() if sender.priority == "stat")
+
     def destination_for(self, sender: str) -> Destination | None:
         """The archive that gets the results of ``sender`` (a calling AE title), or None where none is configured."""
         if sender not in self.senders:
@@ -288,6 +313,7 @@ port = 11112
 # Who may send, by calling AE title, and which archive gets the results.
 [senders.ORTHANC]
 archive = "orthanc"
+# priority = "routine"            # "stat": comes before all others (an emergency department's scanner)
 
 [archives.orthanc]
 ae_title = "ORTHANC"
@@ -323,6 +349,15 @@ path = "{spool}"
 # models = []                     # names of the models to serve; empty: all
 # folders = []                    # folders with model packages of your own
 # threads = 0                     # CPU threads for inference; 0: all
+# hint = "latency"                # or "throughput": what OpenVINO arranges its threads for
+# devices = [0]                   # numbers of the GPUs; each gets a process with all models
+# batch = 1                       # X-rays or patches that a GPU runs at once ...
+# batch_seconds = 0.005           # ... and how long one may wait for others
+# parallel = 2                    # images that are worked on at a time
+# memory_mb =                     # what the engines of one device may take; default: no limit, on a GPU what is free
+# hang_seconds = 300.0            # after so long a single inference is ended, and its job tried again
+# verify_hours = 24.0             # how often engines are compared with their golden outputs again
+# build = true                    # on a GPU: build missing engines in the background while the CPU serves
 
 # Each model says which images it is meant for; here that can be narrowed, one table for each model, for example:
 #[routing.ct-lung]

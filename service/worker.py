@@ -3,12 +3,13 @@
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from engines.errors import EngineFault, InferenceLost
 from service.errors import PermanentError, TransientError, told_by_place
 from service.ledger.ledger import Ledger
 from service.ledger.records import Job, StaleJob
@@ -32,10 +33,25 @@ class Worker(threading.Thread):
     ----------
     stages
         The stages that this worker takes, by name.
+    urgent
+        Senders whose jobs come before all others.
+    only_urgent
+        Whether it leaves the others alone, so that it is free when an urgent one comes.
     """
 
-    def __init__(self, ledger: Ledger, stages: Mapping[str, Stage], retry: RetrySettings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        stages: Mapping[str, Stage],
+        retry: RetrySettings,
+        metrics: Metrics,
+        *,
+        urgent: Collection[str] = (),
+        only_urgent: bool = False,
+    ) -> None:
         super().__init__(name="-".join(stages), daemon=True)
+        self._urgent = urgent
+        self._only_urgent = only_urgent
         self._ledger = ledger
         self._stages = stages
         self._retry = retry
@@ -47,7 +63,7 @@ class Worker(threading.Thread):
         """Work until `stop`."""
         while not self._stopping.is_set():
             try:
-                job = self._ledger.claim(self._stages)
+                job = self._ledger.claim(self._stages, self._urgent, only_urgent=self._only_urgent)
                 if job is None:
                     self._ledger.wait(1.0)
                 else:
@@ -92,12 +108,19 @@ class Worker(threading.Thread):
             raise
         except PermanentError as error:
             self._bury(job, event, str(error))
+        except InferenceLost as error:
+            self._metrics.inferences_lost.inc()
+            if error.blamed and job.attempts >= UNEXPECTED_ATTEMPTS:  # it would end the others' inferences for ever
+                self._bury(job, event, f"{error} (attempt {job.attempts})")
+            else:
+                self._again(job, event, str(error))
         except DBAPIError as error:  # its own words would tell the statement's parameters
             self._again(job, event, str(error.orig))
         except (TransientError, OSError, MemoryError) as error:
             self._again(job, event, str(error))
         except Exception as error:
-            reason = f"unexpected {told_by_place(error)}; please report it"
+            told = str(error) if isinstance(error, EngineFault) else told_by_place(error)
+            reason = f"unexpected {told}; please report it"
             if job.attempts >= UNEXPECTED_ATTEMPTS:
                 self._bury(job, event, reason)
             else:

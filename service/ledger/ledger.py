@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, and_, create_engine, delete, event, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, case, create_engine, delete, event, func, insert, or_, select, update
 
 from service.ledger.decisions import keep_decision, select_decisions
 from service.ledger.jobs import create_job, select_jobs
@@ -120,8 +120,16 @@ class Ledger:
 
     # ---- working ---------------------------------------------------------------------------------------------------
 
-    def claim(self, stages: Iterable[str]) -> Job | None:
-        """Take the next job of these stages that is due, or None."""
+    def claim(self, stages: Iterable[str], urgent: Iterable[str] = (), *, only_urgent: bool = False) -> Job | None:
+        """Take the next job of these stages that is due, or None.
+
+        Parameters
+        ----------
+        urgent
+            Senders (calling AE titles) whose jobs come before all others.
+        only_urgent
+            Whether to leave the others alone.
+        """
         now = time.time()
         due = and_(
             jobs.c.stage.in_(list(stages)),
@@ -130,8 +138,13 @@ class Ledger:
                 and_(jobs.c.state == RUNNING, jobs.c.lease_until < now),
             ),
         )
+        comes_first = jobs.c.series.in_(select(series.c.key).where(series.c.sender.in_(list(urgent))))
         next_one = (
-            select(jobs.c.id).where(due).order_by(jobs.c.run_at, jobs.c.id).limit(1).with_for_update(skip_locked=True)
+            select(jobs.c.id)
+            .where(and_(due, comes_first) if only_urgent else due)
+            .order_by(case((comes_first, 0), else_=1), jobs.c.run_at, jobs.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
         )
         with self._engine.begin() as connection:
             found = connection.execute(

@@ -19,11 +19,18 @@ from service.operate.metrics import Metrics
 
 @dataclass(frozen=True)
 class EngineHealth:
-    """One served model: what it runs on, and whether it reproduced its golden outputs there."""
+    """One served model: what it runs on, and whether it reproduced its golden outputs there.
+
+    ``problem`` says what is wrong where it did not, ``refusals`` why what was asked for in the settings was not taken.
+    """
 
     model: str
     runtime: str
+    precision: str
+    device: str
     verified: bool
+    problem: str = ""
+    refusals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What the node counts and measures, for Prometheus. No patient data: labels are stages, states and outcomes only."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -8,11 +8,17 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from engines.serving.messages import EngineStatus
+
 STAGE_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 """Upper bounds in seconds: from the encoding of one X-ray to the inference of a long CT on a slow CPU."""
 
 JobCounts = Callable[[], Mapping[tuple[str, str], int]]
 """Gives the number of jobs by (stage, state)."""
+
+
+EngineStatuses = Callable[[], Sequence[EngineStatus]]
+"""Tells how each model is served."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Metrics:
         What ``/metrics`` shows.
     instances
         ``wetread_instances_total{outcome}``: instances received, by what became of them.
+    inferences_lost
+        ``wetread_inferences_lost_total``: jobs whose inference hung or died with its process; each is tried again.
     stage_seconds
         ``wetread_stage_seconds{stage}``: duration of each finished run of a stage. The count of ``deliver`` is the
         number of deliveries.
@@ -32,6 +40,7 @@ class Metrics:
 
     registry: CollectorRegistry
     instances: Counter
+    inferences_lost: Counter
     stage_seconds: Histogram
 
     @classmethod
@@ -41,6 +50,7 @@ class Metrics:
         return cls(
             registry=registry,
             instances=Counter("wetread_instances", "Instances received, by outcome.", ["outcome"], registry=registry),
+            inferences_lost=Counter("wetread_inferences_lost", "Jobs whose inference hung or died.", registry=registry),
             stage_seconds=Histogram(
                 "wetread_stage_seconds",
                 "Duration of the finished runs of each stage.",
@@ -57,6 +67,27 @@ class Metrics:
     def watch_jobs(self, counts: JobCounts) -> None:
         """Show ``wetread_jobs{stage,state}``, read from ``counts`` at each scrape; state ``dead`` is a dead letter."""
         self.registry.register(_JobsCollector(counts))
+
+    def watch_engines(self, statuses: EngineStatuses) -> None:
+        """Show ``wetread_engine_verified{model,runtime,precision,device}``, read from ``statuses`` at each scrape."""
+        self.registry.register(_EnginesCollector(statuses))
+
+
+class _EnginesCollector(Collector):
+    def __init__(self, statuses: EngineStatuses) -> None:
+        self._statuses = statuses
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Ask how each model is served."""
+        family = GaugeMetricFamily(
+            "wetread_engine_verified",
+            "Whether the engine that serves a model reproduced its golden outputs.",
+            labels=("model", "runtime", "precision", "device"),
+        )
+        for status in self._statuses():
+            engine = status.engine
+            family.add_metric((status.model, engine.runtime, engine.precision, engine.device), status.verified)
+        yield family
 
 
 class _JobsCollector(Collector):

@@ -1,0 +1,112 @@
+"""The other end of `engines.serving.process`: opens the engines of one device, and answers requests."""
+
+import threading
+import time
+import traceback
+from collections.abc import MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from engines.engine_set import EngineSet, open_engines
+from engines.errors import EngineFault, WetreadError
+from engines.package import load_package
+from engines.serving.messages import (
+    PULSE_SECONDS,
+    Answer,
+    EngineSpec,
+    EngineStatus,
+    Logged,
+    Opened,
+    Pulse,
+    Request,
+    VerifyAgain,
+)
+
+
+class Server:
+    """Answers what comes through a connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._threads: dict[int, int] = {}
+        """Which request each thread works on."""
+
+    def serve(self) -> None:
+        """Open the engines that are asked for, and answer until the other end closes."""
+        spec: EngineSpec = self._connection.recv()
+        structlog.configure(processors=[self._forward], wrapper_class=structlog.BoundLogger)
+        try:
+            packages = {package.name: package for package in map(load_package, spec.packages)}
+            opened: Any = open_engines(packages, spec.settings)
+            engines = opened.__enter__()
+        except Exception as error:
+            self._send(Opened(error=_sendable(error)))
+            return
+        threading.Thread(target=self._pulse, args=[engines], daemon=True).start()
+        self._send(Opened(statuses(engines)))
+        with ThreadPoolExecutor(spec.parallel + 1) as pool:
+            while True:
+                pool.submit(self._answer, engines, self._connection.recv())
+
+    def _answer(self, engines: Any, message: Request | VerifyAgain) -> None:
+        thread = threading.get_ident()
+        self._threads[thread] = message.number
+        try:
+            if isinstance(message, VerifyAgain):
+                engines.verify_again()
+                answer = Answer(message.number, statuses(engines))
+            else:
+                answer = Answer(message.number, self._run(engines, message))
+        except Exception as error:
+            answer = Answer(message.number, error=_sendable(error))
+        finally:
+            del self._threads[thread]
+        self._send(answer)
+
+    @staticmethod
+    def _run(engines: Any, request: Request) -> Any:
+        image = request.image.open()
+        return engines.run(request.model, image, probabilities=request.probabilities)
+
+    def _pulse(self, engines: Any) -> None:
+        while True:
+            running = getattr(getattr(engines, "queue", None), "running", None)
+            if running is None:
+                self._send(Pulse())
+            else:
+                self._send(Pulse(self._threads.get(running.thread), time.monotonic() - running.since))
+            time.sleep(PULSE_SECONDS)
+
+    def _forward(self, _logger: Any, level: str, fields: MutableMapping[str, Any]) -> Any:
+        event = str(fields.pop("event", ""))
+        self._send(Logged(level, event, {key: _plain(value) for key, value in fields.items()}))
+        raise structlog.DropEvent
+
+    def _send(self, message: Any) -> None:
+        with self._sending:
+            self._connection.send(message)
+
+
+def statuses(engines: Any) -> tuple[EngineStatus, ...]:
+    """How each model is served."""
+    return tuple(
+        EngineStatus(name, model.engine.identity, ", ".join(model.verification.beyond), tuple(getattr(model, "refusals", ())))
+        for name, model in engines.models.items()
+    )
+
+
+def _sendable(error: Exception) -> Exception:
+    """An expected error as it is; of any other only kind and place: its words might tell of a patient."""
+    if isinstance(error, WetreadError | OSError | MemoryError):
+        return error
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return EngineFault(f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}")
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
