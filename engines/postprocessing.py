@@ -1,4 +1,4 @@
-"""From a network's answers back to the voxels or pixels of the source image: labels, probabilities, activation maps."""
+"""From a network's answers back to the voxels or pixels of the source image: labels, masks, probabilities."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -7,19 +7,23 @@ import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from engines.preprocessing import Array, Placement, resample, tensor_from_image
+from engines.sliding_window import Maps
 from engines.types import Affine, LabelMap, Segment, Volume
 
-FULL = 255
-"""What a probability of 1, or the strongest activation, becomes."""
+HALF = 0.5
+"""From this probability on, a segment that may overlap others is there."""
 
-BAND = 64
-"""Rows of an X-ray whose activation maps are made at a time: they stay in the processor's cache."""
+FULL = 255
+"""What a probability of 1 becomes."""
+
+NEGLIGIBLE = 1e-3
+"""What all the classes together that are left out, because they are nearly nowhere, take from the background."""
 
 SLAB = 16
 """Source slices that are labelled at a time: bounds the memory, whatever the length of the series."""
 
 
-def labels_on_source(probabilities: Array, grid_affine: Affine, volume: Volume) -> NDArray[np.uint8]:
+def labels_on_source(probabilities: Maps, grid_affine: Affine, volume: Volume) -> NDArray[np.uint8]:
     """Label every voxel of a volume with its most probable class.
 
     Each class's probability is interpolated linearly at the voxel's centre; outside of the grid it is background.
@@ -27,7 +31,7 @@ def labels_on_source(probabilities: Array, grid_affine: Affine, volume: Volume) 
     Parameters
     ----------
     probabilities
-        Float32 ``[class, slice, row, column]`` on the grid; class 0 is background, and they sum to 1.
+        ``[class, slice, row, column]`` on the grid; class 0 is background, and they sum to 1.
     grid_affine
         Index of the grid to LPS millimetres, as from `engines.preprocessing.resample_to_grid`.
     volume
@@ -39,15 +43,14 @@ def labels_on_source(probabilities: Array, grid_affine: Affine, volume: Volume) 
         Shape of the volume's array.
     """
     labels = np.zeros(volume.array.shape, np.uint8)
-    images = _images(probabilities)
     # The most probable of n classes has at least 1 / n.
     likely = probabilities[1:].max(axis=0)
     for part, to_grid in _slabs(likely, grid_affine, volume, least=1 / len(probabilities)):
-        labels[part] = _arg_max(images, labels[part].shape, to_grid)
+        labels[part] = _arg_max(probabilities, labels[part].shape, to_grid)
     return labels
 
 
-def probabilities_on_source(probabilities: Array, grid_affine: Affine, volume: Volume) -> NDArray[np.uint8]:
+def probabilities_on_source(probabilities: Maps, grid_affine: Affine, volume: Volume) -> NDArray[np.uint8]:
     """Give every voxel of a volume the probability of each segment, interpolated as `labels_on_source` does.
 
     Parameters
@@ -58,27 +61,30 @@ def probabilities_on_source(probabilities: Array, grid_affine: Affine, volume: V
     Returns
     -------
     NDArray[np.uint8]
-        ``[segment, slice, row, column]``, without background; 255 is a probability of 1.
+        ``[segment, slice, row, column]``, without background; 255 is a probability of 1. Memory is taken only where a
+        segment may be: the system gives it when something is written.
     """
-    segments = each_on_source(probabilities[1:], grid_affine, volume)
-    return np.stack([_quantised(segment) for segment in segments])
+    found = np.zeros((len(probabilities) - 1, *volume.array.shape), np.uint8)
+    for segment, probability in zip(found, probabilities[1:], strict=True):
+        for part, to_grid in _slabs(probability, grid_affine, volume, least=HALF / FULL):
+            segment[part] = quantised(_interpolated(probability, segment[part].shape, to_grid))
+    return found
 
 
-def each_on_source(probabilities: Array, grid_affine: Affine, volume: Volume) -> Iterator[Array]:
-    """Interpolate one probability map after the other at every voxel of a volume; what is far below is left 0.
+def masks_on_source(probabilities: Maps, grid_affine: Affine, volume: Volume) -> Iterator[NDArray[np.bool_]]:
+    """Tell of one segment after the other where in a volume it is; they may overlap.
 
     Parameters
     ----------
     probabilities
-        Float32 ``[segment, slice, row, column]`` on the grid, without background.
+        ``[segment, slice, row, column]`` on the grid, without background; a segment is where it has one half or more.
     grid_affine, volume
         See `labels_on_source`.
     """
     for probability in probabilities:
-        image = sitk.GetImageFromArray(np.ascontiguousarray(probability))
-        found = np.zeros(volume.array.shape, np.float32)
-        for part, to_grid in _slabs(probability, grid_affine, volume, least=0.5 / FULL):
-            found[part] = resample(image, found[part].shape, to_grid, 0.0)
+        found = np.zeros(volume.array.shape, np.bool_)
+        for part, to_grid in _slabs(probability, grid_affine, volume, least=HALF):
+            found[part] = _interpolated(probability, found[part].shape, to_grid) >= HALF
         yield found
 
 
@@ -108,13 +114,13 @@ def separate(masks: Iterable[NDArray[np.bool_]], segments: Sequence[Segment]) ->
     return tuple(LabelMap(array, tuple(names)) for array, names in zip(arrays, named, strict=True))
 
 
-def labels_on_radiograph(probabilities: Array, placement: Placement) -> NDArray[np.uint8]:
+def labels_on_radiograph(probabilities: Maps, placement: Placement) -> NDArray[np.uint8]:
     """Label every pixel of an X-ray with its most probable class.
 
     Parameters
     ----------
     probabilities
-        Float32 ``[class, row, column]`` on the tensor; class 0 is background, and they sum to 1.
+        ``[class, row, column]`` on the tensor; class 0 is background, and they sum to 1.
     placement
         As from `engines.preprocessing.fit`.
 
@@ -123,10 +129,10 @@ def labels_on_radiograph(probabilities: Array, placement: Placement) -> NDArray[
     NDArray[np.uint8]
         Shape of the X-ray's array.
     """
-    return _arg_max(_images(probabilities), placement.shape, tensor_from_image(placement))
+    return _arg_max(probabilities, placement.shape, tensor_from_image(placement))
 
 
-def probabilities_on_radiograph(probabilities: Array, placement: Placement) -> NDArray[np.uint8]:
+def probabilities_on_radiograph(probabilities: Maps, placement: Placement) -> NDArray[np.uint8]:
     """Give every pixel of an X-ray the probability of each segment, interpolated as `labels_on_radiograph` does.
 
     Parameters
@@ -139,52 +145,15 @@ def probabilities_on_radiograph(probabilities: Array, placement: Placement) -> N
     NDArray[np.uint8]
         ``[segment, row, column]``, without background; 255 is a probability of 1.
     """
-    return np.stack([_quantised(each) for each in each_on_radiograph(probabilities[1:], placement)])
+    to_tensor = tensor_from_image(placement)
+    return np.stack([quantised(_interpolated(each, placement.shape, to_tensor)) for each in probabilities[1:]])
 
 
-def each_on_radiograph(probabilities: Array, placement: Placement) -> Iterator[Array]:
-    """Interpolate one probability map ``[row, column]`` after the other at every pixel of an X-ray."""
+def masks_on_radiograph(probabilities: Maps, placement: Placement) -> Iterator[NDArray[np.bool_]]:
+    """Tell of one segment ``[row, column]`` after the other where on an X-ray it is; they may overlap."""
     to_tensor = tensor_from_image(placement)
     for probability in probabilities:
-        yield resample(sitk.GetImageFromArray(np.ascontiguousarray(probability)), placement.shape, to_tensor, 0.0)
-
-
-def activations_on_radiograph(activations: Array, placement: Placement, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Bring class activation maps (Zhou et al., CVPR 2016) back to the pixels of an X-ray.
-
-    The cells of a map tile the tensor; between their centres the map is bilinear, beyond the outermost ones constant.
-
-    Parameters
-    ----------
-    activations
-        Float32 ``[class, row, column]``, with fewer rows and columns than the tensor.
-    placement
-        As from `engines.preprocessing.fit`.
-    size
-        Rows and columns of the tensor.
-
-    Returns
-    -------
-    NDArray[np.uint8]
-        ``[class, row, column]`` on the X-ray. 255 is the largest value that any class has at any pixel, so that the
-        classes of an image compare; 0 is what says nothing for the class, or speaks against it.
-    """
-    rows, columns = (
-        np.clip((offset + (np.arange(length) + 0.5) * scale) * cells / tensor - 0.5, 0, cells - 1)
-        for length, scale, offset, tensor, cells in zip(
-            placement.shape, placement.scale, placement.offset, size, activations.shape[1:], strict=True
-        )
-    )
-    bands = [slice(start, start + BAND) for start in range(0, len(rows), BAND)]
-    widened = [np.ascontiguousarray(_between(activation.T, columns).T) for activation in activations]
-    # Interpolated twice, for the common scale and for the maps: as floats, all maps take four times their memory.
-    largest = max(float(_between(wide, rows[band]).max()) for wide in widened for band in bands)
-    maps = np.zeros((len(activations), *placement.shape), np.uint8)
-    if largest > 0:
-        for target, wide in zip(maps, widened, strict=True):
-            for band in bands:
-                target[band] = _quantised(_between(wide / np.float32(largest), rows[band]))
-    return maps
+        yield _interpolated(probability, placement.shape, to_tensor) >= HALF
 
 
 def keep_largest_component(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -210,32 +179,47 @@ def keep_largest_component(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return kept
 
 
-def _images(probabilities: Array) -> list[sitk.Image]:
-    """Give each class but the background as a SimpleITK image."""
-    return [sitk.GetImageFromArray(np.ascontiguousarray(entry)) for entry in probabilities[1:]]
+def drop_small_components(probabilities: Maps) -> None:
+    """Make background of all but the largest component of each segment, on the network's grid and in place.
+
+    The grid is coarser than the image, so this costs a hundredth of the same on the image. Linear interpolation keeps
+    the result in one piece: along an edge between two points of a segment, the segment stays the most probable.
+
+    Parameters
+    ----------
+    probabilities
+        ``[class, …grid]``; class 0 is background, and they sum to 1.
+    """
+    labels = np.zeros(probabilities.shape[1:], np.uint8)
+    best = probabilities[0].copy()
+    # Class by class: NumPy's argmax along the first axis would copy all of them.
+    for number, probability in enumerate(probabilities[1:], start=1):
+        labels[probability > best] = number
+        np.maximum(best, probability, out=best)
+    dropped = keep_largest_component(labels) != labels
+    probabilities[:, dropped] = 0.0
+    probabilities[0, dropped] = 1.0
 
 
-def _quantised(values: Array) -> NDArray[np.uint8]:
+def drop_small_components_of_each(probabilities: Maps) -> None:
+    """Do the same for segments that may overlap, ``[segment, …grid]``, each for itself."""
+    for probability in probabilities:
+        mask = (probability >= HALF).astype(np.uint8)
+        probability[keep_largest_component(mask) != mask] = 0.0
+
+
+def quantised(values: Array) -> NDArray[np.uint8]:
     """Map 0–1 to 0–255, rounded; in place, what is outside is clipped."""
     np.clip(values, 0.0, 1.0, out=values)
     values *= FULL
     return np.rint(values, out=values).astype(np.uint8)
 
 
-def _between(lines: Array, at: NDArray[np.float64]) -> Array:
-    """Interpolate linearly between the lines ``[cell, …]`` of a map, at places given in cells."""
-    before = at.astype(int)
-    share = (at - before).astype(np.float32)[:, None]
-    between: Array = lines[before]
-    between += share * (lines[np.minimum(before + 1, len(lines) - 1)] - between)
-    return between
-
-
 Slab = tuple[tuple[slice, slice, slice], NDArray[np.float64]]
 """A part of a volume, and the matrix from an index in it to an index of the network's grid."""
 
 
-def _slabs(likely: Array, grid_affine: Affine, volume: Volume, least: float) -> Iterator[Slab]:
+def _slabs(likely: Maps, grid_affine: Affine, volume: Volume, least: float) -> Iterator[Slab]:
     """Give the parts of a volume, some slices each, in which a probability on the grid may be ``least`` or more."""
     shape = volume.array.shape
     to_grid = np.linalg.inv(grid_affine) @ volume.affine
@@ -250,23 +234,51 @@ def _slabs(likely: Array, grid_affine: Affine, volume: Volume, least: float) -> 
         yield (slice(start, stop), slice(low[1], high[1]), slice(low[2], high[2])), to_grid @ shift
 
 
-def _arg_max(images: list[sitk.Image], shape: tuple[int, ...], to_grid: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _arg_max(probabilities: Maps, shape: tuple[int, ...], to_grid: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Interpolate one class after the other, and keep the best so far; background is what the others leave of 1."""
     labels = np.zeros(shape, np.uint8)
     best = np.zeros(shape, np.float32)
     background = np.ones(shape, np.float32)
-    for number, image in enumerate(images, start=1):
-        probability = resample(image, shape, to_grid, 0.0)
-        background -= probability
-        better = probability > best
+    part, to_part = _touched(probabilities.shape[1:], shape, to_grid)
+    for number, probability in enumerate(probabilities[1:], start=1):
+        nearby = probability[part]
+        # Of a hundred classes, a few are in any one slab.
+        if nearby.max() < NEGLIGIBLE / len(probabilities):
+            continue
+        found = resample(_image(nearby), shape, to_part, 0.0)
+        background -= found
+        better = found > best
         labels[better] = number
-        np.maximum(best, probability, out=best)
+        np.maximum(best, found, out=best)
     labels[background >= best] = 0
     return labels
 
 
+def _interpolated(probability: Maps, shape: tuple[int, ...], to_grid: NDArray[np.float64]) -> Array:
+    part, to_part = _touched(probability.shape, shape, to_grid)
+    return resample(_image(probability[part]), shape, to_part, 0.0)
+
+
+def _image(probability: Maps) -> sitk.Image:
+    return sitk.GetImageFromArray(np.ascontiguousarray(probability, np.float32))
+
+
+def _touched(
+    grid: tuple[int, ...], shape: tuple[int, ...], to_grid: NDArray[np.float64]
+) -> tuple[tuple[slice, ...], NDArray[np.float64]]:
+    """Give the part of a grid that an array of this shape is interpolated from, and the matrix to an index in it."""
+    corners = np.stack(np.meshgrid(*((0, length - 1) for length in shape), indexing="ij"), axis=-1)
+    places = corners.reshape(-1, len(shape)) @ to_grid[:-1, :-1].T + to_grid[:-1, -1]
+    last = np.array(grid) - 1
+    low = np.clip(np.floor(places.min(axis=0)), 0, last).astype(int)
+    high = np.clip(np.ceil(places.max(axis=0)), 0, last).astype(int)
+    to_part = to_grid.copy()
+    to_part[:-1, -1] -= low
+    return tuple(slice(int(first), int(final) + 1) for first, final in zip(low, high, strict=True)), to_part
+
+
 def _likely_region(
-    probability: Array, to_grid: NDArray[np.float64], shape: tuple[int, ...], least: float
+    probability: Maps, to_grid: NDArray[np.float64], shape: tuple[int, ...], least: float
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Give the source's index range outside of which a probability, given on the grid, is less than ``least``.
 

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from engines.activation_maps import activations_on_radiograph
 from engines.postprocessing import (
-    activations_on_radiograph,
     keep_largest_component,
     labels_on_radiograph,
     labels_on_source,
