@@ -229,10 +229,7 @@ def flipped(infer: Infer, flips: Sequence[int]) -> Infer:
     """
     if not flips:
         return infer
-    every = [
-        tuple(axis + 2 for axis in axes)
-        for axes in chain.from_iterable(combinations(flips, count) for count in range(len(flips) + 1))
-    ]
+    every = [tuple(axis + 2 for axis in axes) for axes in mirrorings(flips)]
 
     def averaged(tensor: Array) -> Outputs:
         sums: dict[str, Array] = {}
@@ -243,6 +240,11 @@ def flipped(infer: Infer, flips: Sequence[int]) -> Infer:
         return {name: answer / np.float32(len(every)) for name, answer in sums.items()}
 
     return averaged
+
+
+def mirrorings(flips: Sequence[int]) -> list[tuple[int, ...]]:
+    """Give every combination of these axes, none of them first."""
+    return list(chain.from_iterable(combinations(flips, count) for count in range(len(flips) + 1)))
 
 
 def _sums(shape: tuple[int, ...]) -> Maps:

@@ -1,0 +1,247 @@
+"""The whole path of a volume on a GPU, step by step as `engines.inference` takes it on the host."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.description import SegmentationSection, VolumeInput
+from engines.device.geometry import Geometry, Shape
+from engines.device.kernels import Kernels
+from engines.device.memory import STAGE, DeviceMemory, Staging
+from engines.errors import ModelPackageError, PermanentError
+from engines.package import ModelPackage
+from engines.runtimes.base import DeviceAnswer
+from engines.sliding_window import LEAST_WEIGHT, mirrorings, on_largest_patch, tile
+from engines.types import Volume
+
+RunOnDevice = Callable[[int, Mapping[str, int], tuple[int, ...], int], None]
+"""Enqueues a network: address of its input ``[batch, 1, *grid]``, addresses of its outputs by name, the grid, and the
+handle of the stream. It copies nothing and waits for nothing. Raises `OutOfMemory` where the grid needs more memory
+than is free."""
+
+LOWEST_THREADS = 64 * 1024
+"""Enough to keep every GPU's memory busy while each thread reads many voxels."""
+
+HIGHEST_KEY = 0x7FFFFFFF
+"""No float's key is higher (``ordered`` in kernels.cu)."""
+
+LABELS = 256
+"""A label map's values: 0 to 255."""
+
+
+class DevicePath:
+    """Resamples, windows, infers, blends, labels, cleans up and resamples back, all in the memory of one GPU.
+
+    The source is there while it is resampled (twice, where it is averaged); then for each voxel of the grid 4 bytes a
+    class, 8 more for values and weights and 9 for components, and ``batch`` patches with their answers. All of it is
+    freed when a call ends. The CUDA context must be current when it is made, called and closed.
+
+    Parameters
+    ----------
+    driver
+        The module ``pycuda.driver``, initialised.
+    package
+        A model that can stay on a device (`ModelPackage.on_device`).
+    run_on_device
+        The network.
+    grids
+        On which it runs; ``package.input.grids`` or some of them.
+    batch
+        How many patches the network takes at once.
+
+    Raises
+    ------
+    ModelPackageError
+        The model cannot stay on a device.
+    """
+
+    def __init__(
+        self,
+        driver: Any,
+        package: ModelPackage,
+        run_on_device: RunOnDevice,
+        grids: Sequence[tuple[int, ...]],
+        *,
+        batch: int = 1,
+    ) -> None:
+        wanted, section = package.input, package.description.segmentation
+        if not package.on_device or not isinstance(wanted, VolumeInput) or section is None:
+            raise ModelPackageError(
+                f"{package.name} gives more than one label map of a volume, which only the host computes; "
+                "use the engine's infer"
+            )
+        self._driver = driver
+        self._name = package.name
+        self._wanted: VolumeInput = wanted
+        self._section: SegmentationSection = section
+        self._classes = len(section.segments) + 1
+        self._run_on_device = run_on_device
+        self._grids = tuple(grids)
+        self._batch = batch
+        self._stream = driver.Stream()
+        self._kernels = Kernels(driver, self._stream)
+        self._staging = Staging(driver, self._stream)
+
+    def __call__(self, volume: Volume) -> DeviceAnswer:
+        """Label every voxel of a volume.
+
+        Parameters
+        ----------
+        volume
+            In HU and finite, as `engines.inference.analyse` checks.
+
+        Raises
+        ------
+        OutOfMemory
+            Not even the smallest patch fits into the GPU's memory.
+        PermanentError
+            The network's answer is not finite.
+        pycuda.driver.Error
+            The GPU failed.
+        """
+        geometry = Geometry.of(volume, self._wanted)
+        begun = perf_counter()
+        with DeviceMemory(self._driver, self._stream) as memory:
+            values = memory.take(prod(geometry.grid), np.float32)
+            self._read(volume.array, geometry, values)
+            seen = np.empty(geometry.grid, np.float32)
+            self._staging.receive(seen, values)
+            read = perf_counter()
+
+            probabilities = memory.take(self._classes * prod(geometry.grid), np.float32)
+            on_grid = memory.take(prod(geometry.grid))
+            self._infer(values, geometry.grid, probabilities, on_grid)
+            inferred = perf_counter()
+
+            if self._section.keep_largest:
+                self._drop_small_components(on_grid, geometry.grid, probabilities)
+            labels = self._label(probabilities, geometry)
+        seconds = {"preprocess": read - begun, "infer": inferred - read, "postprocess": perf_counter() - inferred}
+        return DeviceAnswer(labels, seen, seconds)
+
+    def close(self) -> None:
+        """Give the stream, the kernels and the page-locked memory back; the path cannot be called any more."""
+        self._stream.synchronize()
+        del self._kernels, self._staging, self._stream
+
+    def _read(self, array: NDArray[Any], geometry: Geometry, values: int) -> None:
+        """`engines.preprocessing.resample_to_grid`, and the window."""
+        array = np.ascontiguousarray(array, np.int16 if array.dtype.kind == "i" else np.float32)
+        kind, start = array.dtype.name, self._kernels.start
+        with DeviceMemory(self._driver, self._stream) as memory:
+            source = averaged = memory.take(array.size, array.dtype.type)
+            self._staging.send(array, source)
+            places = self._sent(memory, geometry.places)
+            lowest = memory.take(1, np.int32)
+            self._driver.memset_d32_async(lowest, HIGHEST_KEY, 1, self._stream)
+            steps = geometry.even[0]
+            start(f"lowest_{kind}", LOWEST_THREADS, source, places, lowest, geometry.stored, steps)
+            if not geometry.as_stored:
+                count = prod(geometry.averaged)
+                averaged = memory.take(count, array.dtype.type)
+                shapes = (geometry.stored, steps, geometry.block, geometry.averaged)
+                start(f"average_{kind}", count, source, places, averaged, *shapes)
+            start(
+                f"resample_{kind}",
+                prod(geometry.grid),
+                averaged,
+                lowest,
+                values,
+                geometry.to_averaged,
+                geometry.averaged,
+                geometry.grid,
+                *self._wanted.window,
+            )
+
+    def _infer(self, values: int, grid: Shape, probabilities: int, labels: int) -> None:
+        """`engines.sliding_window.sliding_window` with flips; then the most probable class on the grid."""
+        with DeviceMemory(self._driver, self._stream) as memory:
+            weights = memory.take(prod(grid), np.float32)
+
+            def on_patch(patch: tuple[int, ...]) -> None:
+                self._driver.memset_d32_async(probabilities, 0, self._classes * prod(grid), self._stream)
+                self._driver.memset_d32_async(weights, 0, prod(grid), self._stream)
+                self._add_patches(values, grid, patch, probabilities, weights)
+
+            on_largest_patch(on_patch, grid, self._grids, self._name)
+            broken = memory.take(1, np.int32)
+            self._driver.memset_d32_async(broken, 0, 1, self._stream)
+            self._kernels.start("normalise", prod(grid), probabilities, weights, labels, broken, grid, self._classes)
+            found = np.zeros(1, np.int32)
+            self._staging.receive(found, broken)
+        if found[0]:
+            raise PermanentError(
+                f"the answer of {self._name} on the GPU holds NaN or infinity; nothing can be said about it"
+            )
+
+    def _add_patches(self, values: int, grid: Shape, patch: tuple[int, ...], sums: int, weights: int) -> None:
+        """Put patches through the network, ``batch`` at a time, mirrored ones beside the others."""
+        wanted, count, start = self._wanted, prod(patch), self._kernels.start
+        # One patch has nothing to be blended with.
+        tiling = tile(grid, patch, wanted.overlap, wanted.blend)
+        profiles = tiling.profiles if len(tiling.starts) > 1 else tuple(np.ones_like(each) for each in tiling.profiles)
+        flips = [sum(1 << axis for axis in axes) for axes in mirrorings(wanted.flips)]
+        every = [(first, mirror) for first in tiling.starts for mirror in flips]
+        with DeviceMemory(self._driver, self._stream) as memory:
+            image = memory.take(self._batch * count, np.float32)
+            answer = memory.take(self._batch * self._classes * count, np.float32)
+            weight = self._sent(memory, np.concatenate(profiles))
+            self._driver.memset_d32_async(image, 0, self._batch * count, self._stream)
+            for begin in range(0, len(every), self._batch):
+                some = every[begin : begin + self._batch]
+                for slot, (first, mirror) in enumerate(some):
+                    address = image + 4 * slot * count
+                    start("cut_patch", count, values, address, grid, patch, first, mirror, *_scaling(wanted))
+                self._run_on_device(image, {self._section.tensor: answer}, patch, self._stream.handle)
+                for slot, (first, mirror) in enumerate(some):
+                    address = answer + 4 * slot * self._classes * count
+                    where = (grid, patch, first, mirror, self._classes, LEAST_WEIGHT)
+                    start("add_patch", count, address, weight, sums, weights, *where)
+
+    def _drop_small_components(self, labels: int, grid: Shape, probabilities: int) -> None:
+        """Make background of all but the largest component of each segment, on the grid."""
+        count, start = prod(grid), self._kernels.start
+        with DeviceMemory(self._driver, self._stream) as memory:
+            parents, sizes = memory.take(count, np.uint32), memory.take(count, np.uint32)
+            largest = memory.take(LABELS, np.uint64)
+            self._driver.memset_d32_async(largest, 0, 2 * LABELS, self._stream)
+            start("begin_components", count, parents, sizes, grid)
+            start("join_components", count, labels, parents, grid)
+            start("count_components", count, labels, parents, sizes, grid)
+            start("find_largest", count, labels, parents, sizes, largest, grid)
+            start("drop_components", count, labels, parents, largest, probabilities, grid, self._classes)
+
+    def _label(self, probabilities: int, geometry: Geometry) -> NDArray[np.uint8]:
+        """`engines.postprocessing.labels_on_source`, a part of the source at a time."""
+        labels = np.empty(geometry.stored, np.uint8)
+        with DeviceMemory(self._driver, self._stream) as memory:
+            part = memory.take(min(labels.size, STAGE))
+            at = self._sent(memory, geometry.at)
+            where = (geometry.to_grid,)
+            shapes = (geometry.stored, geometry.grid, self._classes)
+
+            def label(first: int, count: int) -> int:
+                self._kernels.start("label_source", count, probabilities, at, part, *where, first, count, *shapes)
+                return part
+
+            self._staging.receive(labels, label)
+        return labels
+
+    def _sent(self, memory: DeviceMemory, array: NDArray[Any] | None) -> int | None:
+        if array is None:
+            return None
+        address = memory.take(array.size, array.dtype.type)
+        self._staging.send(array, address)
+        return address
+
+
+def _scaling(wanted: VolumeInput) -> tuple[float, float, float, float]:
+    """Give what is subtracted, divided by, multiplied with and added, as `engines.preprocessing.scale` does."""
+    if wanted.mean is not None and wanted.deviation is not None:
+        return wanted.mean[0], wanted.deviation[0], 1.0, 0.0
+    (low, high), (bottom, top) = wanted.window, wanted.range or (0.0, 1.0)
+    return low, high - low, top - bottom, bottom
