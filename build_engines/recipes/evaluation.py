@@ -8,22 +8,31 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image as Picture
 
-from engines.engine_set import EngineSet
 from engines.preprocessing import Array
-from engines.types import Affine, Radiograph, Volume
+from engines.types import Affine, Findings, Image, Radiograph, Volume
 from engines.verify import dice
 
 Figures = dict[str, float]
 """Each with the words that say what it is."""
 
-Evaluation = Callable[[EngineSet], Figures]
-"""Judges the models of a set by images that are already read."""
+
+class Models(Protocol):
+    """What is judged: an `engines.engine_set.EngineSet`, or anything that runs a model like one."""
+
+    def run(self, name: str, image: Image, /) -> Findings:
+        """Run a model over an image, and before it the model that it is cropped to, if need be."""
+        ...
+
+
+Evaluation = Callable[[Models], Figures]
+"""Judges a model by images that are already read."""
 
 LEFT, RIGHT = 1, 2
 HELD_OUT_CT = "LCTSC-Test-S1-202"
@@ -173,7 +182,7 @@ def split_lungs(mask: sitk.Image) -> NDArray[np.uint8]:
 
 def read_picture(file: Path) -> Array:
     """Read a picture file as ``[row, column]``, 0–255."""
-    with Image.open(file) as image:
+    with Picture.open(file) as image:
         return np.asarray(image.convert("L"), dtype=np.float32)
 
 
@@ -198,11 +207,11 @@ def _require(file: Path) -> None:
 # ---- the figures -----------------------------------------------------------------------------------------------------
 
 
-def judge_cts(cts: Mapping[str, LabelledCt], engines: EngineSet) -> Figures:
+def judge_cts(cts: Mapping[str, LabelledCt], models: Models) -> Figures:
     """Give the Dice of ``ct-lung`` on each CT's own grid."""
     figures = Figures()
     for words, ct in cts.items():
-        found = engines.run("ct-lung", ct.volume).label_map
+        found = models.run("ct-lung", ct.volume).label_map
         labels = found.array if found else np.zeros_like(ct.labels)
         if ct.both:
             figures[f"Dice, both lungs, {words}"] = dice(ct.labels > 0, labels > 0)
@@ -212,22 +221,22 @@ def judge_cts(cts: Mapping[str, LabelledCt], engines: EngineSet) -> Figures:
     return figures
 
 
-def judge_outlines(sets: Mapping[str, Sequence[OutlinedXray]], engines: EngineSet) -> Figures:
+def judge_outlines(sets: Mapping[str, Sequence[OutlinedXray]], models: Models) -> Figures:
     """Give the mean and the worst Dice of ``cxr-lung`` in each set, on the pixels of the source images."""
     figures = Figures()
     for name, cases in sets.items():
         overlaps = []
         for case in cases:
-            found = engines.run("cxr-lung", Radiograph(case.image, None, "")).label_map
+            found = models.run("cxr-lung", Radiograph(case.image, None, "")).label_map
             overlaps.append(dice(case.mask, found.array > 0) if found else 0.0)
         figures[f"Dice, mean of {len(cases)}, {name}"] = float(np.mean(overlaps))
         figures[f"Dice, worst of {len(cases)}, {name}"] = min(overlaps)
     return figures
 
 
-def judge_classes(cases: Sequence[ClassifiedXray], rows: str, engines: EngineSet) -> Figures:
+def judge_classes(cases: Sequence[ClassifiedXray], rows: str, models: Models) -> Figures:
     """Classify with ``cxr-pneumonia``, and give the figures of `accuracies`."""
-    found = [engines.run("cxr-pneumonia", Radiograph(case.image, None, "")).classification for case in cases]
+    found = [models.run("cxr-pneumonia", Radiograph(case.image, None, "")).classification for case in cases]
     probabilities = [[entry.probability for entry in answer.classes] for answer in found if answer]
     return accuracies(cases, np.array(probabilities), rows)
 

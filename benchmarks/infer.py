@@ -1,0 +1,237 @@
+"""How fast the shipped models answer on this CPU, and what each precision costs in accuracy.
+
+Peers: ONNX Runtime and PyTorch with the same weights and threads, in the same rounds. "network" is the golden input;
+"whole path" is what a node does with a CT or an X-ray (`engines.inference.analyse`), the peers in the place of our
+runtime. Subjects take turns in every round. Memory is what a fresh process grows by at most from before the engine is
+made to after its first answer. Accuracy is that of the model's card, on the data that it was not trained on
+(`build_engines.recipes.evaluation`); "fp16" is the graph that TensorRT is given, with every operator's result rounded
+to FP16.
+"""
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import time
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks.inference.accuracy import OneEngine
+from benchmarks.inference.images import images
+from benchmarks.inference.subjects import ONNX_RUNTIME, SUBJECTS, WETREAD, Subject, available
+from benchmarks.report import Row, row, tell
+from build_engines.recipes.evaluation import EVALUATIONS
+from engines.description import RadiographInput
+from engines.inference import analyse
+from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
+from engines.runtimes.base import Engine
+from engines.types import Image, LabelMap
+from engines.verify import verify
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+PAUSE_SECONDS = 0.1
+"""Between subjects: threads of the one before spin for a while, waiting for more work."""
+
+COMPILED = "torch fp32 compiled"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="wetread bench infer", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of every subject")
+    parser.add_argument("--only", action="append", help="a model; may be given more than once")
+    parser.add_argument("--quick", action="store_true", help="one round, neither memory nor accuracy")
+    parser.add_argument("--compiled", action="store_true", help="torch.compile too, which takes minutes")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the models' data")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    packages = load_packages(SHIPPED_MODELS)
+    if unknown := set(options.only or ()) - set(packages):
+        raise SystemExit(f"no model {', '.join(unknown)}; choose of {', '.join(packages)}")
+    subjects = [subject for subject in SUBJECTS if options.compiled or subject.name != COMPILED]
+    rounds = 1 if options.quick else options.rounds
+    shown = images(options.data)
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    rows: list[Row] = []
+    ratios: dict[str, float] = {}
+    with Progress(*columns, console=console) as bar:
+        for name in options.only or packages:
+            bench = Bench(packages, name, options.threads, subjects, bar)
+            bench.speed(shown, rounds, rows, ratios)
+            if not options.quick:
+                bench.memory(rows)
+                bench.accuracy(options.data, rows, ratios)
+    tell("infer", rounds, rows, ratios, options.json)
+
+
+class Bench:
+    """The measurements of one model."""
+
+    def __init__(
+        self, packages: dict[str, ModelPackage], name: str, threads: int, subjects: list[Subject], bar: Progress
+    ) -> None:
+        self.packages, self.package, self.threads, self.bar = packages, packages[name], threads, bar
+        self.name, self.subjects = name, subjects
+
+    def speed(
+        self, shown: dict[str, tuple[str, Image]], rounds: int, rows: list[Row], ratios: dict[str, float]
+    ) -> None:
+        """Seconds of the network and of the whole path, and whether each subject passes the golden check."""
+        words, image = shown["xray" if isinstance(self.package.input, RadiographInput) else "ct"]
+        network, whole = f"{self.name} network", f"{self.name} whole path, {words}"
+        seconds: dict[str, dict[str, list[float]]] = {network: defaultdict(list), whole: defaultdict(list)}
+        passed = set()
+        with ExitStack() as stack:
+            region = self.region(image)
+            engines = self.open([subject for subject in self.subjects if subject.timed], stack)
+            golden = self.package.golden().input
+            for subject, engine in engines.items():
+                found = verify(self.package, engine)
+                passed |= {subject} if found.ok else set()
+                case = f"{self.name} golden check"
+                rows.append(row(case, subject, [float(found.ok)], "passed"))
+                rows.append(row(case, subject, [found.probability_error], "largest probability error"))
+                self.whole(engine, image, region)
+            task = self.bar.add_task(f"{self.name}: rounds", total=rounds * len(engines))
+            for number in range(rounds):
+                turns = list(engines.items())
+                for subject, engine in turns[number % len(turns) :] + turns[: number % len(turns)]:
+                    time.sleep(PAUSE_SECONDS)
+                    seconds[network][subject].append(timed(lambda engine=engine: engine.infer(golden)))
+                    seconds[whole][subject].append(timed(lambda engine=engine: self.whole(engine, image, region)))
+                    self.bar.advance(task)
+        for case, each in seconds.items():
+            rows += [row(case, subject, values, "s") for subject, values in each.items()]
+            ratios |= self.ratios(case, each, passed)
+
+    def ratios(self, case: str, seconds: dict[str, list[float]], passed: set[str]) -> dict[str, float]:
+        """How many times as fast we are as each peer that passes the check too, in our best mode and in each."""
+        middle = {subject: statistics.median(values) for subject, values in seconds.items()}
+        ours = {subject: middle[subject] for subject in WETREAD if subject in passed & set(middle)}
+        best = min(ours, key=ours.__getitem__, default=None)
+        if best is None:
+            return {}
+        peers = [subject for subject in middle if subject not in WETREAD and subject in passed]
+        found = {f"{case}: OpenVINO best/{peer}": round(middle[peer] / ours[best], 2) for peer in peers}
+        return found | {
+            f"{case}: {mine}/{ONNX_RUNTIME}": round(middle[ONNX_RUNTIME] / value, 2) for mine, value in ours.items()
+        }
+
+    def memory(self, rows: list[Row]) -> None:
+        """What a fresh process grows by with each subject."""
+        timed_subjects = [subject for subject in self.subjects if subject.timed]
+        task = self.bar.add_task(f"{self.name}: memory", total=len(timed_subjects))
+        processes = multiprocessing.get_context("spawn")
+        for subject in timed_subjects:
+            with ProcessPoolExecutor(1, processes) as pool:
+                grown = pool.submit(grown_by, subject.name, self.name, self.threads).result()
+            if grown is not None:
+                rows.append(row(f"{self.name} network", f"{subject.name}: memory", [grown], "MB"))
+            self.bar.advance(task)
+
+    def accuracy(self, data: Path, rows: list[Row], ratios: dict[str, float]) -> None:
+        """The figures of the model's card with each precision of ours, and with FP16."""
+        try:
+            evaluation = EVALUATIONS[self.name](data)
+        except FileNotFoundError as error:
+            self.bar.console.print(f"{self.name}: no accuracy: {error}")
+            return
+        precisions = [subject for subject in self.subjects if subject.name in WETREAD or not subject.timed]
+        task = self.bar.add_task(f"{self.name}: accuracy, images", total=None)
+        regions: dict[int, LabelMap | None] = {}
+        figures: dict[str, dict[str, float]] = {}
+        with ExitStack() as stack:
+            reference = self.open_reference(stack)
+            for subject in precisions:
+                with ExitStack() as one:
+                    for engine in self.open([subject], one).values():
+                        models = OneEngine(self.package, engine, reference, regions, lambda: self.bar.advance(task))
+                        figures[subject.name] = evaluation(models)
+                        if not subject.timed:
+                            found = verify(self.package, engine)
+                            case = f"{self.name} golden check"
+                            rows.append(row(case, subject.name, [float(found.ok)], "passed"))
+                            error = found.probability_error
+                            rows.append(row(case, subject.name, [error], "largest probability error"))
+        full = figures[next(iter(WETREAD))]
+        for subject_name, found_figures in figures.items():
+            for words, value in found_figures.items():
+                unit, of = words.split(",", 1)[0], f"{self.name}: {words}"
+                rows.append(row(of, subject_name, [value], unit))
+                if found_figures is not full:
+                    ratios[f"{of}: {subject_name}/OpenVINO fp32"] = round(value / full[words], 4)
+
+    def open(self, subjects: list[Subject], stack: ExitStack) -> dict[str, Engine]:
+        """Make the engines that can be had; say why the others cannot."""
+        engines: dict[str, Engine] = {}
+        for subject in subjects:
+            made = available(subject, self.package, self.threads)
+            if isinstance(made, str):
+                self.bar.console.print(f"{self.name}: no {subject.name}: {made}")
+                continue
+            stack.callback(made.deactivate)
+            engines[subject.name] = made
+        return engines
+
+    def open_reference(self, stack: ExitStack) -> dict[str, tuple[ModelPackage, Engine]]:
+        """The model that this one is cropped to, in FP32."""
+        wanted = self.package.input
+        if not isinstance(wanted, RadiographInput) or wanted.crop_to is None:
+            return {}
+        package = self.packages[wanted.crop_to]
+        engine = available(SUBJECTS[0], package, self.threads)
+        if isinstance(engine, str):
+            raise SystemExit(engine)
+        stack.callback(engine.deactivate)
+        return {package.name: (package, engine)}
+
+    def region(self, image: Image) -> LabelMap | None:
+        with ExitStack() as stack:
+            for package, engine in self.open_reference(stack).values():
+                return analyse(package, engine, image, clock=now).label_map
+        return None
+
+    def whole(self, engine: Engine, image: Image, region: LabelMap | None) -> Any:
+        return analyse(self.package, engine, image, clock=now, region=region)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def timed(work: Any) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def grown_by(subject_name: str, model: str, threads: int) -> float | None:
+    """In a process of its own: MB from before the engine is made to after its first answer; None without engine."""
+    package = load_packages(SHIPPED_MODELS)[model]
+    golden = package.golden().input
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = resident("VmRSS")
+    [subject] = [subject for subject in SUBJECTS if subject.name == subject_name]
+    engine = available(subject, package, threads)
+    if isinstance(engine, str):
+        return None
+    engine.infer(golden)
+    return resident("VmHWM") - before
+
+
+def resident(what: str) -> float:
+    """Memory of this process in MB, from ``/proc/self/status``."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what)]
+    return int(line.split()[1]) / 1000
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Parts of `benchmarks.infer`: the subjects, and what they are shown."""
