@@ -1,22 +1,24 @@
 """All engines of a node: opened, verified against their golden outputs, warm, and resident until closed."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from threading import Lock
+from types import MappingProxyType
 
 import structlog
 
 from engines.description import RadiographInput
-from engines.errors import EngineMismatch, PermanentError, RuntimeUnavailable
+from engines.errors import PermanentError, RuntimeUnavailable, WetreadError
 from engines.inference import Clock, analyse
+from engines.opening import Opener, ServedModel, choices
 from engines.package import ModelPackage, check_crops
-from engines.runtimes.base import Engine, RuntimeSettings, create_engine
-from engines.types import Findings, Image, LabelMap
-from engines.verify import Verification, verify
+from engines.runtimes.base import Precision, RuntimeSettings
+from engines.scheduling import LATENCY_SECONDS, Running
+from engines.types import EngineIdentity, Findings, Image, LabelMap
 
-FALLBACK = "openvino"
-"""Runs everywhere; tried where the configured runtime cannot be used or gives wrong answers."""
+log = structlog.get_logger()
 
 
 def utc_now() -> datetime:
@@ -25,20 +27,41 @@ def utc_now() -> datetime:
 
 
 @dataclass(frozen=True)
-class ServedModel:
-    """A model that is ready: its package, its active engine, and the proof that they agree."""
+class Change:
+    """A model that is served by another engine than before, or, where ``after`` is None, not any more."""
 
-    package: ModelPackage
-    engine: Engine
-    verification: Verification
+    model: str
+    before: EngineIdentity | None
+    after: EngineIdentity | None
+    reasons: tuple[str, ...]
 
 
 class EngineSet:
-    """The models that a node serves. Made by `open_engines`; several threads may run them."""
+    """The models that a node serves. Made by `open_engines`; several threads may run them.
 
-    def __init__(self, models: Mapping[str, ServedModel], clock: Clock) -> None:
-        self.models = models
+    Parameters
+    ----------
+    opener
+        Opens them, and verifies them again.
+    clock
+        Gives ``Findings.analysed_at``.
+    """
+
+    def __init__(self, packages: Mapping[str, ModelPackage], opener: Opener, clock: Clock) -> None:
+        self._opener = opener
         self._clock = clock
+        self._changing = Lock()
+        self._models = {name: opener.open(package) for name, package in packages.items()}
+
+    @property
+    def models(self) -> Mapping[str, ServedModel]:
+        """Every model by name, as it is served now."""
+        return MappingProxyType(self._models)
+
+    @property
+    def running(self) -> Running | None:
+        """What has run longest of all that the devices do now, so that somebody can see that it hangs."""
+        return self._opener.running
 
     def run(
         self,
@@ -47,6 +70,7 @@ class EngineSet:
         label_maps: Mapping[str, LabelMap] | None = None,
         *,
         probabilities: bool = False,
+        urgent: bool = False,
     ) -> Findings:
         """Run a model over an image, and before it the model that it is cropped to, if need be.
 
@@ -60,32 +84,80 @@ class EngineSet:
             What other models have already found in this image, by model name; they are not run again.
         probabilities
             Whether to keep the probabilities of the segments too; see `engines.inference.analyse`.
+        urgent
+            Whether it comes before all routine work on the device.
 
         Raises
         ------
         PermanentError
             No such model is served, or the image cannot be analysed.
+        TransientError
+            The model is not served just now, its engine was exchanged meanwhile, or memory is short.
         """
-        if name not in self.models:
-            raise PermanentError(f"no model {name!r} is served; choose one of {', '.join(sorted(self.models))}")
-        model = self.models[name]
-        region = self._region(model.package, image, label_maps or {})
+        if name not in self._models:
+            raise PermanentError(f"no model {name!r} is served; choose one of {', '.join(sorted(self._models))}")
+        model = self._models[name]
+        if model.problem:
+            raise RuntimeUnavailable(f"{name} is not served at present: {model.problem}")
+        region = self._region(model.package, image, label_maps or {}, urgent)
         return analyse(
-            model.package, model.engine, image, clock=self._clock, region=region, probabilities=probabilities
+            model.package,
+            model.engine.asked(urgent=urgent),
+            image,
+            clock=self._clock,
+            region=region,
+            probabilities=probabilities,
         )
 
-    def _region(self, package: ModelPackage, image: Image, label_maps: Mapping[str, LabelMap]) -> LabelMap | None:
+    def verify_again(self) -> tuple[Change, ...]:
+        """Compare every engine with its golden outputs once more, as routine work while it serves.
+
+        What comes earlier in the order of preference is tried again too: its engine may have been built meanwhile. An
+        engine that is exchanged ends what it is at with `RuntimeUnavailable`, to be tried again on the new one. A model
+        that gives right answers on no runtime is served no more until it is verified again.
+        """
+        with self._changing:
+            changes = [self._verify_again(model) for model in tuple(self._models.values())]
+        return tuple(change for change in changes if change)
+
+    def _verify_again(self, before: ServedModel) -> Change | None:
+        name = before.package.name
+        try:
+            after = self._opener.open(before.package, before)
+        except WetreadError as error:
+            after = replace(before, problem=str(error))
+        self._models[name] = after
+        if after.engine is before.engine and bool(after.problem) == bool(before.problem):
+            return None
+        if not before.problem:
+            before.engine.deactivate()
+        was, now = (None if model.problem else model.engine.identity for model in (before, after))
+        reasons = (after.problem,) if after.problem else after.refusals
+        log.warning(
+            "engine.exchanged", model=name, before=was and was.runtime, after=now and now.runtime, reasons=reasons
+        )
+        return Change(name, was, now, reasons)
+
+    def _region(
+        self, package: ModelPackage, image: Image, label_maps: Mapping[str, LabelMap], urgent: bool
+    ) -> LabelMap | None:
         if not isinstance(package.input, RadiographInput) or package.input.crop_to is None:
             return None
         name = package.input.crop_to
-        return label_maps[name] if name in label_maps else self.run(name, image).label_map
+        return label_maps[name] if name in label_maps else self.run(name, image, urgent=urgent).label_map
 
 
 @contextmanager
 def open_engines(
-    packages: Mapping[str, ModelPackage], settings: RuntimeSettings, clock: Clock = utc_now
+    packages: Mapping[str, ModelPackage],
+    settings: RuntimeSettings,
+    clock: Clock = utc_now,
+    *,
+    cpu_precision: Precision = "fp32",
+    memory_mb: int | None = None,
+    latency_seconds: float = LATENCY_SECONDS,
 ) -> Iterator[EngineSet]:
-    """Open every model on the configured runtime, or on OpenVINO where that cannot be, and keep them resident.
+    """Open every model on the first runtime that can serve it, see `choices`, and keep them resident.
 
     The verification is each engine's first inference, so that no patient waits for what happens only once.
 
@@ -97,42 +169,23 @@ def open_engines(
         What to run on.
     clock
         Gives ``Findings.analysed_at``.
+    cpu_precision
+        See `choices`.
+    memory_mb
+        What the engines may take of the memory of the configured device; the least recently used makes room. None: no
+        limit on a CPU, on a GPU what is free when it is opened, less a tenth.
+    latency_seconds
+        How long a routine inference waits for others to share its batch.
 
     Raises
     ------
     ModelPackageError
         A model is cropped to one that is not among the packages, or a network is not as ``model.toml`` describes it.
-    RuntimeUnavailable, EngineMismatch
+    RuntimeUnavailable, EngineMismatch, OutOfMemory
         A model runs on no runtime, or gives wrong answers on OpenVINO too. Nothing is served then: a node that
         silently lacks a model is worse than one that does not start.
     """
     check_crops(packages)
-    with ExitStack() as stack:
-        models = {name: _open(package, settings, stack) for name, package in packages.items()}
-        yield EngineSet(models, clock)
-
-
-def _open(package: ModelPackage, settings: RuntimeSettings, stack: ExitStack) -> ServedModel:
-    fallback = replace(settings, runtime=FALLBACK, precision="fp32")
-    if settings != fallback:
-        # The event with the reason is in the log; from here on the fallback's own errors count.
-        with suppress(RuntimeUnavailable, EngineMismatch):
-            return _open_on(package, settings, stack)
-    return _open_on(package, fallback, stack)
-
-
-def _open_on(package: ModelPackage, settings: RuntimeSettings, stack: ExitStack) -> ServedModel:
-    log = structlog.get_logger().bind(model=package.name, runtime=settings.runtime, precision=settings.precision)
-    with ExitStack() as opened:
-        try:
-            engine = opened.enter_context(create_engine(package, settings))
-            verification = verify(package, engine).require()
-        except RuntimeUnavailable as error:
-            log.warning("engine.unavailable", reason=str(error))
-            raise
-        except EngineMismatch as error:
-            log.error("engine.refused", reason=str(error))  # noqa: TRY400  the traceback says nothing more
-            raise
-        stack.push(opened.pop_all())
-    log.info("engine.verified", device=engine.identity.device, probability_error=verification.probability_error)
-    return ServedModel(package, engine, verification)
+    tried = choices(settings, cpu_precision)
+    with Opener(tried, memory_mb=memory_mb, latency_seconds=latency_seconds) as opener:
+        yield EngineSet(packages, opener, clock)

@@ -1,0 +1,165 @@
+"""From a model package to an engine that serves it: the first of several runtimes that gives the right answers."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from engines.compute_device import ComputeDevice
+from engines.errors import EngineMismatch, WetreadError
+from engines.package import ModelPackage
+from engines.queued_engine import QueuedEngine
+from engines.runtimes.base import Precision, RuntimeSettings
+from engines.scheduling import Running
+from engines.verify import Verification, verify, verify_further_grids
+
+FALLBACK = "openvino"
+"""Runs everywhere; tried where the configured runtime cannot be used or gives wrong answers."""
+
+log = structlog.get_logger()
+
+
+def choices(settings: RuntimeSettings, cpu_precision: Precision = "fp32") -> tuple[RuntimeSettings, ...]:
+    """Give what a model is tried on, one after the other: as configured, then OpenVINO, then OpenVINO in FP32.
+
+    Parameters
+    ----------
+    settings
+        The configured runtime and precision.
+    cpu_precision
+        In which OpenVINO computes where another runtime was configured and cannot serve.
+    """
+    full = replace(settings, runtime=FALLBACK, precision="fp32")
+    if settings.runtime == FALLBACK:
+        return tuple(dict.fromkeys((settings, full)))
+    # A batch is for GPUs: a CPU works on whatever is filled in as on the rest.
+    full = replace(full, batch=1)
+    return tuple(dict.fromkeys((settings, replace(full, precision=cpu_precision), full)))
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model: its package, its engine, and the proof that they agree.
+
+    Attributes
+    ----------
+    settings
+        What the engine runs on.
+    verification
+        The latest.
+    refusals
+        Why what comes before ``settings`` in the order of `choices` was not taken, in words.
+    problem
+        Why the model is not served any more, in words; "" where it is.
+    """
+
+    package: ModelPackage
+    settings: RuntimeSettings
+    engine: QueuedEngine
+    verification: Verification
+    refusals: tuple[str, ...] = ()
+    problem: str = ""
+
+
+class Opener:
+    """Opens models on devices, which it opens when they are first wanted. Use it as a context manager.
+
+    Parameters
+    ----------
+    tried
+        What each model is opened on, in the order of preference; the first that is verified serves.
+    memory_mb, latency_seconds
+        See `engines.compute_device.ComputeDevice`.
+    """
+
+    def __init__(self, tried: tuple[RuntimeSettings, ...], *, memory_mb: int | None, latency_seconds: float) -> None:
+        self._tried = tried
+        self._memory_mb = memory_mb
+        self._latency_seconds = latency_seconds
+        self._devices: dict[str, ComputeDevice] = {}
+        self._opened = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Let what runs end, fail what waits, and give all memory back."""
+        self._opened.close()
+
+    @property
+    def running(self) -> Running | None:
+        """Of what the devices do now, that which has run longest."""
+        running = [device.queue.running for device in tuple(self._devices.values())]
+        return min((each for each in running if each), key=lambda each: each.since, default=None)
+
+    def open(self, package: ModelPackage, before: ServedModel | None = None) -> ServedModel:
+        """Open and verify a model.
+
+        Parameters
+        ----------
+        package
+            The model.
+        before
+            How it has been served until now, if it has: that engine is not opened again, but verified again.
+
+        Raises
+        ------
+        ModelPackageError, RuntimeUnavailable, EngineMismatch, OutOfMemory
+            Of the last that was tried.
+        """
+        refusals: list[str] = []
+        for settings in self._tried:
+            told = log.bind(model=package.name, runtime=settings.runtime, precision=settings.precision)
+            kept = before if before and before.settings == settings and not before.problem else None
+            try:
+                model = self._kept(kept) if kept else self._opened_on(package, settings)
+            except WetreadError as error:
+                if isinstance(error, EngineMismatch):
+                    told.error("engine.refused", reason=str(error))
+                else:
+                    told.warning("engine.unavailable", reason=str(error))
+                if settings == self._tried[-1]:
+                    raise
+                refusals.append(f"{settings.runtime} {settings.precision}: {error}")
+            else:
+                told.info(
+                    "engine.verified",
+                    device=model.engine.identity.device,
+                    probability_error=model.verification.probability_error,
+                )
+                return replace(model, refusals=tuple(refusals))
+        raise AssertionError("the last choice serves or raises")
+
+    @staticmethod
+    def _kept(model: ServedModel) -> ServedModel:
+        return replace(model, verification=verify(model.package, model.engine).require())
+
+    def _opened_on(self, package: ModelPackage, settings: RuntimeSettings) -> ServedModel:
+        engine = self._device(settings).engine(package, settings)
+        with ExitStack() as opened:
+            opened.callback(engine.deactivate)
+            # The engine's first inference: no patient waits for what happens only once.
+            verification = verify(package, engine).require()
+            if settings.runtime == FALLBACK:
+                verify_further_grids(package, engine)
+            elif len(package.input.grids) > 1:
+                reference = replace(settings, runtime=FALLBACK, precision="fp32")
+                with self._device(reference).engine(package, reference) as other:
+                    verify(package, other).require()
+                    verify_further_grids(package, engine, other)
+            opened.pop_all()
+        return ServedModel(package, settings, engine, verification)
+
+    def _device(self, settings: RuntimeSettings) -> ComputeDevice:
+        name = "the CPU" if settings.runtime == FALLBACK else f"GPU {settings.device}"
+        if name not in self._devices:
+            # The budget is that of the configured device; on a CPU beside a GPU, nobody has set one.
+            memory_mb = self._memory_mb if settings.runtime == self._tried[0].runtime else None
+            self._devices[name] = self._opened.enter_context(
+                ComputeDevice(name, settings, memory_mb=memory_mb, latency_seconds=self._latency_seconds)
+            )
+        return self._devices[name]
