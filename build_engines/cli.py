@@ -1,7 +1,7 @@
 """``wetread engines``: list the models, build engine files, verify engines against the golden outputs."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -55,23 +55,32 @@ def build_engines(
     capability: Annotated[
         str | None, typer.Option(help="For rtx: one compute capability, for example sm89; else any from 8.0 on.")
     ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="How many inputs an engine takes at once.")] = 1,
+    device: Annotated[int, typer.Option(min=0, help="For tensorrt: number of the GPU.")] = 0,
     models: Models = None,
+    as_json: Json = False,
 ) -> None:
-    """Compile models into engine files. TensorRT for RTX needs no GPU for it."""
+    """Compile models into engine files, where that was not done before. TensorRT for RTX needs no GPU for it."""
     try:
         from build_engines.compile import build
     except ImportError as error:
         raise RuntimeUnavailable(f"{error.name} is not installed; pip install 'wetread[rtx]'") from error
     columns = TextColumn("{task.fields[model]}"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    paths: list[Path] = []
+    built: dict[str, list[Path]] = {}
     with Progress(*columns, console=Console(stderr=True)) as display:
         for name, package in _select(names, models).items():
             task = display.add_task("reading", total=1.0, model=name)
-            path = build(package, target, precision, out, capability=capability, progress=_show(display, task))
-            display.update(task, description=f"{path.stat().st_size / 1e6:.1f} MB", completed=1.0)
+            built[name] = build(
+                package, target, precision, out,
+                capability=capability, batch=batch, device=device, progress=_show(display, task),
+            )  # fmt: skip
+            size = sum(path.stat().st_size for path in built[name])
+            display.update(task, description=f"{size / 1e6:.1f} MB", completed=1.0)
             display.stop_task(task)
-            paths.append(path)
-    print(*paths, sep="\n")
+    if as_json:
+        print(json.dumps([{"model": name, "files": [str(path) for path in paths]} for name, paths in built.items()]))
+    else:
+        print(*(path for paths in built.values() for path in paths), sep="\n")
 
 
 @app.command("verify")
@@ -153,8 +162,8 @@ def _within(error: float | None, limit: float | None) -> str:
     return "" if error is None else f"{error:.2g} (≤ {limit})"
 
 
-def _show(display: Progress, task: TaskID) -> Callable[[str, float], None]:
-    def update(phase: str, done: float) -> None:
-        display.update(task, description=phase, completed=done)
+def _show(display: Progress, task: TaskID) -> Callable[[Sequence[str], float], None]:
+    def update(phases: Sequence[str], done: float) -> None:
+        display.update(task, description=" › ".join(phases), completed=done)
 
     return update

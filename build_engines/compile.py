@@ -1,25 +1,38 @@
-"""From a model package to an engine file that a runtime loads."""
+"""From a model package to the engine files that a runtime loads."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Protocol
 
-from build_engines.graph import load_graph, to_half
-from engines.engine_file import engine_file_name, write_engine
-from engines.errors import PermanentError
+from filelock import FileLock, Timeout
+
+from build_engines.errors import BuildError
+from build_engines.tensorrt import TensorRtCompiler
+from engines.engine_file import read_engine, write_engine
+from engines.errors import RuntimeUnavailable
 from engines.package import ModelPackage
 from engines.runtimes.base import Precision, RuntimeSettings
-from engines.runtimes.openvino import compile_model, openvino_version
-from engines.runtimes.tensorrt import PORTABLE, PRECISIONS, Gpu, load_tensorrt, tensorrt_logger
+from engines.runtimes.openvino import compile_model, engine_path
+from engines.runtimes.tensorrt import engine_name
 
 Target = Literal["rtx", "tensorrt", "openvino"]
 
-Progress = Callable[[str, float], None]
-"""Told the name of the compiler's present phase, and which part of it is done, 0 to 1."""
+WAITING = "waiting for another process that builds the same"
 
 
-class BuildError(PermanentError):
-    """A network cannot be compiled; the message holds the compiler's reason."""
+class Progress(Protocol):
+    """Is told how far a build is."""
+
+    def __call__(self, phases: Sequence[str], done: float, /) -> None:
+        """Take note.
+
+        Parameters
+        ----------
+        phases
+            The file of the network, then the compiler's present phase, the phase within it, and so on.
+        done
+            Which part of the whole build is done, 0 to 1.
+        """
 
 
 def build(
@@ -29,9 +42,14 @@ def build(
     out: Path,
     *,
     capability: str | None = None,
+    batch: int = 1,
+    device: int = 0,
     progress: Progress | None = None,
-) -> Path:
-    """Compile one model.
+) -> list[Path]:
+    """Compile one model for all of its grids, unless that was done before.
+
+    The name of an engine file holds everything that the engine depends on (`engines.engine_file`): a file of that name,
+    whole and undamaged, is not made again. Where several processes build the same, one does and the others wait.
 
     Parameters
     ----------
@@ -41,116 +59,99 @@ def build(
         ``rtx`` (TensorRT for RTX, needs no GPU), ``tensorrt`` (needs the GPU that the engine is for), or ``openvino``
         (for this machine's CPU).
     precision
-        ``fp32`` or ``fp16`` on a GPU; ``fp32`` or ``bf16`` on the CPU.
+        ``fp32``, ``fp16``, ``bf16`` or ``int8`` on a GPU; ``fp32``, ``bf16`` or ``int8`` on the CPU. ``int8`` needs a
+        quantised network in the package; what it leaves to floating point is FP16 on a GPU.
     out
-        Folder of the engine file; made if it is not there.
+        Folder of the engine files; made if it is not there.
     capability
         For ``rtx``: the one compute capability to compile for, for example ``sm89``; None for an engine that runs on
         every GPU from 8.0 on.
+    batch
+        How many inputs the engine takes at once.
+    device
+        For ``tensorrt``: number of the GPU.
     progress
-        Told about the compiler's phases.
+        Told about the compiler's phases. Interrupting it (``KeyboardInterrupt``) ends the build.
 
     Returns
     -------
-    Path
-        The engine file. Its name holds the model's digest, the runtime's version, the device and the precision. An
-        engine file is there whole or not at all.
+    list of Path
+        The engine files: on a GPU one for each file of the network, on the CPU one for each of its grids too.
 
     Raises
     ------
     RuntimeUnavailable
         The compiler is not installed, or the target's device is not there.
     ModelPackageError
-        The network is no valid ONNX model.
+        A network is no valid ONNX model, or does not take a grid or the batch.
     BuildError
         The compiler refuses the network, the precision or the compute capability.
     """
     if capability is not None and target != "rtx":
         raise BuildError(f"{target} compiles for the device of this machine; leave the compute capability out")
-    network = package.networks[0]
+    settings = RuntimeSettings(runtime=target, precision=precision, engines=out, batch=batch, device=device)
     if target == "openvino":
-        runtime, device, engine = _with_openvino(package, network, precision)
-    else:
-        runtime, device, engine = _with_tensorrt(package, network, target, precision, capability, progress)
-    name = engine_file_name(package, network, runtime=runtime, device=device, precision=precision, grids=[package.grid])
-    write_engine(out / name, engine)
-    return out / name
+        return _with_openvino(package, settings, out, progress)
+    paths = []
+    with TensorRtCompiler(target, capability, device, out) as compiler:
+        for number, network in enumerate(package.networks):
+            path = out / engine_name(package, network, settings, compiler.runtime, compiler.device)
+            told = _part(progress, network.name, number, len(package.networks))
+            _once(path, lambda: compiler.compile(package, network, settings, told), told)  # noqa: B023  called here
+            paths.append(path)
+    return paths
 
 
-Compiled = tuple[str, str, bytes]
-"""Runtime with its version, device, and the engine itself, as the file's name and content."""
+Told = Callable[[Sequence[str], float], None]
 
 
-def _with_openvino(package: ModelPackage, network: Path, precision: Precision) -> Compiled:
-    compiled = compile_model(package, network, RuntimeSettings(precision=precision), package.grid)
-    return f"openvino-{openvino_version()}", "cpu", compiled.export_model().getvalue()
-
-
-def _with_tensorrt(
-    package: ModelPackage, network: Path, target: str, precision: str, capability: str | None, progress: Progress | None
-) -> Compiled:
-    if precision not in PRECISIONS:
-        raise BuildError(f"{target} has no precision {precision!r} here; choose one of {', '.join(PRECISIONS)}")
-    trt = load_tensorrt(target)
-    model = load_graph(package, network)
-    if precision == "fp16":
-        model = to_half(model)
-    runtime = f"{target}-{trt.__version__}"
-    if target == "rtx":
-        return runtime, capability or PORTABLE, _compile(trt, package, model.SerializeToString(), capability, progress)
-    gpu = Gpu(0)
+def _once(path: Path, compiled: Callable[[], bytes], told: Told) -> None:
+    """Write an engine file if it is not there, undamaged, in this process or in one other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.stem}.lock"))
     try:
-        with gpu.current():
-            return runtime, gpu.capability, _compile(trt, package, model.SerializeToString(), None, progress)
+        lock.acquire(timeout=0)
+    except Timeout:
+        told([WAITING], 0.0)
+        lock.acquire()
+    try:
+        if not _is_whole(path):
+            write_engine(path, compiled())
     finally:
-        gpu.release()
+        lock.release()
+    told([], 1.0)
 
 
-def _compile(trt: Any, package: ModelPackage, onnx: bytes, capability: str | None, progress: Progress | None) -> bytes:
-    logger = tensorrt_logger(trt)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(onnx):
-        reasons = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
-        raise BuildError(f"TensorRT cannot read {package.folder}: {reasons}")
-    config = builder.create_builder_config()
-    if capability is not None:
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(_compute_capability(trt, capability), 0)
-    if progress is not None:
-        config.progress_monitor = _progress_monitor(trt, progress)
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
-        raise BuildError(f"TensorRT cannot compile {package.folder}: {logger.last_error or 'no reason given'}")
-    return bytes(engine)
+def _is_whole(path: Path) -> bool:
+    try:
+        read_engine(path)
+    except RuntimeUnavailable:
+        return False
+    return True
 
 
-def _compute_capability(trt: Any, capability: str) -> Any:
-    known: Mapping[str, Any] = {
-        name.lower(): value for name, value in trt.ComputeCapability.__members__.items() if name.startswith("SM")
-    }
-    if capability not in known:
-        raise BuildError(f"TensorRT for RTX has no compute capability {capability!r}; choose of {', '.join(known)}")
-    return known[capability]
+def _part(progress: Progress | None, network: str, number: int, count: int) -> Told:
+    """Tell the progress of one network as a part of the whole."""
+
+    def told(phases: Sequence[str], done: float) -> None:
+        if progress is not None:
+            progress([network, *phases], (number + done) / count)
+
+    return told
 
 
-def _progress_monitor(trt: Any, progress: Progress) -> Any:
-    # A class in a function: its base class exists only once TensorRT is imported.
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self._steps: dict[str, int] = {}
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self._steps[phase_name] = num_steps
-            progress(phase_name, 0.0)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            progress(phase_name, (step + 1) / max(1, self._steps[phase_name]))
-            return True
-
-        def phase_finish(self, phase_name: str) -> None:
-            progress(phase_name, 1.0)
-
-    return Monitor()
+def _with_openvino(
+    package: ModelPackage, settings: RuntimeSettings, out: Path, progress: Progress | None
+) -> list[Path]:
+    """Compile each grid by itself, as the runtime does; what is there already it imports."""
+    paths = []
+    every = [(network, grid) for network in package.networks for grid in package.input.grids]
+    for number, (network, grid) in enumerate(every):
+        told = _part(progress, network.name, number, len(every))
+        told(["grid " + " × ".join(str(length) for length in grid)], 0.0)
+        compile_model(package, network, settings, grid)
+        path = engine_path(package, package.network_for(network, settings.precision), settings, grid)
+        if path is not None:
+            paths.append(path)
+        told([], 1.0)
+    return paths

@@ -121,7 +121,7 @@ def compile_model(package: ModelPackage, network: Path, settings: RuntimeSetting
     if settings.threads:
         config["INFERENCE_NUM_THREADS"] = str(settings.threads)
     file = package.network_for(network, settings.precision)
-    path = _engine_file(package, file, settings, grid)
+    path = engine_path(package, file, settings, grid)
     try:
         if path is not None and path.is_file():
             return core.import_model(read_engine(path), "CPU", config)
@@ -138,7 +138,8 @@ def compile_model(package: ModelPackage, network: Path, settings: RuntimeSetting
     return compiled
 
 
-def _engine_file(package: ModelPackage, file: Path, settings: RuntimeSettings, grid: tuple[int, ...]) -> Path | None:
+def engine_path(package: ModelPackage, file: Path, settings: RuntimeSettings, grid: tuple[int, ...]) -> Path | None:
+    """Name the engine file of a network on one grid, None where engines are not kept."""
     if settings.engines is None:
         return None
     name = engine_file_name(

@@ -1,0 +1,96 @@
+"""One NVIDIA GPU through pycuda: its context and its errors."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from engines.errors import OutOfMemory, RuntimeUnavailable
+
+DRIVER_FILE = Path("/proc/driver/nvidia/version")
+
+
+def driver_version(path: Path = DRIVER_FILE) -> str | None:
+    """Give the version of the NVIDIA kernel driver, for example ``580.65.06``; None where none is loaded.
+
+    An engine that was verified with one driver may answer otherwise with the next, so a change asks for verification.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"Kernel Module\D*(\d+(?:\.\d+)+)", text)
+    return found.group(1) if found else None
+
+
+class Gpu:
+    """A GPU's primary context, which every engine of a process on this GPU shares.
+
+    Parameters
+    ----------
+    number
+        Of the GPU, as ``nvidia-smi`` counts.
+
+    Attributes
+    ----------
+    driver
+        The module ``pycuda.driver``.
+    name
+        For example ``NVIDIA RTX A4000``.
+    capability
+        Compute capability, for example ``sm89``.
+
+    Raises
+    ------
+    RuntimeUnavailable
+        pycuda is not installed, there is no driver, or no GPU of that number.
+    """
+
+    def __init__(self, number: int) -> None:
+        try:
+            self.driver: Any = import_module("pycuda.driver")
+        except (ImportError, OSError) as error:
+            raise RuntimeUnavailable(
+                f"pycuda cannot be imported ({error}); install the NVIDIA driver and the CUDA toolkit, then "
+                "pip install pycuda"
+            ) from error
+        try:
+            self.driver.init()
+            device = self.driver.Device(number)
+            self.name: str = device.name()
+            self.capability = "sm{}{}".format(*device.compute_capability())
+            self._context = device.retain_primary_context()
+        except self.driver.Error as error:
+            raise RuntimeUnavailable(f"GPU {number} cannot be used ({error}); check it with nvidia-smi") from error
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the context current in this thread.
+
+        Raises
+        ------
+        OutOfMemory
+            From within: memory could not be had, of the GPU or page-locked.
+        RuntimeUnavailable
+            From within: any other error of CUDA.
+        """
+        try:
+            self._context.push()
+            try:
+                yield
+            finally:
+                self._context.pop()
+        except self.driver.MemoryError as error:
+            raise OutOfMemory(
+                f"{self.name} has too little memory free ({error}); see with nvidia-smi what else uses it"
+            ) from error
+        except self.driver.Error as error:
+            raise RuntimeUnavailable(
+                f"{self.name} failed ({error}); check it with nvidia-smi, and its entries in the kernel's log (dmesg)"
+            ) from error
+
+    def release(self) -> None:
+        """Give the context back."""
+        self._context.detach()
