@@ -5,6 +5,7 @@ from datetime import datetime
 
 from engines.description import RadiographInput, VolumeInput
 from engines.errors import PermanentError
+from engines.input_statistics import in_words
 from engines.package import ModelPackage
 from engines.radiograph_path import read_radiograph
 from engines.runtimes.base import Engine
@@ -87,11 +88,7 @@ def _notes(package: ModelPackage, statistics: Sequence[InputStatistic]) -> tuple
     outside = [each for each in statistics if each.outside]
     if not outside:
         return ()
-    told = ", ".join(
-        f"{each.name} {each.value:.4g} {each.unit} (in training {each.least:g} to {each.largest:g})".replace("  ", " ")
-        for each in outside
-    )
-    return (f"The image is unlike those that {package.name} was trained on: {told}.",)
+    return (f"The image is unlike those that {package.name} was trained on: {in_words(outside)}.",)
 
 
 def _kind(wanted: VolumeInput | RadiographInput) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import floor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ class RadiographTensor:
     tensor
         ``[channel, row, column]``.
     values
-        The upright, cropped image in 0–1, not yet scaled: ``[row, column]``.
+        The part of the tensor that holds image, in 0–1 and not yet scaled: ``[row, column]``.
     turn, box, placement
         How the image was turned, which part of the upright image is seen, and where that lies in the tensor.
     shape
@@ -87,8 +88,10 @@ def radiograph_tensor(
     turn = to_upright(radiograph.orientation)
     upright = turn.apply(radiograph.array)
     box = _box(package, wanted, radiograph, region, turn)
-    values = percentile_window(crop(upright, box), *wanted.percentiles)
-    fitted, placement = fit(values, wanted.size, turn.pixel(radiograph.pixel), wanted.resize)
+    windowed = percentile_window(crop(upright, box), *wanted.percentiles)
+    fitted, placement = fit(windowed, wanted.size, turn.pixel(radiograph.pixel), wanted.resize)
+    top, left = (floor(offset) for offset in placement.offset)
+    values = fitted[top : wanted.size[0] - top, left : wanted.size[1] - left]
     rows, columns = upright.shape
     return RadiographTensor(scale(wanted, fitted, 0.0, 1.0), values, turn, box, placement, (rows, columns))
 

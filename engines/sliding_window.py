@@ -29,7 +29,7 @@ LEAST_WEIGHT = 1e-3
 """So that a corner which only one patch sees is still divided by something that is not lost in rounding."""
 
 
-MOST_FLOAT32 = 2 * 1024**3
+MOST_FLOAT32 = 4 * 1024**3
 """Blended maps that would take more bytes are summed up in half precision: a hundred classes of a whole chest are many
 GB. It costs less than the byte that a probability is kept in."""
 

@@ -12,6 +12,10 @@ from tests.small_models import activating_package, classifier_package, volume_pa
 
 Edit = Callable[[str, str], None]
 
+ENTRY = 'label = "One"\ncode = { value = "1", scheme = "SCT", meaning = "One" }\n'
+CLASSES = f'[classification]\ntensor = "probabilities"\n[[classification.classes]]\n{ENTRY}'
+DETECTION = f'[detection]\nplaces = "boxes"\nscores = "scores"\n[[detection.classes]]\n{ENTRY}'
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -96,8 +100,69 @@ def test_a_missing_key_is_named(folder: Path, edit: Edit) -> None:
         ("minimum_slices = 4", 'kernel = ["!"]', "input.kernel.1 = '!' is wrong"),
         ("minimum_slices = 4", 'presentation = ["FOR PROCESSING"]', "input.presentation has no meaning for this kind"),
         ('modality = ["CT"]', "modality = []", "input.modality = [] is wrong"),
-        ('tensor = "probabilities"', 'tensor = "probabilities"\nactivation = "a"', "activation is for classification"),
         ('"mean_intensity"', '"mean_density"', "segmentation.segments.1.measurements.2 = 'mean_density' is wrong"),
+        ("overlap = 0.25", 'axes = "HP"', "input.axes = 'HP' is wrong"),
+        ("overlap = 0.25", "range = [1.0, 1.0]", "input: range must be [lower, upper] with lower < upper"),
+        ("overlap = 0.25", "range = [0.0, 1.0]\nstandardise = true", "standardise exclude each other; keep one"),
+        ("overlap = 0.25", "mean = [1.0]", "mean and deviation need each other"),
+        ("overlap = 0.25", "mean = [1.0, 2.0]\ndeviation = [1.0]", "mean must hold one number, or one for each of 1"),
+        ("overlap = 0.25", "mean = [1.0]\ndeviation = [0.0]", "input.deviation.1 = 0.0 is wrong"),
+        ("overlap = 0.25", "channels = 0", "input.channels = 0 is wrong"),
+        ("overlap = 0.25", "further_patches = [[8, 8]]", "input.further_patches.1.3 is missing"),
+        ("overlap = 0.25", "further_patches = [[8, 8, 0]]", "input.further_patches.1.3 = 0 is wrong"),
+        ("overlap = 0.25", "flips = [3]", "input.flips.1 = 3 is wrong"),
+        ("overlap = 0.25", "flips = [1, 1]", "input.flips: [1, 1] names an axis twice"),
+        ("overlap = 0.25", 'blend = "linear"', "input.blend = 'linear' is wrong"),
+        ("overlap = 0.25", 'resize = "stretch"', "input.size is missing; add it"),
+        ('tensor = "probabilities"', 'tensor = "image"', "the tensor image is named twice"),
+        ("[verify]", "[network]\nfiles = []\n[verify]", "network.files = [] is wrong"),
+        ("[verify]", '[network]\nfiles = ["../model.onnx"]\n[verify]', "network.files.1 = '../model.onnx' is wrong"),
+        ("[verify]", '[network]\nfiles = ["a.onnx", "a.onnx"]\n[verify]', "network.files: a.onnx is there twice"),
+        ("[verify]", '[network]\nfiles = ["a.int8.onnx"]\n[verify]', "a.int8.onnx is the name of a quantised copy"),
+        ("[verify]", '[training]\noutside = "stop"\n[verify]', "training.outside = 'stop' is wrong"),
+        (
+            "[verify]",
+            "[training.ranges]\np50 = { least = 0, largest = 1 }\n[verify]",
+            "training.ranges.p50 is not measured of this kind of image; use p5, median",
+        ),
+        (
+            "[verify]",
+            "[training.ranges]\nmiddle = { least = 0, largest = 1 }\n[verify]",
+            "middle is not measured of this",
+        ),
+        (
+            "[verify]",
+            "[training.ranges]\np5 = { least = 1, largest = 0 }\n[verify]",
+            "largest must not be less than least",
+        ),
+        (
+            "[verify]",
+            "[training.ranges]\np5 = { least = 1 }\n[verify]",
+            "training.ranges.p5.largest is missing; add it",
+        ),
+        ("min_dice", "[verify.fp8]\nmin_dice", "verify.fp8 is not a known key; remove it"),
+        (
+            "min_dice",
+            "bf16.min_dise = 0.9\nmin_dice",
+            "verify.bf16.min_dise is not a known key; did you mean 'min_dice'?",
+        ),
+        ("[verify]", CLASSES + "[verify]", "the tensor probabilities is named twice"),
+        (
+            "[verify]",
+            CLASSES.replace('"probabilities"', '"c"\nactivation = "a"') + "[verify]",
+            "needs verify.max_activation",
+        ),
+        (
+            "[verify]",
+            CLASSES.replace('"probabilities"', '"c"\nwindows = "max"') + "[verify]",
+            'windows = "max" needs excl',
+        ),
+        ("[verify]", DETECTION + "[verify]", "a detection needs verify.max_place_error; add it"),
+        (
+            "[verify]",
+            DETECTION.replace("boxes", "scores") + "[verify]\nmax_place_error = 1",
+            "the tensor scores is named tw",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_key_and_value(
@@ -130,7 +195,8 @@ def test_a_patch_that_is_not_the_golden_inputs_shape_is_refused(folder: Path, ed
 
 def test_a_segment_without_a_channel_is_refused(folder: Path, edit: Edit) -> None:
     text = (folder / "model.toml").read_text()
-    segment = text[text.index("[[segmentation.segments]]") : text.index("[verify]")]
+    start = text.index("[[segmentation.segments]]")
+    segment = text[start : text.index("[[segmentation.segments]]", start + 1)]
     edit("[verify]", f"{segment}[verify]")
     assert "golden.npz: probabilities has shape [1, 3, 8, 12, 16], but model.toml describes [1, 4" in refusal(folder)
 
