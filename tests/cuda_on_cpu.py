@@ -10,7 +10,9 @@ import ctypes
 import shutil
 import struct
 import subprocess
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,18 +26,15 @@ GUARD, NOISE = 4096, 0xAB
 COMPILER = shutil.which("g++")
 
 
-def compiled(folder: Path) -> ctypes.CDLL:
-    """Compile the kernels; give the library."""
-    library = folder / "kernels.so"
-    subprocess.run([str(COMPILER), *FLAGS, "-o", str(library), str(SOURCE)], check=True)
-    loaded = ctypes.CDLL(str(library))
-    loaded.start.argtypes = [
-        ctypes.c_char_p,
-        *[ctypes.c_uint] * 2,
-        ctypes.c_char_p,
-        ctypes.c_size_t,
-        *[ctypes.c_uint] * 2,
-    ]
+@cache
+def library() -> ctypes.CDLL:
+    """Compile the kernels once in a process, and load them."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "kernels.so"
+        subprocess.run([str(COMPILER), *FLAGS, "-o", str(path), str(SOURCE)], check=True)
+        loaded = ctypes.CDLL(str(path))
+    numbers = [ctypes.c_uint] * 2
+    loaded.start.argtypes = [ctypes.c_char_p, *numbers, ctypes.c_char_p, ctypes.c_size_t, *numbers]
     return loaded
 
 
@@ -60,8 +59,8 @@ class CpuDriver:
 
     class MemoryError(Error): ...
 
-    def __init__(self, library: ctypes.CDLL, limit: int = 2**34) -> None:
-        self.library, self.limit = library, limit
+    def __init__(self, limit: int = 2**34) -> None:
+        self.library, self.limit = library(), limit
         self.seed, self.at_once = 0, 1
         self.held: dict[int, np.ndarray] = {}
         self.most = 0

@@ -12,7 +12,7 @@ from engines.description import SegmentationSection, VolumeInput
 from engines.device.geometry import Geometry, Shape
 from engines.device.kernels import Kernels
 from engines.device.memory import STAGE, DeviceMemory, Staging
-from engines.errors import ModelPackageError, PermanentError
+from engines.errors import ModelPackageError, OutOfMemory, PermanentError
 from engines.package import ModelPackage
 from engines.runtimes.base import DeviceAnswer
 from engines.sliding_window import LEAST_WEIGHT, mirrorings, on_largest_patch, tile
@@ -165,7 +165,10 @@ class DevicePath:
             def on_patch(patch: tuple[int, ...]) -> None:
                 self._driver.memset_d32_async(probabilities, 0, self._classes * prod(grid), self._stream)
                 self._driver.memset_d32_async(weights, 0, prod(grid), self._stream)
-                self._add_patches(values, grid, patch, probabilities, weights)
+                try:
+                    self._add_patches(values, grid, patch, probabilities, weights)
+                except self._driver.MemoryError as error:
+                    raise OutOfMemory(f"the network has too little memory for the grid {list(patch)}") from error
 
             on_largest_patch(on_patch, grid, self._grids, self._name)
             broken = memory.take(1, np.int32)
