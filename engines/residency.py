@@ -14,6 +14,8 @@ from engines.types import EngineIdentity, Volume
 
 Answer = TypeVar("Answer")
 
+ACTIVATION = "activation"
+
 log = structlog.get_logger()
 
 
@@ -69,22 +71,21 @@ class Residency:
         if engine not in self._active:
             self._make_room(engine.memory)
         while True:
-            before = self._used()
             try:
                 if engine not in self._active:
-                    engine.inner.activate()
+                    self._measured(engine, ACTIVATION, engine.inner.activate)
                     self._active[engine] = None
-                answer = work()
+                answer = self._measured(engine, what, work)
                 break
             except OutOfMemory as error:
                 if (least := self._least_recently_used(engine)) is None:
+                    if engine.takes.keys() <= {ACTIVATION}:
+                        self._drop(engine)  # it has never served
                     raise
-                self._drop(engine)
+                self._drop(engine)  # with what it has taken in vain
                 self._evict(least, str(error))
         self._active[engine] = self._active.pop(engine)
-        if what not in engine.takes:
-            engine.takes[what] = max(0, self._used() - before)
-            self._keep_budget(engine, what)
+        self._keep_budget(engine, what)
         return answer
 
     def retire(self, engine: "ResidentEngine") -> None:
@@ -98,19 +99,25 @@ class Residency:
         for engine in list(self._active):
             self._drop(engine)
 
+    def _measured(self, engine: "ResidentEngine", what: Hashable, work: Callable[[], Answer]) -> Answer:
+        before = self._used()
+        answer = work()
+        if what not in engine.takes:
+            engine.takes[what] = max(0, self._used() - before)
+        return answer
+
     def _make_room(self, wanted: int) -> None:
         while self._exceeds(wanted) and (least := self._least_recently_used()) is not None:
             self._evict(least, "memory budget")
 
     def _keep_budget(self, engine: "ResidentEngine", what: Hashable) -> None:
-        while self._exceeds():
-            if (least := self._least_recently_used(engine)) is not None:
-                self._evict(least, "memory budget")
-                continue
+        if self._budget is not None and engine.memory > self._budget:
             self._drop(engine)
             engine.too_large[what] = engine.memory
             del engine.takes[what]
             raise self._too_large(engine, engine.too_large[what])
+        while self._exceeds() and (least := self._least_recently_used(engine)) is not None:
+            self._evict(least, "memory budget")
 
     def _exceeds(self, more: int = 0) -> bool:
         return self._budget is not None and sum(each.memory for each in self._active) + more > self._budget
@@ -191,7 +198,7 @@ class ResidentEngine(Engine):
 
     def activate(self) -> None:
         """See `Engine.activate`."""
-        self._use(lambda: None, "activation")
+        self._use(lambda: None, ACTIVATION)
 
     def infer(self, tensor: NDArray[np.float32]) -> Outputs:
         """See `Engine.infer`; the engine is activated if it is not."""

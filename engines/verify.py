@@ -109,10 +109,14 @@ def verify(package: ModelPackage, engine: Engine) -> Verification:
     Raises
     ------
     EngineMismatch
-        It answers with other shapes than the reference.
+        It answers with other shapes than the reference, or its answer depends on what else is in the batch.
     """
     golden = package.golden()
-    return _compare(package, engine.identity, engine.infer(golden.input), golden.outputs)
+    answers = engine.infer(golden.input)
+    verification = _compare(package, engine.identity, answers, golden.outputs)
+    if engine.batch > 1:
+        _require_alone(package, engine, golden.input, answers)
+    return verification
 
 
 def verify_further_grids(package: ModelPackage, engine: Engine, reference: Engine | None = None) -> None:
@@ -191,6 +195,18 @@ def _compare(package: ModelPackage, engine: EngineIdentity, answers: Outputs, ex
         place_error=place_error,
         limits=described.verify.limits(engine.precision),
     )
+
+
+def _require_alone(package: ModelPackage, engine: Engine, tensor: Tensor, answers: Outputs) -> None:
+    """Put another image into the batch: one that is of another patient, in service."""
+    others = np.repeat(np.flip(tensor, axis=-1), engine.batch - 1, axis=0)
+    beside = engine.infer(np.concatenate([others, tensor]))
+    for name, array in answers.items():
+        if not np.array_equal(beside[name][-1], array[0], equal_nan=True):
+            raise EngineMismatch(
+                f"{package.name} on {engine.identity.runtime} {engine.identity.precision}: {name} depends on what else "
+                "is in the batch; set engines.batch = 1, or export the network so that it keeps its inputs apart"
+            )
 
 
 def _require_sound(package: ModelPackage, engine: EngineIdentity, answers: Outputs, grid: tuple[int, ...]) -> None:
