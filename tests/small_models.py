@@ -432,3 +432,59 @@ def write(folder: Path, description: str, model: onnx.ModelProto, image: np.ndar
     (folder / "model.toml").write_text(description, encoding="utf-8")
     (folder / "CARD.md").write_text("# A test\n", encoding="utf-8")
     return folder
+
+
+def hanging_package(models: Path, name: str = "tiny-hang", uid_root: str = "97") -> Path:
+    """The network of `xray_package`, which counts to 10¹² first where nearly all of an image is bright: it hangs."""
+    shape = [1, 1, 32, 48]
+    counted = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["go_on"]),
+            helper.make_node("Add", ["sum", "one"], ["sum_on"]),
+        ],
+        "count",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum", TensorProto.FLOAT, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum_on", TensorProto.FLOAT, [1]),
+        ],
+        [numpy_helper.from_array(np.ones(1, np.float32), "one")],
+    )
+    model = nearest([0.0, 1.0], shape)
+    final = model.graph.node.pop()
+    model.graph.node.extend([
+        helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=0),
+        helper.make_node("Greater", ["mean", "much"], ["bright"]),
+        helper.make_node("Cast", ["bright"], ["once"], to=TensorProto.INT64),
+        helper.make_node("Mul", ["once", "very_often"], ["times"]),
+        helper.make_node("Loop", ["times", "", "nothing"], ["counted"], body=counted),
+        helper.make_node("Mul", ["counted", "nothing"], ["zero"]),
+        helper.make_node("Add", ["logits", "zero"], ["late"]),
+        helper.make_node("Softmax", ["late"], list(final.output), axis=1),
+    ])
+    model.graph.initializer.extend([
+        numpy_helper.from_array(np.array(0.9, np.float32), "much"),
+        numpy_helper.from_array(np.array(10**12, np.int64), "very_often"),
+        numpy_helper.from_array(np.zeros(1, np.float32), "nothing"),
+    ])
+    description = (
+        IDENTITY.format(name=name, uid_root=uid_root)
+        + """
+[input]
+tensor = "image"
+modality = ["CR", "DX"]
+size = [32, 48]
+percentiles = [0.0, 100.0]
+
+[segmentation]
+tensor = "probabilities"
+
+"""
+        + SEGMENT.format(label="Field", measurements="[]")
+        + VERIFY
+    )
+    return write(models / name, description, model, random_image(shape))

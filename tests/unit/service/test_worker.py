@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from engines.errors import InferenceLost
 from service.errors import ArchiveUnavailable, Quarantined
 from service.ledger.ledger import Ledger
 from service.ledger.records import ASSEMBLE, INFER, Job, NextJob, SeriesRecord
@@ -107,3 +108,19 @@ def test_a_running_job_is_handed_back_when_the_node_stops(ledger: Ledger) -> Non
     worker.join()
     (job,) = [job for job in ledger.list_jobs() if job.stage == ASSEMBLE]
     assert (job.state, job.attempts, job.note) == ("ready", 0, "")
+
+
+def test_an_inference_that_is_lost_each_time_is_given_up_if_it_is_to_blame(ledger: Ledger) -> None:
+    def stage(_: Job) -> Outcome:
+        raise InferenceLost("ended", blamed=True)
+
+    assert work(ledger, stage, until="dead").attempts == UNEXPECTED_ATTEMPTS
+
+
+def test_an_inference_that_is_lost_beside_another_is_tried_on(ledger: Ledger) -> None:
+    def stage(job: Job) -> Outcome:
+        if job.attempts < UNEXPECTED_ATTEMPTS + 2:
+            raise InferenceLost("ended")
+        return Outcome("well")
+
+    assert work(ledger, stage, until="done").attempts == UNEXPECTED_ATTEMPTS + 2

@@ -201,3 +201,17 @@ def test_an_analysis_that_is_repeated_keeps_the_moment_of_its_first_beginning(le
     assert ledger.analysis_began(job, "one") == first
     assert ledger.analysis_began(job, "two") > first, "of another image, or by another model"
     assert first.utcoffset() is not None
+
+
+def test_an_urgent_senders_job_is_claimed_before_those_that_wait_longer(ledger: Ledger) -> None:
+    for key, sender in (("00aa", "PACS"), ("00bb", "PACS"), ("00cc", "EMERGENCY"), ("00dd", "PACS")):
+        ledger.open_series(SeriesRecord(key, "1.2", f"1.2.{key}", "CT", sender), 1)
+        ledger.complete_series(key, 1, "", [NextJob(ASSEMBLE)])
+    claimed = [ledger.claim([ASSEMBLE], ["EMERGENCY"]) for _ in range(4)]
+    assert [job.series.key for job in claimed if job] == ["00cc", "00aa", "00bb", "00dd"]
+
+
+def test_one_who_takes_only_urgent_jobs_leaves_the_others(ledger: Ledger) -> None:
+    received(ledger)
+    assert ledger.claim([ASSEMBLE], ["EMERGENCY"], only_urgent=True) is None
+    assert ledger.claim([ASSEMBLE], [SERIES.sender], only_urgent=True) is not None

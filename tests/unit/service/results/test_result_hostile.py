@@ -347,7 +347,7 @@ WRONG: dict[str, Callable[[], Analysis]] = {
     "a probability that is no number": lambda: xray(classification=Classification((class_of("A", np.nan),))),
     "a probability below 0": lambda: xray(classification=Classification((class_of("A", -0.1), class_of("B", 1.0)))),
     "an activation of another grid": lambda: xray(classification=Classification((class_of("A", 1.0, filled((3, 3))),))),
-    "classes of a CT": lambda: ct(classification=Classification((class_of("A", 1.0),))),
+    "an activation in a CT": lambda: ct(classification=Classification((class_of("A", 1.0, filled((5, 13, 11))),))),
 }
 
 
