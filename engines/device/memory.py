@@ -23,7 +23,7 @@ class DeviceMemory:
     driver
         The module ``pycuda.driver``.
     stream
-        What still runs on it is waited for before memory is freed.
+        On which memory is filled; what still runs on it is waited for before memory is freed.
     """
 
     def __init__(self, driver: Any, stream: Any) -> None:
@@ -46,6 +46,18 @@ class DeviceMemory:
             raise OutOfMemory(f"the GPU has no {-(-size // MEBIBYTE)} MiB left; stop what else uses it") from error
         self._taken.append(memory)
         return int(memory)
+
+    def fill(self, address: int, count: int, value: int = 0) -> None:
+        """Set so many numbers of four bytes, on the stream."""
+        self._driver.memset_d32_async(address, value, count, self._stream)
+
+    def send(self, staging: "Staging", array: NDArray[Any] | None) -> int | None:
+        """Allocate an array, copy it to the device and give its address; of None it is None."""
+        if array is None:
+            return None
+        address = self.take(array.size, array.dtype.type)
+        staging.send(array, address)
+        return address
 
     def __enter__(self) -> Self:
         return self

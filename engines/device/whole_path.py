@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.description import SegmentationSection, VolumeInput
+from engines.device.components import drop_small_components
 from engines.device.geometry import Geometry, Shape
 from engines.device.kernels import Kernels
 from engines.device.memory import STAGE, DeviceMemory, Staging
@@ -28,9 +29,6 @@ LOWEST_THREADS = 64 * 1024
 
 HIGHEST_KEY = 0x7FFFFFFF
 """No float's key is higher (``ordered`` in kernels.cu)."""
-
-LABELS = 256
-"""A label map's values: 0 to 255."""
 
 
 class DevicePath:
@@ -118,7 +116,8 @@ class DevicePath:
             inferred = perf_counter()
 
             if self._section.keep_largest:
-                self._drop_small_components(on_grid, geometry.grid, probabilities)
+                with DeviceMemory(self._driver, self._stream) as scratch:
+                    drop_small_components(self._kernels, scratch, on_grid, geometry.grid, probabilities, self._classes)
             labels = self._label(probabilities, geometry)
         seconds = {"preprocess": read - begun, "infer": inferred - read, "postprocess": perf_counter() - inferred}
         return DeviceAnswer(labels, seen, seconds)
@@ -135,9 +134,9 @@ class DevicePath:
         with DeviceMemory(self._driver, self._stream) as memory:
             source = averaged = memory.take(array.size, array.dtype.type)
             self._staging.send(array, source)
-            places = self._sent(memory, geometry.places)
+            places = memory.send(self._staging, geometry.places)
             lowest = memory.take(1, np.int32)
-            self._driver.memset_d32_async(lowest, HIGHEST_KEY, 1, self._stream)
+            memory.fill(lowest, 1, HIGHEST_KEY)
             steps = geometry.even[0]
             start(f"lowest_{kind}", LOWEST_THREADS, source, places, lowest, geometry.stored, steps)
             if not geometry.as_stored:
@@ -163,8 +162,8 @@ class DevicePath:
             weights = memory.take(prod(grid), np.float32)
 
             def on_patch(patch: tuple[int, ...]) -> None:
-                self._driver.memset_d32_async(probabilities, 0, self._classes * prod(grid), self._stream)
-                self._driver.memset_d32_async(weights, 0, prod(grid), self._stream)
+                memory.fill(probabilities, self._classes * prod(grid))
+                memory.fill(weights, prod(grid))
                 try:
                     self._add_patches(values, grid, patch, probabilities, weights)
                 except self._driver.MemoryError as error:
@@ -172,7 +171,7 @@ class DevicePath:
 
             on_largest_patch(on_patch, grid, self._grids, self._name)
             broken = memory.take(1, np.int32)
-            self._driver.memset_d32_async(broken, 0, 1, self._stream)
+            memory.fill(broken, 1)
             self._kernels.start("normalise", prod(grid), probabilities, weights, labels, broken, grid, self._classes)
             found = np.zeros(1, np.int32)
             self._staging.receive(found, broken)
@@ -192,8 +191,8 @@ class DevicePath:
         with DeviceMemory(self._driver, self._stream) as memory:
             image = memory.take(self._batch * count, np.float32)
             answer = memory.take(self._batch * self._classes * count, np.float32)
-            weight = self._sent(memory, np.concatenate(profiles))
-            self._driver.memset_d32_async(image, 0, self._batch * count, self._stream)
+            weight = memory.send(self._staging, np.concatenate(profiles))
+            memory.fill(image, self._batch * count)
             for begin in range(0, len(every), self._batch):
                 some = every[begin : begin + self._batch]
                 for slot, (first, mirror) in enumerate(some):
@@ -205,25 +204,12 @@ class DevicePath:
                     where = (grid, patch, first, mirror, self._classes, LEAST_WEIGHT)
                     start("add_patch", count, address, weight, sums, weights, *where)
 
-    def _drop_small_components(self, labels: int, grid: Shape, probabilities: int) -> None:
-        """Make background of all but the largest component of each segment, on the grid."""
-        count, start = prod(grid), self._kernels.start
-        with DeviceMemory(self._driver, self._stream) as memory:
-            parents, sizes = memory.take(count, np.uint32), memory.take(count, np.uint32)
-            largest = memory.take(LABELS, np.uint64)
-            self._driver.memset_d32_async(largest, 0, 2 * LABELS, self._stream)
-            start("begin_components", count, parents, sizes, grid)
-            start("join_components", count, labels, parents, grid)
-            start("count_components", count, labels, parents, sizes, grid)
-            start("find_largest", count, labels, parents, sizes, largest, grid)
-            start("drop_components", count, labels, parents, largest, probabilities, grid, self._classes)
-
     def _label(self, probabilities: int, geometry: Geometry) -> NDArray[np.uint8]:
         """`engines.postprocessing.labels_on_source`, a part of the source at a time."""
         labels = np.empty(geometry.stored, np.uint8)
         with DeviceMemory(self._driver, self._stream) as memory:
             part = memory.take(min(labels.size, STAGE))
-            at = self._sent(memory, geometry.at)
+            at = memory.send(self._staging, geometry.at)
             where = (geometry.to_grid,)
             shapes = (geometry.stored, geometry.grid, self._classes)
 
@@ -233,13 +219,6 @@ class DevicePath:
 
             self._staging.receive(labels, label)
         return labels
-
-    def _sent(self, memory: DeviceMemory, array: NDArray[Any] | None) -> int | None:
-        if array is None:
-            return None
-        address = memory.take(array.size, array.dtype.type)
-        self._staging.send(array, address)
-        return address
 
 
 def _scaling(wanted: VolumeInput) -> tuple[float, float, float, float]:
