@@ -11,6 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper, shape_inference, version_converter
 
+from build_engines.batching import free_batch
 from build_engines.shapes import Grid, with_open_grid, with_shape
 from engines.errors import ModelPackageError
 from engines.package import ModelPackage
@@ -66,6 +67,8 @@ def load_graph(
         model = onnx.load(network)
         _constants_to_initialisers(model.graph)
         _fold_casts(model.graph)
+        if batch > 1:
+            model = free_batch(model)
         shaped = [with_shape(model, package, grid, batch) for grid in grids]
         return shaped[0] if len(shaped) == 1 else with_open_grid(model, package, batch)
     except (DecodeError, onnx.checker.ValidationError, shape_inference.InferenceError, ValueError) as error:

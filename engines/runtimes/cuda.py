@@ -21,7 +21,7 @@ def driver_version(path: Path = DRIVER_FILE) -> str | None:
         text = path.read_text(encoding="utf-8")
     except OSError:
         return None
-    found = re.search(r"Kernel Module\D*(\d+(?:\.\d+)+)", text)
+    found = re.search(r"Kernel Module .*?\s(\d+(?:\.\d+)+)\s", text)
     return found.group(1) if found else None
 
 

@@ -9,16 +9,20 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
+from engines.device.whole_path import DevicePath
 from engines.engine_file import engine_file_name
 from engines.errors import RuntimeUnavailable
 from engines.package import ModelPackage
-from engines.runtimes.base import Engine, Outputs, RuntimeSettings
+from engines.runtimes.base import DeviceAnswer, Engine, Outputs, RuntimeSettings, WholePath
 from engines.runtimes.cuda import Gpu
 from engines.runtimes.tensorrt_library import load_tensorrt
 from engines.runtimes.tensorrt_session import BUFFERS, Pending, Session
-from engines.types import EngineIdentity
+from engines.types import EngineIdentity, Volume
+
+log = structlog.get_logger()
 
 PORTABLE = "ampere+"
 """The device of an engine of TensorRT for RTX that was compiled for no one GPU: compute capability 8.0 and later."""
@@ -46,6 +50,7 @@ class TensorRtEngine(Engine):
         self._lock = Lock()
         self._gpu: Gpu | None = None
         self._session: Session | None = None
+        self._path: DevicePath | None = None
         self._identity = EngineIdentity(self.runtime, settings.precision, f"GPU {settings.device}")
 
     @property
@@ -57,6 +62,11 @@ class TensorRtEngine(Engine):
     def batch(self) -> int:
         """See `Engine.batch`."""
         return self._settings.batch
+
+    @property
+    def whole_path(self) -> WholePath | None:
+        """See `Engine.whole_path`; there while the engine is active."""
+        return None if self._path is None else self._on_device
 
     def activate(self) -> None:
         """See `Engine.activate`.
@@ -81,13 +91,14 @@ class TensorRtEngine(Engine):
             with gpu.current():
                 try:
                     session.open()
+                    path_on_device = self._device_path(gpu, session)
                 except BaseException:
                     session.close()
                     raise
         except BaseException:
             gpu.release()
             raise
-        self._gpu, self._session = gpu, session
+        self._gpu, self._session, self._path = gpu, session, path_on_device
         self._identity = EngineIdentity(f"{self.runtime} {trt.__version__}", settings.precision, gpu.name)
 
     def infer(self, tensor: NDArray[np.float32]) -> Outputs:
@@ -105,7 +116,7 @@ class TensorRtEngine(Engine):
         """
         with self._lock:
             if self._session is None or self._gpu is None:
-                raise RuntimeUnavailable(f"the engine of {self._package.name} is not active; activate it first")
+                raise self._not_active()
             gpu, session = self._gpu, self._session
             before: Pending | None = None
             try:
@@ -129,14 +140,42 @@ class TensorRtEngine(Engine):
         with self._lock:
             if self._gpu is None or self._session is None:
                 return
-            gpu, session = self._gpu, self._session
-            self._gpu = self._session = None
+            gpu, session, path = self._gpu, self._session, self._path
+            self._gpu = self._session = self._path = None
             try:
                 with gpu.current():
+                    if path is not None:
+                        path.close()
                     session.save_jit()
                     session.close()
             finally:
                 gpu.release()
+
+    def _device_path(self, gpu: Gpu, session: Session) -> DevicePath | None:
+        """Prepare the whole path on the GPU, where the model can stay there. It runs one network, not an ensemble."""
+        package = self._package
+        if not package.on_device or len(package.networks) > 1:
+            return None
+        try:
+            return DevicePath(
+                gpu.driver, package, session.run_on_device, package.input.grids, batch=self._settings.batch
+            )
+        except gpu.driver.Error as error:
+            # The host can do the same, more slowly.
+            log.warning("engine.no_device_path", model=package.name, device=gpu.name, reason=str(error))
+            return None
+
+    def _on_device(self, volume: Volume) -> DeviceAnswer:
+        with self._lock:
+            if self._session is None or self._gpu is None or self._path is None:
+                raise self._not_active()
+            session, path = self._session, self._path
+            with self._gpu.current():
+                session.synchronise()
+                return path(volume)
+
+    def _not_active(self) -> RuntimeUnavailable:
+        return RuntimeUnavailable(f"the engine of {self._package.name} is not active; activate it first")
 
 
 class TensorRtRtxEngine(TensorRtEngine):
