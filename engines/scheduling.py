@@ -34,13 +34,13 @@ class Running:
         Whose work it is.
     since
         When it began, by `time.monotonic`.
-    thread
-        Who waits for it (`threading.get_ident`); of several, the first.
+    threads
+        Who waits for it (`threading.get_ident`).
     """
 
     model: str
     since: float
-    thread: int
+    threads: frozenset[int]
 
 
 class DeviceQueue:
@@ -179,7 +179,7 @@ class DeviceQueue:
                 else:
                     for work in together:
                         (self._urgent if work.urgent else self._routine).remove(work)
-                    self._running = Running(together[0].model, monotonic(), together[0].thread)
+                    self._running = Running(together[0].model, monotonic(), frozenset(work.thread for work in together))
                     return together
         return ()
 

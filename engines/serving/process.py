@@ -196,8 +196,8 @@ class EngineProcess:
                     waiting.set_result(message.value)
 
     def _lose(self, error: InferenceLost) -> None:
-        """End the process, and tell everybody who waits; only the one whose inference ran is to blame."""
-        blamed = self._pulse.request
+        """End the process, and tell everybody who waits; only those whose inference ran are to blame."""
+        blamed = self._pulse.requests
         with self._lock:
             self._ready.clear()
             waiting, self._waiting = self._waiting, {}
@@ -205,7 +205,7 @@ class EngineProcess:
             log.error("engine.process_lost", reason=str(error), requests=len(waiting))
         self._close(0.0)
         for number, future in waiting.items():
-            future.set_exception(InferenceLost(str(error), blamed=number == blamed))
+            future.set_exception(InferenceLost(str(error), blamed=number in blamed))
 
     def _come_up_again(self) -> None:
         while not self._stopping.is_set():

@@ -42,7 +42,13 @@ class Server:
         structlog.configure(processors=[self._forward], wrapper_class=structlog.BoundLogger)
         try:
             packages = {package.name: package for package in map(load_package, spec.packages)}
-            opened: Any = open_engines(packages, spec.settings)
+            opened = open_engines(
+                packages,
+                spec.settings,
+                cpu_precision=spec.cpu_precision,
+                memory_mb=spec.memory_mb,
+                latency_seconds=spec.batch_seconds,
+            )
             engines = opened.__enter__()
         except Exception as error:
             self._send(Opened(error=_sendable(error)))
@@ -53,7 +59,7 @@ class Server:
             while True:
                 pool.submit(self._answer, engines, self._connection.recv())
 
-    def _answer(self, engines: Any, message: Request | VerifyAgain) -> None:
+    def _answer(self, engines: EngineSet, message: Request | VerifyAgain) -> None:
         thread = threading.get_ident()
         self._threads[thread] = message.number
         try:
@@ -69,17 +75,18 @@ class Server:
         self._send(answer)
 
     @staticmethod
-    def _run(engines: Any, request: Request) -> Any:
+    def _run(engines: EngineSet, request: Request) -> Any:
         image = request.image.open()
-        return engines.run(request.model, image, probabilities=request.probabilities)
+        return engines.run(request.model, image, probabilities=request.probabilities, urgent=request.urgent)
 
-    def _pulse(self, engines: Any) -> None:
+    def _pulse(self, engines: EngineSet) -> None:
         while True:
-            running = getattr(getattr(engines, "queue", None), "running", None)
+            running = engines.running
             if running is None:
                 self._send(Pulse())
             else:
-                self._send(Pulse(self._threads.get(running.thread), time.monotonic() - running.since))
+                requests = [self._threads[thread] for thread in running.threads if thread in self._threads]
+                self._send(Pulse(tuple(requests), time.monotonic() - running.since))
             time.sleep(PULSE_SECONDS)
 
     def _forward(self, _logger: Any, level: str, fields: MutableMapping[str, Any]) -> Any:
@@ -92,10 +99,10 @@ class Server:
             self._connection.send(message)
 
 
-def statuses(engines: Any) -> tuple[EngineStatus, ...]:
+def statuses(engines: EngineSet) -> tuple[EngineStatus, ...]:
     """How each model is served."""
     return tuple(
-        EngineStatus(name, model.engine.identity, ", ".join(model.verification.beyond), tuple(getattr(model, "refusals", ())))
+        EngineStatus(name, model.engine.identity, model.problem, model.refusals)
         for name, model in engines.models.items()
     )
 

@@ -222,7 +222,7 @@ def test_it_tells_what_runs_and_who_waits_for_it(stage: Stage) -> None:
     assert stage.queue.running is None
     seen = []
     stage.queue.call("ct", lambda: seen.append(stage.queue.running))
-    assert (seen[0].model, seen[0].thread) == ("ct", get_ident())
+    assert (seen[0].model, seen[0].threads) == ("ct", {get_ident()})
     assert seen[0].since > 0
     assert stage.queue.running is None
 
