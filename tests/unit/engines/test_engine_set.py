@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,10 +10,14 @@ import pytest
 from onnx import helper
 from structlog.testing import capture_logs
 
+from engines.device_memory import MEGABYTE, MemoryUse, ProcessMemory
 from engines.engine_set import EngineSet, open_engines
 from engines.errors import EngineMismatch, ModelPackageError, PermanentError, RuntimeUnavailable
+from engines.opening import choices
 from engines.package import load_packages
-from engines.runtimes.base import RuntimeSettings
+from engines.runtimes.base import Engine, Outputs, RuntimeSettings
+from engines.runtimes.openvino import OpenVinoEngine
+from engines.scheduling import DeviceQueue
 from engines.types import LabelMap, Radiograph
 from tests.small_models import classifier_package, network, xray_package
 
@@ -146,3 +151,140 @@ def test_a_closed_engine_says_that_it_is_not_active(models: Path) -> None:
         pass
     with pytest.raises(RuntimeUnavailable, match="tiny-cxr is not active"):
         engines.run("tiny-cxr", image())
+
+
+def with_int8(models: Path, limit: float = 0.001) -> None:
+    """Give every package a quantised network: its own, because only the file's name matters here."""
+    for folder in models.iterdir():
+        (folder / "model.int8.onnx").write_bytes((folder / "model.onnx").read_bytes())
+        description = folder / "model.toml"
+        description.write_text(f"{description.read_text()}\n[verify.int8]\nmax_probability_error = {limit}\n")
+
+
+def shift_golden(folder: Path, by: float) -> None:
+    golden = load_packages(folder.parent)[folder.name].golden()
+    probabilities = (golden.outputs["probabilities"] + by).astype(np.float32)
+    np.savez(folder / "golden.npz", image=golden.input, probabilities=probabilities)
+
+
+INT8 = RuntimeSettings(threads=1, precision="int8")
+
+
+def test_a_gpu_is_tried_first_then_openvino_in_its_own_precision_then_in_fp32() -> None:
+    gpu = RuntimeSettings(runtime="rtx", precision="fp16", device=2, threads=3, batch=8)
+    cpu = RuntimeSettings(threads=3, device=2)
+    assert choices(gpu, "bf16") == (gpu, replace(cpu, precision="bf16"), cpu)
+    assert choices(gpu) == (gpu, cpu)
+    assert choices(INT8, "bf16") == (INT8, CPU)
+    assert choices(CPU) == (CPU,)
+
+
+def test_a_model_says_why_it_does_not_run_on_what_was_asked_for(models: Path) -> None:
+    with open_engines(load_packages(models), INT8) as engines:
+        model = engines.models["tiny-cxr"]
+        assert model.settings == CPU
+        assert model.engine.identity.precision == "fp32"
+        (refusal,) = model.refusals
+        assert refusal.startswith("openvino int8: ")
+        assert "model.int8.onnx" in refusal
+        assert model.problem == ""
+
+
+def test_a_precision_that_is_beyond_its_limits_gives_way_to_the_next(models: Path) -> None:
+    with_int8(models)
+    shift_golden(models / "tiny-cxr", by=0.01)  # more than int8 may err, less than fp32 may
+    with capture_logs() as events, open_engines(load_packages(models), INT8) as engines:
+        served = {name: model.engine.identity.precision for name, model in engines.models.items()}
+        assert served == {"tiny-class": "int8", "tiny-cxr": "fp32"}
+        (refusal,) = engines.models["tiny-cxr"].refusals
+        assert "probability error 0.0100 (limit 0.001)" in refusal
+    assert [event["model"] for event in events if event["event"] == "engine.refused"] == ["tiny-cxr"]
+
+
+def test_an_engine_that_fails_later_is_exchanged_while_it_serves(models: Path) -> None:
+    with_int8(models)
+    with open_engines(load_packages(models), INT8) as engines:
+        before = engines.models["tiny-cxr"]
+        assert engines.verify_again() == ()
+        shift_golden(models / "tiny-cxr", by=0.01)
+        with capture_logs() as events:
+            (change,) = engines.verify_again()
+        assert (change.model, change.before.precision, change.after.precision) == ("tiny-cxr", "int8", "fp32")
+        assert "limit 0.001" in change.reasons[0]
+        assert [event["model"] for event in events if event["event"] == "engine.exchanged"] == ["tiny-cxr"]
+        assert engines.run("tiny-cxr", image()).engine.precision == "fp32"
+        # what was still at work on the wrong engine is told to try again
+        with pytest.raises(RuntimeUnavailable, match="tiny-cxr is not active: its engine was closed or replaced"):
+            before.engine.infer(before.package.golden().input)
+
+
+def test_a_model_that_is_right_on_no_runtime_is_served_no_more_until_it_is_right_again(models: Path) -> None:
+    with open_engines(load_packages(models), CPU) as engines:
+        kept = (models / "tiny-cxr" / "golden.npz").read_bytes()
+        shift_golden(models / "tiny-cxr", by=0.5)
+        (change,) = engines.verify_again()
+        assert (change.model, change.after) == ("tiny-cxr", None)
+        assert "probability error 0.5" in engines.models["tiny-cxr"].problem
+        with pytest.raises(RuntimeUnavailable, match=r"tiny-cxr is not served at present: .* probability error 0\.5"):
+            engines.run("tiny-class", image())  # which is cropped to it
+        assert engines.verify_again() == ()
+
+        (models / "tiny-cxr" / "golden.npz").write_bytes(kept)
+        (change,) = engines.verify_again()
+        assert (change.model, change.before) == ("tiny-cxr", None)
+        assert change.after is not None
+        assert engines.run("tiny-class", image()).classification.best.label == "Bright"
+
+
+def test_what_comes_first_is_taken_as_soon_as_it_is_there(models: Path) -> None:
+    with open_engines(load_packages(models), INT8) as engines:
+        network = models / "tiny-cxr" / "model.onnx"
+        network.with_suffix(".int8.onnx").write_bytes(network.read_bytes())
+        (change,) = engines.verify_again()
+        assert (change.model, change.before.precision, change.after.precision) == ("tiny-cxr", "fp32", "int8")
+        assert engines.models["tiny-cxr"].refusals == change.reasons == ()
+        assert engines.run("tiny-cxr", image()).engine.precision == "int8"
+
+
+def test_images_are_analysed_while_the_engines_are_verified_again(engines: EngineSet) -> None:
+    images = [Radiograph(np.roll(image().array, shift, axis=1), None, "1.2.3") for shift in range(-16, 17, 4)]
+    alone = [engines.run("tiny-cxr", each).label_map.array for each in images]
+    with ThreadPoolExecutor(4) as pool:
+        again = [pool.submit(engines.verify_again) for _ in range(3)]
+        together = list(pool.map(lambda each: engines.run("tiny-cxr", each).label_map.array, images * 3))
+    assert [each.result() for each in again] == [(), (), ()]
+    for number, found in enumerate(together):
+        np.testing.assert_array_equal(found, alone[number % len(images)])
+
+
+def test_an_urgent_image_is_urgent_on_the_device_and_so_is_what_it_needs_first(
+    engines: EngineSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    infer = DeviceQueue.infer
+
+    def spy(self: DeviceQueue, model: str, engine: Engine, tensor: np.ndarray, *, urgent: bool = False) -> Outputs:
+        asked.append((model, urgent))
+        return infer(self, model, engine, tensor, urgent=urgent)
+
+    monkeypatch.setattr(DeviceQueue, "infer", spy)
+    engines.run("tiny-class", image(), urgent=True)
+    engines.run("tiny-cxr", image())
+    assert asked == [("tiny-cxr", True), ("tiny-class", True), ("tiny-cxr", False)]
+    assert engines.running is None
+
+
+def test_models_that_do_not_fit_together_take_turns(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What a small engine takes is lost in the noise of the process: here each takes 40 MB while it is active.
+    active = set()
+    activate, deactivate = OpenVinoEngine.activate, OpenVinoEngine.deactivate
+    monkeypatch.setattr(OpenVinoEngine, "activate", lambda engine: (activate(engine), active.add(engine)))
+    monkeypatch.setattr(OpenVinoEngine, "deactivate", lambda engine: (deactivate(engine), active.discard(engine)))
+    monkeypatch.setattr(ProcessMemory, "read", lambda _: MemoryUse(40 * MEGABYTE * len(active), None))
+    with capture_logs() as events, open_engines(load_packages(models), CPU, memory_mb=60) as engines:
+        for _ in range(2):
+            assert engines.run("tiny-class", image()).classification.best.label == "Bright"
+            assert len(active) == 1
+    evicted = [event["model"] for event in events if event["event"] == "engine.evicted"]
+    assert evicted == ["tiny-class", "tiny-cxr", "tiny-class", "tiny-cxr"]
+    assert active == set()
