@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import structlog
 
 from engines.description import ClassificationSection, SegmentationSection, VolumeInput
 from engines.detection import detect, extent, to_patient, within_volume
-from engines.errors import PermanentError
+from engines.errors import OutOfMemory, PermanentError
 from engines.input_statistics import input_statistics
 from engines.measurements import HOUNSFIELD, measure
 from engines.package import ModelPackage
@@ -21,9 +22,11 @@ from engines.postprocessing import (
 )
 from engines.preprocessing import Array, resample_to_grid, scale
 from engines.reading import Reading, answer_of, classification, require_finite
-from engines.runtimes.base import Engine
+from engines.runtimes.base import DeviceAnswer, Engine
 from engines.sliding_window import Answer, Maps, Window, flipped, on_largest_patch, sliding_window
 from engines.types import Affine, Classification, LabelMap, Volume
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +61,8 @@ def read_volume(
     """Run a model over a volume; see `engines.inference.analyse`."""
     _require_readable(package, wanted, volume)
     found, described = Reading(), package.description
-    if engine.whole_path is not None and package.on_device and not probabilities:
-        on_device = engine.whole_path(volume)
+    on_device = None if probabilities else _on_device(package, engine, volume)
+    if on_device is not None:
         found.statistics = input_statistics(package, on_device.values, volume)
         found.seconds.update(on_device.seconds)
         found.label_maps = (LabelMap(on_device.labels, package.segments),)
@@ -96,6 +99,20 @@ def _require_readable(package: ModelPackage, wanted: VolumeInput, volume: Volume
             f"{package.name} needs Hounsfield units, the series is in {volume.unit!r}; check its Rescale Type"
         )
     require_finite(volume.array, "the series")
+
+
+def _on_device(package: ModelPackage, engine: Engine, volume: Volume) -> DeviceAnswer | None:
+    """Take the whole path on the device; None where the host has to, patch by patch.
+
+    A device's memory may hold every patch, and still not the probabilities of all classes on the whole grid.
+    """
+    if engine.whole_path is None or not package.on_device:
+        return None
+    try:
+        return engine.whole_path(volume)
+    except OutOfMemory as error:
+        log.warning("inference.on_host", model=package.name, reason=str(error))
+        return None
 
 
 def _infer(package: ModelPackage, wanted: VolumeInput, engine: Engine, tensor: Array) -> Answer:

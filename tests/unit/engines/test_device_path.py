@@ -196,6 +196,18 @@ def test_whatever_allocation_fails_all_memory_is_given_back(
     assert path(volume).labels.any(), "the path can be used again"
 
 
+def test_the_host_takes_over_where_the_device_holds_patches_but_not_the_volume(
+    pointwise: ModelPackage, pointwise_engine: Engine
+) -> None:
+    volume, driver = noisy(*GEOMETRIES["tilted gantry"]), CpuDriver(limit=150_000)
+    host, device = both_ways(driver, pointwise, pointwise_engine, volume)
+    assert "lowest_int16" in driver.started
+    assert "cut_patch" not in driver.started
+    assert host.label_map is not None
+    assert device.label_map is not None
+    np.testing.assert_array_equal(device.label_map.array, host.label_map.array)
+
+
 def test_memory_is_given_back_when_the_network_fails(pointwise: ModelPackage) -> None:
     driver = CpuDriver()
 
