@@ -35,16 +35,23 @@ class Turn:
         """Give height and width of a pixel once it is turned."""
         return (pixel[1], pixel[0]) if self.transposed else pixel
 
+    def places(self, places: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """Give places ``[…, (row, column)]`` on an array of this shape as places on the turned one."""
+        turned = places[..., ::-1] if self.transposed else places
+        lengths = shape[::-1] if self.transposed else shape
+        return self._flipped_places(turned, lengths)
+
     def undo_places(self, places: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
         """Give places ``[…, (row, column)]`` on a turned array of this shape as places on the array before."""
-        back = np.stack(
-            [
-                length - 1 - places[..., axis] if flip else places[..., axis]
-                for axis, (flip, length) in enumerate(zip(self.flips, shape, strict=True))
-            ],
-            axis=-1,
-        )
+        back = self._flipped_places(places, shape)
         return back[..., ::-1] if self.transposed else back
+
+    def _flipped_places(self, places: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+        flipped = [
+            length - 1 - places[..., axis] if flip else places[..., axis]
+            for axis, (flip, length) in enumerate(zip(self.flips, shape, strict=True))
+        ]
+        return np.stack(flipped, axis=-1)
 
     def _flipped(self, array: NDArray[Any]) -> NDArray[Any]:
         rows, columns = (slice(None, None, -1 if flip else 1) for flip in self.flips)

@@ -196,6 +196,13 @@ class Classification:
         """The most probable class."""
         return max(self.classes, key=lambda entry: entry.probability)
 
+    @property
+    def present(self) -> tuple[ClassProbability, ...]:
+        """What the image is said to show: the most probable class, or of such as stand alone each with 0.5 or more."""
+        if self.exclusive:
+            return (self.best,)
+        return tuple(entry for entry in self.classes if entry.probability >= 0.5)
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -219,6 +226,12 @@ class Detections:
 
     found: tuple[Detection, ...]
     looked_for: tuple[tuple[str, Code], ...]
+
+    @property
+    def absent(self) -> tuple[tuple[str, Code], ...]:
+        """What was looked for and not found: label and code."""
+        found = {(entry.code.value, entry.code.scheme) for entry in self.found}
+        return tuple(entry for entry in self.looked_for if (entry[1].value, entry[1].scheme) not in found)
 
 
 @dataclass(frozen=True)

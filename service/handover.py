@@ -21,8 +21,10 @@ from engines.types import (
     Classification,
     ClassProbability,
     Code,
+    Detections,
     EngineIdentity,
     Findings,
+    InputStatistic,
     LabelMap,
     Measurement,
     ModelIdentity,
@@ -81,6 +83,9 @@ class _StoredFindings(BaseModel):
     """Of each label map."""
     classes: tuple[_StoredClass, ...]
     """None where nothing was classified."""
+    exclusive: bool = True
+    detections: Detections | None = None
+    input_statistics: tuple[InputStatistic, ...] = ()
     measurements: tuple[Measurement, ...]
     notes: tuple[str, ...]
     seconds: dict[str, float]
@@ -193,6 +198,9 @@ def save_findings(folder: Path, findings: Findings, item: Item) -> None:
             )
             for entry in classes
         ),
+        exclusive=findings.classification is None or findings.classification.exclusive,
+        detections=findings.detections,
+        input_statistics=findings.input_statistics,
         measurements=findings.measurements,
         notes=findings.notes,
         seconds=dict(findings.seconds),
@@ -239,7 +247,9 @@ def load_findings(folder: Path) -> Findings:
         engine=stored.engine,
         analysed_at=stored.analysed_at,
         label_map=label_maps[0] if label_maps else None,
-        classification=Classification(classes) if classes else None,
+        classification=Classification(classes, stored.exclusive) if classes else None,
+        detections=stored.detections,
+        input_statistics=stored.input_statistics,
         measurements=stored.measurements,
         notes=stored.notes,
         seconds=stored.seconds,

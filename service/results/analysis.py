@@ -7,6 +7,7 @@ from functools import cached_property
 from pydicom import Dataset
 
 from engines.types import Findings, Image, LabelMap, Segment
+from service.results.detected import Detected, detected
 from service.results.predecessors import Predecessor, version_of
 from service.results.profile import ResultProfile
 from service.results.source import Source, read_source
@@ -21,7 +22,7 @@ class Analysis:
     Attributes
     ----------
     findings
-        Label map and measurements on the image's grid, or classes; in words that results can hold
+        Label maps and measurements on the image's grid, classes, detections; in words that results can hold
         (`service.results.wording`), whatever they were given in.
     image
         What was analysed.
@@ -70,6 +71,11 @@ class Analysis:
     def segments(self) -> tuple[Segment, ...]:
         """All segments that have a voxel, whichever label map they are in."""
         return tuple(segment for label_map in self.label_maps for segment in label_map.present)
+
+    @cached_property
+    def detected(self) -> tuple[Detected, ...]:
+        """All detections on the slices that they are on, the highest score first."""
+        return detected(self.findings, self.image)
 
     @property
     def version(self) -> int:

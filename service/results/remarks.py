@@ -2,9 +2,21 @@
 
 from collections.abc import Iterable
 
+from engines.types import Findings, InputStatistic
 from service.results.analysis import Analysis
 from service.results.predecessors import supersedes
 from service.results.stamp import purpose
+
+IN_WORDS = {
+    "deviation": "standard deviation",
+    "p5": "5th percentile",
+    "p95": "95th percentile",
+    "slice_step_mm": "slice step",
+    "extent_mm": "extent",
+    "pixel_mm": "pixel",
+}
+"""Names of statistics (`engines.input_statistics`) for a reader."""
+SCORES = "A score is what the network itself gives a detection, from 0 to 1; it is no probability."
 
 
 def told(analysis: Analysis, what: str) -> list[str]:
@@ -19,9 +31,29 @@ def remarks(analysis: Analysis) -> tuple[str, ...]:
     statements = told(analysis, "report")
     if findings.label_maps and not analysis.label_maps:
         statements.append(f"{findings.model.name} found nothing to segment.")
+    if detections := findings.detections:
+        names = ", ".join(label for label, _ in detections.looked_for)
+        statements.append(SCORES if detections.found else f"{findings.model.name} found none of: {names}.")
     if dropped:
         statements.append(f"Not copied from the source, because unreadable or invalid: {', '.join(dropped)}.")
     return tuple(statements)
+
+
+def input_statistics(findings: Findings) -> tuple[str, ...]:
+    """What the image is like as the model saw it, beside the images of its training: one statement, or none."""
+    if not findings.input_statistics:
+        return ()
+    said = "; ".join(map(_statistic, findings.input_statistics))
+    return (f"The image as {findings.model.name} saw it: {said}.",)
+
+
+def _statistic(entry: InputStatistic) -> str:
+    value = f"{IN_WORDS.get(entry.name, entry.name)} {entry.value:.4g} {entry.unit}".rstrip()
+    if entry.least is None or entry.largest is None:
+        return value
+    where = "outside of" if entry.outside else "in training"
+    training = "those of the training, " if entry.outside else ""
+    return f"{value} ({where} {training}{entry.least:g} to {entry.largest:g})"
 
 
 def in_sentences(statements: Iterable[str]) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.types import Classification, Image, LabelMap, Measurement, Radiograph
+from engines.detection import within_volume
+from engines.types import Classification, Detections, Image, LabelMap, Measurement, Volume
 from service.errors import Quarantined
 from service.results.analysis import Analysis
 
@@ -30,6 +31,8 @@ def require_sound(analysis: Analysis) -> None:
     _require(not twice, f"segment {', '.join(map(str, twice))} is in two label maps")
     if findings.classification:
         _check_classes(findings.classification, image)
+    if findings.detections:
+        _check_detections(findings.detections, image)
     for entry in findings.measurements:
         _check_points(entry, image)
 
@@ -55,13 +58,34 @@ def _check_label_map(label_map: LabelMap, image: Image) -> None:
 
 def _check_classes(classification: Classification, image: Image) -> None:
     classes = classification.classes
-    _require(isinstance(image, Radiograph), "classes are of X-rays only")
     _require(bool(classes), "there is no class")
     # not a number is not within either
     _require(all(0 <= entry.probability <= 1 for entry in classes), "a probability is not from 0 to 1")
     for entry in classes:
+        has_maps = entry.activation is None or not isinstance(image, Volume)
+        _require(has_maps, "a class of a volume has an activation map, which only those of X-rays have")
         on_grid = entry.activation is None or _is_on(entry.activation, image.array.shape)
         _require(on_grid, "an activation map is not on the grid of the image, or not uint8")
+
+
+def _check_detections(detections: Detections, image: Image) -> None:
+    """Each has a score, was looked for, and its centre lies within the image."""
+    known = {(code.value, code.scheme) for _, code in detections.looked_for}
+    _require(bool(known), "nothing was looked for")
+    dimensions = image.array.ndim
+    for entry in detections.found:
+        _require(0 <= entry.score <= 1, "a score is not from 0 to 1")
+        _require((entry.code.value, entry.code.scheme) in known, "something was found that was not looked for")
+        _require(len(entry.low) == len(entry.high) == dimensions, f"a place has not {dimensions} coordinates")
+        low, high = np.array(entry.low), np.array(entry.high)
+        finite = bool(np.isfinite([low, high]).all())
+        _require(finite and bool((low <= high).all()), "a box has no finite corners, or its low one is not the lower")
+        centre = (low + high) / 2
+        if isinstance(image, Volume):
+            inside = bool(within_volume(image)(centre[None])[0])
+        else:
+            inside = bool(((centre >= -0.5) & (centre <= np.array(image.array.shape) - 0.5)).all())
+        _require(inside, "something was found beside the image")
 
 
 def _check_points(entry: Measurement, image: Image) -> None:

@@ -6,13 +6,22 @@ backslashes, which would part a value in two (PS3.5 6.2). What a reader needs is
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pydicom import Dataset
 from pydicom.charset import STAND_ALONE_ENCODINGS, python_encoding
 
-from engines.types import Classification, Code, Findings, LabelMap, Measurement, Segment
+from engines.types import (
+    Classification,
+    Code,
+    Detections,
+    Findings,
+    InputStatistic,
+    LabelMap,
+    Measurement,
+    Segment,
+)
 from service.errors import Quarantined
 
 LONGEST = 64
@@ -27,8 +36,8 @@ def worded(findings: Findings, header: Dataset) -> Findings:
     """The same findings in words that their results can hold; the very same ones where they are so already.
 
     Letters that the source's character set has not lose their accent or become a question mark; a label of which
-    nothing is left is that of its code. No two segments, and no two classes, have one label: findings are followed by
-    it.
+    nothing is left is that of its code. No two segments, classes and detections have one label: findings are followed
+    by it.
 
     Parameters
     ----------
@@ -48,6 +57,8 @@ def worded(findings: Findings, header: Dataset) -> Findings:
     model, engine = findings.model, findings.engine
     segments = {segment.number: segment for label_map in findings.label_maps for segment in label_map.segments}
     labels = dict(zip(segments, _labels(((entry.label, entry.type) for entry in segments.values()), word), strict=True))
+    classification = _classification(findings.classification, word, labels.values())
+    classes = [entry.label for entry in classification.classes] if classification else []
     return replace(
         findings,
         model=replace(
@@ -62,7 +73,9 @@ def worded(findings: Findings, header: Dataset) -> Findings:
         ),
         label_map=_label_map(findings.label_map, labels, word) if findings.label_map else None,
         overlapping=tuple(_label_map(label_map, labels, word) for label_map in findings.overlapping),
-        classification=_classification(findings.classification, word) if findings.classification else None,
+        classification=classification,
+        detections=_detections(findings.detections, word, [*labels.values(), *classes]),
+        input_statistics=tuple(_statistic(entry, word) for entry in findings.input_statistics),
         measurements=tuple(_measurement(entry, word) for entry in findings.measurements),
         notes=tuple(note for note in map(word, findings.notes) if note),
     )
@@ -104,18 +117,22 @@ def _encodes(encoding: str, letter: str) -> bool:
     return encoded != b"\\" and (encoding != "shift_jis" or len(encoded) == 1)
 
 
-def _labels(given: Iterable[tuple[str, Code]], word: Word) -> list[str]:
-    """Labels that are not empty, not too long, and all different."""
+def _labels(given: Iterable[tuple[str, Code]], word: Word, taken: Iterable[str] = ()) -> list[str]:
+    """Labels that are not empty, not too long, and all different; none of them is taken."""
     labels: list[str] = []
+    known = set(taken)
+    last: dict[str, int] = {}
     for label, code in given:
         said = word(label)
         if not any(letter.isalnum() for letter in said):
             said = word(code.meaning) or code.value
-        distinct, number = said[:LONGEST].strip(), 1
-        while distinct in labels:
+        distinct, number = said[:LONGEST].strip(), last.get(said, 1)
+        while distinct in known:
             number += 1
             suffix = f" ({number})"
             distinct = said[: LONGEST - len(suffix)].strip() + suffix
+        last[said] = number
+        known.add(distinct)
         labels.append(distinct)
     return labels
 
@@ -136,15 +153,34 @@ def _segment(segment: Segment, label: str, word: Word) -> Segment:
     )
 
 
-def _classification(classification: Classification, word: Word) -> Classification:
+def _classification(classification: Classification | None, word: Word, taken: Iterable[str]) -> Classification | None:
+    if classification is None:
+        return None
     classes = classification.classes
-    labels = _labels(((entry.label, entry.code) for entry in classes), word)
-    return Classification(
+    labels = _labels(((entry.label, entry.code) for entry in classes), word, taken)
+    worded_classes = (
+        replace(entry, label=label, code=_code(entry.code, word)) for entry, label in zip(classes, labels, strict=True)
+    )
+    return replace(classification, classes=tuple(worded_classes))
+
+
+def _detections(detections: Detections | None, word: Word, taken: Sequence[str]) -> Detections | None:
+    """What was looked for keeps its name where it was found once; of more, all but the first are numbered."""
+    if detections is None:
+        return None
+    looked_for = zip(_labels(detections.looked_for, word, taken), detections.looked_for, strict=True)
+    labels = _labels(((entry.label, entry.code) for entry in detections.found), word, taken)
+    return Detections(
         tuple(
             replace(entry, label=label, code=_code(entry.code, word))
-            for entry, label in zip(classes, labels, strict=True)
-        )
+            for entry, label in zip(detections.found, labels, strict=True)
+        ),
+        tuple((label, _code(code, word)) for label, (_, code) in looked_for),
     )
+
+
+def _statistic(entry: InputStatistic, word: Word) -> InputStatistic:
+    return replace(entry, name=word(entry.name), unit=word(entry.unit))
 
 
 def _measurement(entry: Measurement, word: Word) -> Measurement:

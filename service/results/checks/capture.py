@@ -1,6 +1,7 @@
 """Do these pictures show what was found, where it was found?"""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from math import ceil
 
 import numpy as np
@@ -11,6 +12,7 @@ from pydicom import Dataset
 from engines.types import Volume
 from service.results.analysis import Analysis
 from service.results.checks.mismatch import paired, require
+from service.results.pictures.legend import DETECTED
 from service.results.stamp import RESEARCH
 from service.results.writers.capture import Area, Capture, captures
 from service.types import ResultObject
@@ -19,6 +21,8 @@ LEAST_BORDER, MOST_PLACES = 20, 400
 """Voxels of a segment's border: fewer say nothing, and not all of many need be looked at."""
 COMPACT = 2
 """How many voxels for each on the border: of less, smoothing leaves too little to look at."""
+ALONG_EACH_SIDE = 20
+"""Places of a ring that are looked at."""
 MOST_OF_THE_BORDER = 0.5
 """Share of a border that has its segment's colour: letters hide some of it, smoothing its finest turns."""
 TOWARDS = {
@@ -40,6 +44,7 @@ def check_captures(datasets: Iterable[Dataset], analysis: Analysis, made: Sequen
     for dataset, capture in as_drawn(datasets, captures(analysis), analysis, "SC"):
         if capture.area:
             check_outlines(dataset, capture.slices[0], capture.area, analysis)
+            check_rings(dataset, capture.slices[0], capture.area, analysis)
 
 
 def as_drawn(
@@ -80,6 +85,22 @@ def check_outlines(dataset: Dataset, index: int, area: Area, analysis: Analysis)
             share = _share_coloured(picture, segment.colour, plane.shape, rows[own], columns[own])
             name = f"the outline of {segment.label} in slice {index + 1}"
             require(share >= MOST_OF_THE_BORDER, "SC", f"{name} is not where the segment is")
+
+
+def check_rings(dataset: Dataset, index: int, area: Area, analysis: Analysis) -> None:
+    """Where each detection's ring runs on a slice, the picture has the colour of detections."""
+    left, top, right, bottom = area
+    picture = _packed(_as_stored(decoded(dataset)[top:bottom, left:right], dataset, index, analysis))
+    for found in analysis.detected:
+        if index not in found.on or len(found.on[index]) == 1:
+            continue
+        shares = np.linspace(0, 1, ALONG_EACH_SIDE)[:, None]
+        ring = found.on[index]
+        line = np.concatenate([start + (end - start) * shares for start, end in pairwise(ring)])
+        rows, columns = np.rint(np.clip(line, 0, np.array(analysis.image.array.shape[-2:]) - 1)).astype(np.intp).T
+        share = _share_coloured(picture, DETECTED, analysis.image.array.shape[-2:], rows, columns)
+        name = f"the ring around {found.detection.label} in slice {index + 1}"
+        require(share >= MOST_OF_THE_BORDER, "SC", f"{name} is not where it was detected")
 
 
 def decoded(dataset: Dataset) -> Pixels:

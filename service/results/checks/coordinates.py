@@ -26,8 +26,8 @@ class Drawn:
     @classmethod
     def read(cls, item: Dataset) -> Self:
         """From a decoded content item of the type SCOORD."""
-        if item.GraphicType != "POLYLINE":
-            raise ValueError("a region that is not a polyline")
+        if item.GraphicType != ("POINT" if len(item.GraphicData) == 2 else "POLYLINE"):
+            raise ValueError("a region that is neither a polyline nor a point")
         [selected] = item.ContentSequence
         [reference] = selected.ReferencedSOPSequence
         frame = reference.get("ReferencedFrameNumber")

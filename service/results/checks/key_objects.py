@@ -56,11 +56,12 @@ def _known(analysis: Analysis, made: Sequence[ResultObject]) -> Known:
 
 
 def _key_places(analysis: Analysis) -> set[Place]:
-    """Where each segment has most voxels, and where diameters end; the image, where it is one."""
+    """Where each segment has most voxels, diameters end, and detections lie; the image, where it is one."""
     planes = planes_of(analysis.source)
     if not isinstance(analysis.image, Volume):
         return {planes[0]}
     slices = {round(point[0]) for entry in analysis.findings.measurements for point in entry.points}
+    slices |= {found.middle for found in analysis.detected}
     for label_map in analysis.label_maps:
         slices |= {int(label_map.counts[:, segment.number].argmax()) for segment in label_map.present}
     return {planes[index] for index in slices}

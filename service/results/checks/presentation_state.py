@@ -11,9 +11,11 @@ from service.results.checks.drawn import differing_slices
 from service.results.checks.mismatch import paired, require
 from service.results.checks.places import image_places, planes_of
 from service.results.contours import Points
+from service.results.pictures.legend import scored
 from service.results.writers.grey_scale import Rescale, slices_by_rescale
 from service.results.writers.presentation_state import (
     CLASSES,
+    DETECTIONS,
     WORDS,
     axes_on,
     boxes,
@@ -21,6 +23,7 @@ from service.results.writers.presentation_state import (
     probability_of,
     statements,
 )
+from service.results.writers.regions import Region, detected_regions
 from service.types import ResultObject
 
 
@@ -53,13 +56,17 @@ def _check_one(dataset: Dataset, rescale: Rescale | None, slices: Sequence[int],
         "it does not say of all images that this is for research only, or states other probabilities",
     )
     _check_boxes([item for item in others if item.GraphicLayer == CLASSES], analysis)
-    _check_outlines([item for item in others if item.GraphicLayer != CLASSES], slices, analysis)
+    _check_detections([item for item in others if item.GraphicLayer == DETECTIONS], slices, analysis)
+    outlined = [item for item in others if item.GraphicLayer not in (CLASSES, DETECTIONS)]
+    _check_outlines(outlined, slices, analysis)
 
 
 def _check_layers(dataset: Dataset, analysis: Analysis) -> None:
     segments = analysis.segments
     first, *layers = dataset.GraphicLayerSequence
     _require(first.GraphicLayer == WORDS, "it has no layer for words")
+    if analysis.detected:
+        _require(bool(layers) and layers.pop().GraphicLayer == DETECTIONS, "it has no layer for detections")
     if list(boxes(analysis)):
         _require(layers.pop().GraphicLayer == CLASSES, "it has no layer for classes")
     _require(len(layers) == len(segments), "there is not one layer for each segment")
@@ -75,13 +82,33 @@ def _check_boxes(annotations: Sequence[Dataset], analysis: Analysis) -> None:
     expected = list(boxes(analysis))
     _require(len(annotations) == len(expected), "there is not one box for each class that has one")
     for annotation, (entry, region) in zip(annotations, expected, strict=True):
-        [item], [text] = annotation.GraphicObjectSequence, annotation.TextObjectSequence
-        points = np.array(item.GraphicData, np.float64).reshape(-1, 2)
-        _require(item.GraphicAnnotationUnits == "PIXEL", f"the box of {entry.label} is drawn otherwise")
-        same = points.shape == region.coordinates.shape and np.allclose(points, region.coordinates, atol=0.01)
-        _require(same, f"the box of {entry.label} lies elsewhere")
-        _require(item.get("TrackingUID") == analysis.uids.tracking(entry.label), f"{entry.label} has another UID")
-        _require(text.UnformattedTextValue == probability_of(entry), f"{entry.label} has another probability")
+        _check_box(annotation, entry.label, probability_of(entry), region, analysis)
+
+
+def _check_detections(annotations: Sequence[Dataset], slices: Sequence[int], analysis: Analysis) -> None:
+    """Each detection is on each of these slices that it is on, with its name and score."""
+    expected = [
+        (found.detection, region)
+        for found in analysis.detected
+        for region in detected_regions(found)
+        if region.slice in slices
+    ]
+    _require(len(annotations) == len(expected), "there is not one box for each detection and slice")
+    for annotation, (entry, region) in zip(annotations, expected, strict=True):
+        _check_box(annotation, entry.label, scored(entry), region, analysis)
+
+
+def _check_box(annotation: Dataset, label: str, words: str, region: Region, analysis: Analysis) -> None:
+    [item], [text] = annotation.GraphicObjectSequence, annotation.TextObjectSequence
+    places = image_places(annotation.ReferencedImageSequence[0], analysis.source, "GSPS")
+    _require(places == [planes_of(analysis.source)[region.slice]], f"the box of {label} is on another image")
+    points = np.array(item.GraphicData, np.float64).reshape(-1, 2)
+    drawn_as = ("POLYLINE" if len(region.points) > 1 else "POINT", "PIXEL")
+    _require((item.GraphicType, item.GraphicAnnotationUnits) == drawn_as, f"the box of {label} is drawn otherwise")
+    same = points.shape == region.coordinates.shape and np.allclose(points, region.coordinates, atol=0.01)
+    _require(same, f"the box of {label} lies elsewhere")
+    _require(item.get("TrackingUID") == analysis.uids.tracking(label), f"{label} has another UID")
+    _require(text.UnformattedTextValue == words, f"{label} has another probability or score")
 
 
 def _check_outlines(annotations: Sequence[Dataset], slices: Sequence[int], analysis: Analysis) -> None:

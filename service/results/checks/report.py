@@ -10,7 +10,7 @@ from service.results.checks.mismatch import only, require
 from service.results.checks.report_evaluations import check_evaluations
 from service.results.checks.report_groups import check_groups, concept
 from service.results.predecessors import Predecessor
-from service.results.remarks import remarks
+from service.results.remarks import input_statistics, remarks
 from service.results.source import Source
 from service.results.stamp import MANUFACTURER
 from service.types import ResultObject
@@ -40,8 +40,8 @@ def check_report(datasets: Iterable[Dataset], analysis: Analysis, made: Sequence
     _check_predecessors(dataset, analysis.source, analysis.predecessors)
     comments = [item.TextValue for item in items if concept(item) == COMMENT]
     _require(
-        comments == list(remarks(analysis)),
-        "the remarks (research use, earlier reports, input quality) are not the expected ones",
+        comments == [*remarks(analysis), *input_statistics(analysis.findings)],
+        "the remarks (research use, earlier reports, input quality and statistics) are not the expected ones",
     )
     evaluations = [item for item in dataset.ContentSequence if concept(item) == QUALITATIVE_EVALUATIONS]
     check_evaluations([child for item in evaluations for child in item.ContentSequence], analysis)

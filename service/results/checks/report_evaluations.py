@@ -26,6 +26,9 @@ def _expected(analysis: Analysis) -> Iterator[Statement]:
         if place is None:
             side = segment.laterality.value if segment.laterality else None
             yield analysis.uids.tracking(segment.label), segment.type.value, ABSENT, side
+    detections = analysis.findings.detections
+    for label, code in detections.absent if detections else ():
+        yield analysis.uids.tracking(label), code.value, ABSENT, None
     for entry, region in class_regions(analysis):
         if region is None:
             certainty = (CERTAINTY_OF_FINDING, percent(entry), PERCENT, None)

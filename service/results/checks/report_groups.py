@@ -10,19 +10,24 @@ from pydicom import Dataset
 from engines.types import Code, Measurement, Segment, Volume
 from service.results.analysis import Analysis
 from service.results.checks.coordinates import Drawn, follows, length
+from service.results.checks.detections import lies_at
 from service.results.checks.mismatch import require
 from service.results.coding import is_structure
+from service.results.detected import Detected
 from service.results.source import Plane
 from service.results.storage import LABEL_MAP
-from service.results.writers.regions import Region, class_regions, drawn_on, frame, measured
+from service.results.writers.regions import Region, class_regions, detected_regions, drawn_on, frame, measured, on_image
 from service.results.writers.report_groups import (
     CERTAINTY_OF_FINDING,
+    NO_UNITS,
     NOTHING_FOUND,
     PERCENT,
+    SCORE,
     Place,
     percent,
     places,
     reported_value,
+    score,
 )
 from service.types import ResultObject
 
@@ -51,8 +56,10 @@ class ExpectedGroup:
         SOP class and instance of a SEG, and the keyword and number of the segment or frame; None without one.
     outlined
         The voxels of one slice that its region must go around.
-    box
-        Where its region must be.
+    boxes
+        Where its regions must be, in order.
+    detected
+        What they must lie in.
     """
 
     label: str
@@ -60,13 +67,14 @@ class ExpectedGroup:
     measurements: tuple[Measurement, ...] = ()
     reference: tuple[str, str, str, int] | None = None
     outlined: tuple[int, NDArray[np.bool_]] | None = None
-    box: Region | None = None
+    boxes: tuple[Region, ...] = ()
+    detected: Detected | None = None
 
 
 def check_groups(groups: Sequence[Dataset], analysis: Analysis, made: Sequence[ResultObject]) -> None:
     """Compare the decoded measurement groups with what was found, in order."""
-    expected = [*_of_segments(analysis, made), *_of_classes(analysis)]
-    expected = expected or [ExpectedGroup(NOTHING_FOUND, frozenset(), box=frame(analysis))]
+    expected = [*_of_segments(analysis, made), *_of_classes(analysis), *_of_detections(analysis)]
+    expected = expected or [ExpectedGroup(NOTHING_FOUND, frozenset(), boxes=(frame(analysis),))]
     _require(len(groups) == len(expected), f"there are {len(groups)} measurement groups instead of {len(expected)}")
     for group, entry in zip(groups, expected, strict=True):
         _check_group(group, entry, analysis)
@@ -113,7 +121,20 @@ def _of_classes(analysis: Analysis) -> Iterator[ExpectedGroup]:
             continue
         finding = (FINDING, entry.code.value, entry.code.scheme)
         certainty = Measurement(0, CERTAINTY_OF_FINDING, percent(entry), PERCENT)
-        yield ExpectedGroup(entry.label, frozenset({finding}), (certainty,), box=box)
+        yield ExpectedGroup(entry.label, frozenset({finding}), (certainty,), boxes=(box,))
+
+
+def _of_detections(analysis: Analysis) -> Iterator[ExpectedGroup]:
+    for found in analysis.detected:
+        entry = found.detection
+        finding = (FINDING, entry.code.value, entry.code.scheme)
+        value = Measurement(0, SCORE, score(entry), NO_UNITS)
+        middle = Region(found.middle, found.on[found.middle])
+        codes = frozenset({finding, (PRESENCE, PRESENT, "SCT")})
+        yield ExpectedGroup(entry.label, codes, (value,), boxes=(middle,), detected=found)
+        if len(found.on) > 1:
+            boxes = tuple(detected_regions(found))
+            yield ExpectedGroup(entry.label, frozenset({finding}), boxes=boxes, detected=found)
 
 
 def _check_group(group: Dataset, expected: ExpectedGroup, analysis: Analysis) -> None:
@@ -153,15 +174,20 @@ def _check_group(group: Dataset, expected: ExpectedGroup, analysis: Analysis) ->
 
 def _check_region(children: Sequence[Dataset], expected: ExpectedGroup, analysis: Analysis, name: str) -> None:
     drawn = [Drawn.read(item) for item in children if item.ValueType == "SCOORD"]
-    _require(
-        len(drawn) == (expected.outlined is not None or expected.box is not None), f"{name} has too few or many regions"
-    )
-    for region in drawn:
-        box, outlined = expected.box, expected.outlined
-        index = box.slice if box else outlined[0] if outlined else 0
+    outlined = expected.outlined
+    wanted = [outlined[0]] if outlined else [box.slice for box in expected.boxes]
+    _require(len(drawn) == len(wanted), f"{name} has too few or many regions")
+    for number, (region, index) in enumerate(zip(drawn, wanted, strict=True)):
         _require(_lies_on(region, index, analysis), f"the region of {name} lies on another image, or not within it")
-        holds = np.array_equal(region.points, box.points) if box else outlined and follows(region.points, outlined[1])
-        _require(bool(holds), f"the region of {name} is not around what was found")
+        holds = follows(region.points, outlined[1]) if outlined else _same(region, expected.boxes[number])
+        if expected.detected:
+            holds = holds and lies_at(region.points, index, expected.detected, analysis)
+        _require(holds, f"the region of {name} is not around what was found")
+
+
+def _same(drawn: Drawn, expected: Region) -> bool:
+    coordinates = on_image(drawn.points)
+    return coordinates.shape == expected.coordinates.shape and np.allclose(coordinates, expected.coordinates, atol=1e-3)
 
 
 def _check_line(item: Dataset, expected: Measurement, analysis: Analysis, name: str) -> None:

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
+from engines.orientation import Turn
 from engines.types import Findings, Radiograph, Segment, Volume
+from service.results.detected import Detected
+from service.results.pictures.boxes import draw_marks, marks_on
 from service.results.pictures.legend import percentage
 from service.results.pictures.lettering import FAINT, PANEL, TEXT, WARNING, font, shortened
 from service.results.pictures.views import Layer, fit, mark_sides, plane_picture, reading_turn
@@ -39,7 +42,9 @@ class Picture:
     orientation: tuple[str, str] | None
 
 
-def slice_picture(findings: Findings, volume: Volume, index: int, window: Window, place: str) -> Picture:
+def slice_picture(
+    findings: Findings, volume: Volume, index: int, window: Window, place: str, found: Sequence[Detected] = ()
+) -> Picture:
     """One stored plane of a volume, turned as a radiologist looks at it, never resliced.
 
     Parameters
@@ -48,6 +53,8 @@ def slice_picture(findings: Findings, volume: Volume, index: int, window: Window
         Which slice of the array.
     place
         Which slice it is, in words.
+    found
+        The detections on their slices.
     """
     turn, letters = reading_turn(volume.affine)
     values = turn.apply(volume.array[index])
@@ -55,29 +62,41 @@ def slice_picture(findings: Findings, volume: Volume, index: int, window: Window
     side = min(max(LEAST, *values.shape), MOST)
     size = fit(values.shape, turn.pixel(volume.spacing[1:]), (side, side))
     picture = plane_picture(window.shades(values), layers, size)
+    marks = marks_on(found, index, turn, volume.array.shape[1:])
+    draw_marks(picture, marks, values.shape, max(*size, LEAST) / LEAST)
     mark_sides(picture, letters, scaled(15, size))
     return framed(picture, letters, findings, place, window.name, segments_in(layers))
 
 
-def radiograph_picture(findings: Findings, image: Radiograph, window: Window, sides: tuple[str, str] | None) -> Picture:
-    """An X-ray as it is stored; the best class is named, with a box around the segments if there are any.
+def radiograph_picture(
+    findings: Findings,
+    image: Radiograph,
+    window: Window,
+    sides: tuple[str, str] | None,
+    found: Sequence[Detected] = (),
+) -> Picture:
+    """An X-ray as it is stored; the classes that it shows are named, with a box around the segments if there are any.
 
     Parameters
     ----------
     sides
         Where rows and columns point to; None where that is not known, for then no side may be claimed.
+    found
+        The detections on the image.
     """
     size = picture_size(image)
     layers = [(label_map.array, label_map.segments) for label_map in findings.label_maps]
     picture = plane_picture(window.shades(image.array), layers, size)
     if findings.classification:
         _draw_box(picture, layers)
+    marks = marks_on(found, 0, Turn(), image.array.shape)
+    draw_marks(picture, marks, image.array.shape, max(*size, LEAST) / LEAST)
     if sides:
         mark_sides(picture, sides, scaled(15, size))
     what = ""
     if findings.classification:
-        best = findings.classification.best
-        what = f"{best.label} {percentage(best.probability)}"
+        shown = findings.classification.present
+        what = ", ".join(f"{entry.label} {percentage(entry.probability)}" for entry in shown)
     return framed(picture, sides, findings, what, window.name, segments_in(layers))
 
 

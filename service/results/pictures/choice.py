@@ -6,14 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.types import LabelMap, Volume
+from service.results.detected import Detected
 from service.results.pictures.views import patient_axes
 
 
-def chosen_slices(volume: Volume, label_maps: Sequence[LabelMap], most: int) -> list[int]:
+def chosen_slices(
+    volume: Volume, label_maps: Sequence[LabelMap], most: int, found: Sequence[Detected] = ()
+) -> list[int]:
     """The slices that show what was found.
 
-    Of each segment the slice where it is largest, those of few slices first, because others hit them by chance only;
-    then slices spread over all in which anything was found. Where nothing was, the middle one.
+    Of each detection its middle slice, the highest score first; of each segment the slice where it is largest, those of
+    few slices first, because others hit them by chance only; then slices spread over all in which anything was found.
+    Where nothing was, the middle one.
 
     Parameters
     ----------
@@ -21,6 +25,8 @@ def chosen_slices(volume: Volume, label_maps: Sequence[LabelMap], most: int) -> 
         On the volume's grid.
     most
         How many at most.
+    found
+        Detections on their slices.
 
     Returns
     -------
@@ -32,13 +38,15 @@ def chosen_slices(volume: Volume, label_maps: Sequence[LabelMap], most: int) -> 
     for label_map in label_maps:
         areas += label_map.counts
     areas[:, 0] = 0  # the background
-    found = np.flatnonzero(areas.any(axis=1))
-    if not found.size:
+    on = [index for entry in found for index in entry.on]
+    shows = np.union1d(np.flatnonzero(areas.any(axis=1)), np.array(on, int))
+    if not shows.size:
         return [volume.array.shape[0] // 2][:most]
     slices_of = np.count_nonzero(areas, axis=0)
     by_extent = sorted(np.flatnonzero(slices_of).tolist(), key=lambda number: (int(slices_of[number]), number))
-    chosen = list(dict.fromkeys(int(areas[:, number].argmax()) for number in by_extent))[:most]
-    others = np.setdiff1d(found, chosen)
+    best = [*(entry.middle for entry in found), *(int(areas[:, number].argmax()) for number in by_extent)]
+    chosen = list(dict.fromkeys(best))[:most]
+    others = np.setdiff1d(shows, chosen)
     chosen += others[_evenly(others.size, most - len(chosen))].tolist()
     return sorted(chosen, reverse=_stored_against_reading(volume))
 

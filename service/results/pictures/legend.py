@@ -1,35 +1,43 @@
-"""What was found, as readers are told of it beside a picture: segments with their values, in words."""
+"""What was found, as readers are told of it beside a picture: segments and detections with their values, in words."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engines.measurements import HOUNSFIELD, MILLILITRE
-from engines.types import Findings, Measurement, Segment
+from engines.types import Detection, Findings, Measurement
+from service.results.detected import is_point
 from service.results.pictures.lettering import printable
 
 UNITS = {HOUNSFIELD.value: "HU", "1": "", "{ratio}": "", "mm2": "mm²", "mm3": "mm³", "cm3": "cm³"}
+DETECTED = (255, 180, 84)
+"""What detections are drawn in: model packages give them no colour."""
 NAMED_BY_UNIT = (MILLILITRE.value, HOUNSFIELD.value)
 """Units that say by themselves what was measured."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One segment: whether it has a voxel, and what was measured of it, each in a few words."""
+    """A segment or a detection: its colour, whether it was found, and its values, each in a few words."""
 
-    segment: Segment
+    label: str
+    colour: tuple[int, int, int]
     found: bool
     values: tuple[str, ...]
 
 
 def legend(findings: Findings) -> list[Entry]:
-    """All segments that the model knows, in the order of their numbers."""
+    """All segments that the model knows, in the order of their numbers, then all detections, and what none is of."""
     segments = {segment.number: segment for label_map in findings.label_maps for segment in label_map.segments}
     found = {segment.number for label_map in findings.label_maps for segment in label_map.present}
-    return [
-        Entry(segment, number in found, _values(findings.measurements, number))
+    entries = [
+        Entry(segment.label, segment.colour, number in found, _values(findings.measurements, number))
         for number, segment in sorted(segments.items())
     ]
+    if detections := findings.detections:
+        entries += [Entry(entry.label, DETECTED, True, _place(entry)) for entry in detections.found]
+        entries += [Entry(label, DETECTED, False, ()) for label, _ in detections.absent]
+    return entries
 
 
 def stated(entry: Measurement) -> str:
@@ -46,6 +54,20 @@ def stated(entry: Measurement) -> str:
 def percentage(probability: float) -> str:
     """A probability as readers see it everywhere: ``81.2%``."""
     return f"{probability:.1%}"
+
+
+def scored(entry: Detection) -> str:
+    """A detection with its score, as beside its box: ``Nodule (2) 0.87``."""
+    return f"{entry.label} {entry.score:.2f}"
+
+
+def _place(entry: Detection) -> tuple[str, ...]:
+    """The score of a detection; of a box in a volume also its size along x, y and z."""
+    stated_score = f"score {entry.score:.2f}"
+    if len(entry.low) == 2 or is_point(entry):
+        return (stated_score,)
+    size = " × ".join(f"{high - low:.0f}" for low, high in zip(entry.low, entry.high, strict=True))
+    return (stated_score, f"{size} mm")
 
 
 def _values(measurements: Sequence[Measurement], number: int) -> tuple[str, ...]:

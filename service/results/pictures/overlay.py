@@ -6,7 +6,10 @@ from pathlib import Path
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
+from engines.orientation import Turn
 from engines.types import Classification, Findings, Image, Radiograph, Volume
+from service.results.detected import detected
+from service.results.pictures.boxes import draw_marks, marks_on
 from service.results.pictures.legend import Entry, legend, percentage
 from service.results.pictures.lettering import (
     BACKGROUND,
@@ -89,7 +92,10 @@ def small_picture(findings: Findings, image: Radiograph, box: tuple[int, int]) -
     """An X-ray as it is stored, within a box, with what was found in it."""
     size = fit(image.array.shape, image.pixel, box)
     layers = [(label_map.array, label_map.segments) for label_map in findings.label_maps]
-    return plane_picture(display_window(image).shades(image.array), layers, size)
+    picture = plane_picture(display_window(image).shades(image.array), layers, size)
+    marks = marks_on(detected(findings, image), 0, Turn(), image.array.shape)
+    draw_marks(picture, marks, image.array.shape, max(size) / 512, lettered=False)
+    return picture
 
 
 def _draw_header(draw: ImageDraw.ImageDraw, findings: Findings) -> None:
@@ -119,8 +125,8 @@ def _sidebar(findings: Findings, image: Image) -> Pillow.Image:
 
 def _draw_legend(draw: ImageDraw.ImageDraw, entries: Sequence[Entry], top: int) -> int:
     for entry in entries:
-        draw.rounded_rectangle((0, top + 4, 22, top + 26), 4, entry.segment.colour)
-        draw.text((34, top), shortened(entry.segment.label, font(20), SIDEBAR - 34), TEXT, font(20))
+        draw.rounded_rectangle((0, top + 4, 22, top + 26), 4, entry.colour)
+        draw.text((34, top), shortened(entry.label, font(20), SIDEBAR - 34), TEXT, font(20))
         top += 32
         for line in entry.values if entry.found else ["not found"]:
             draw.text((34, top), shortened(line, font(17), SIDEBAR - 34), FAINT, font(17))
@@ -131,7 +137,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, entries: Sequence[Entry], top: int) 
 
 def _draw_classes(draw: ImageDraw.ImageDraw, classification: Classification, top: int) -> int:
     for entry in classification.classes:
-        colour = WARNING if entry is classification.best else FAINT
+        colour = WARNING if entry in classification.present else FAINT
         draw.text((0, top), shortened(entry.label, font(18), SIDEBAR - 80), TEXT, font(18))
         draw.text((SIDEBAR, top), percentage(entry.probability), TEXT, font(18), anchor="ra")
         draw_bar(draw, (0, top + 28), SIDEBAR, entry.probability, colour)

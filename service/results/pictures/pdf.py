@@ -111,22 +111,22 @@ def _unbroken(value: str) -> str:
 
 
 def _values(entries: Sequence[Entry]) -> list[Flowable]:
-    """A table of the segments that were found, and the names of the others."""
+    """A table of what was found, and the names of what was not."""
     found = [entry for entry in entries if entry.found]
-    missing = [entry.segment.label for entry in entries if not entry.found]
+    missing = [entry.label for entry in entries if not entry.found]
     flowables: list[Flowable] = []
     if found:
         head = ["", Paragraph("Found", _style(9, FAINT)), Paragraph("Measured", _style(9, FAINT))]
         rows = [
             [
                 "",
-                Paragraph(_text(entry.segment.label), _style(10)),
+                Paragraph(_text(entry.label), _style(10)),
                 Paragraph(" · ".join(map(_unbroken, entry.values)), _style(10)),
             ]
             for entry in found
         ]
         swatches = [
-            ("BACKGROUND", (0, row), (0, row), colors.Color(*(part / 255 for part in entry.segment.colour)))
+            ("BACKGROUND", (0, row), (0, row), colors.Color(*(part / 255 for part in entry.colour)))
             for row, entry in enumerate(found, start=1)
         ]
         ruled = TableStyle(
@@ -142,11 +142,11 @@ def _values(entries: Sequence[Entry]) -> list[Flowable]:
 
 
 def _classes(classification: Classification) -> list[Flowable]:
-    """A table of the classes, the most probable one in bold."""
+    """A table of the classes, those that the image is said to show in bold."""
     rows = [
         [
-            Paragraph(_text(entry.label), _style(10, bold=entry is classification.best)),
-            Paragraph(percentage(entry.probability), _style(10, bold=entry is classification.best)),
+            Paragraph(_text(entry.label), _style(10, bold=entry in classification.present)),
+            Paragraph(percentage(entry.probability), _style(10, bold=entry in classification.present)),
             _Bar(0.45 * WIDTH, entry.probability),
         ]
         for entry in classification.classes

@@ -33,7 +33,7 @@ SEPARATOR = " · "
 
 
 def summary_pages(findings: Findings, image: Image, remarks: Sequence[str]) -> list[Pillow.Image]:
-    """The values of all segments and classes, and what a reader must know besides, in pages of 1024 × 1024 pixels.
+    """The values of all findings, and what a reader must know besides, in pages of 1024 × 1024 pixels.
 
     Parameters
     ----------
@@ -44,11 +44,11 @@ def summary_pages(findings: Findings, image: Image, remarks: Sequence[str]) -> l
     entries = legend(findings)
     for entry in entries:
         if entry.found:
-            flow.segment(entry)
+            flow.entry(entry)
     if findings.classification:
         for chance in findings.classification.classes:
-            flow.bar(chance.label, chance.probability, chance is findings.classification.best)
-    missing = [entry.segment.label for entry in entries if not entry.found]
+            flow.bar(chance.label, chance.probability, chance in findings.classification.present)
+    missing = [entry.label for entry in entries if not entry.found]
     if (not entries and not findings.classification) or (entries and len(missing) == len(entries)):
         flow.paragraph("Nothing was found.", TEXT, LARGE)
     if missing:
@@ -97,16 +97,16 @@ class _Flow:
     def _width(self) -> int:
         return self._width_of_first if len(self._pages) == 1 else SIDE - 2 * MARGIN
 
-    def segment(self, entry: Entry) -> None:
+    def entry(self, entry: Entry) -> None:
         """A swatch, a name, and the values on the same line where there is room, otherwise below."""
         indent, label_font, value_font = 42, font(LARGE), font(MEDIUM)
-        label = shortened(entry.segment.label, label_font, self._width - indent)
+        label = shortened(entry.label, label_font, self._width - indent)
         values = SEPARATOR.join(entry.values)
         room = self._width - indent - label_font.getlength(label) - 2 * GAP
         beside = value_font.getlength(values) <= room
         below = [] if beside else _lines_of(entry.values, value_font, self._width - indent)
         self._need(40 + 32 * len(below))
-        self._draw.rounded_rectangle((MARGIN, self._top + 5, MARGIN + 26, self._top + 31), 4, entry.segment.colour)
+        self._draw.rounded_rectangle((MARGIN, self._top + 5, MARGIN + 26, self._top + 31), 4, entry.colour)
         middle = self._top + 18
         self._draw.text((MARGIN + indent, middle), label, TEXT, label_font, anchor="lm")
         if beside:
@@ -117,14 +117,14 @@ class _Flow:
             self._top += 32
         self._top += 4
 
-    def bar(self, label: str, share: float, best: bool) -> None:
+    def bar(self, label: str, share: float, present: bool) -> None:
         """A class with its probability in words and as a bar."""
         self._need(66)
         face = font(LARGE)
         self._draw.text((MARGIN, self._top + 18), shortened(label, face, self._width - 140), TEXT, face, anchor="lm")
         place = (MARGIN + self._width, self._top + 18)
         self._draw.text(place, percentage(share), TEXT, face, anchor="rm")
-        draw_bar(self._draw, (MARGIN, self._top + 40), self._width, share, WARNING if best else FAINT, 14)
+        draw_bar(self._draw, (MARGIN, self._top + 40), self._width, share, WARNING if present else FAINT, 14)
         self._top += 72
 
     def paragraph(self, text: str, colour: str, size: int) -> None:

@@ -90,7 +90,7 @@ def radiograph_capture(analysis: Analysis) -> Capture:
     image = analysis.image
     assert isinstance(image, Radiograph)
     window = display_window(image)
-    picture = radiograph_picture(analysis.findings, image, window, known_sides(analysis))
+    picture = radiograph_picture(analysis.findings, image, window, known_sides(analysis), analysis.detected)
     return _of_plane(picture, 0, window.name)
 
 
@@ -100,7 +100,8 @@ def captured_planes(analysis: Analysis, indices: Sequence[int]) -> Iterator[Capt
     assert isinstance(image, Volume)
     window = display_window(image)
     for index in indices:
-        picture = slice_picture(analysis.findings, image, index, window, _place(analysis, image, index))
+        place = _place(analysis, image, index)
+        picture = slice_picture(analysis.findings, image, index, window, place, analysis.detected)
         yield _of_plane(picture, index, window.name)
 
 
@@ -108,7 +109,8 @@ def captured_slices(analysis: Analysis) -> list[int]:
     """Which slices are drawn; the summary refers to them. One at least, so that it refers to something."""
     if isinstance(analysis.image, Radiograph):
         return [0]
-    return chosen_slices(analysis.image, analysis.findings.label_maps, max(analysis.profile.captures, 1))
+    most = max(analysis.profile.captures, 1)
+    return chosen_slices(analysis.image, analysis.findings.label_maps, most, analysis.detected)
 
 
 def known_sides(analysis: Analysis) -> tuple[str, str] | None:

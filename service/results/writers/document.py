@@ -16,7 +16,7 @@ from service.results.pictures.choice import chosen_slices
 from service.results.pictures.overlay import overview
 from service.results.pictures.pdf import report_pdf
 from service.results.pictures.window import display_window
-from service.results.remarks import remarks
+from service.results.remarks import input_statistics, remarks
 from service.results.stamp import RESEARCH, new_object, stamp
 from service.results.writers.capture import burned_in, captured_planes, radiograph_capture
 from service.results.writers.heat_map import has_activation, heat_maps
@@ -63,14 +63,14 @@ def rendered(analysis: Analysis) -> bytes:
         caption = f"From the head down, seen from below, and from the front; {window.name}."
         pictures = [(overview(image, findings, OVERVIEW_PIXELS), caption)]
         details = _details(analysis)
-    return report_pdf(findings, remarks(analysis), pictures, details)
+    return report_pdf(findings, (*remarks(analysis), *input_statistics(findings)), pictures, details)
 
 
 def _details(analysis: Analysis) -> list[Pillow.Image]:
-    if not analysis.label_maps:
+    if not analysis.label_maps and not analysis.detected:
         return []
     assert not isinstance(analysis.image, Radiograph)
-    chosen = chosen_slices(analysis.image, analysis.findings.label_maps, DETAILS)
+    chosen = chosen_slices(analysis.image, analysis.findings.label_maps, DETAILS, analysis.detected)
     return [capture.page for capture in captured_planes(analysis, chosen)]
 
 

@@ -23,8 +23,8 @@ REFERRED_TO = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInsta
 
 
 def has_key_images(analysis: Analysis) -> bool:
-    """A segment has a voxel, or the image is one: nothing stands out in a volume that nothing was found in."""
-    return bool(analysis.label_maps) or not isinstance(analysis.image, Volume)
+    """Something is somewhere in a volume, or the image is one: nothing stands out where nothing was found."""
+    return bool(analysis.label_maps or analysis.detected) or not isinstance(analysis.image, Volume)
 
 
 def write_key_objects(analysis: Analysis, folder: Path, made: Sequence[ResultObject]) -> list[ResultObject]:
@@ -68,7 +68,7 @@ def key_objects(analysis: Analysis, made: Sequence[ResultObject]) -> hd.ko.KeyOb
 
 
 def key_slices(analysis: Analysis) -> list[int]:
-    """The slices on which a segment is largest, and those on which a diameter ends; an X-ray has one."""
+    """The slices where a segment is largest, a diameter ends or a detection has its middle; an X-ray has one."""
     if not isinstance(analysis.image, Volume):
         return [0]
     chosen = {
@@ -76,6 +76,7 @@ def key_slices(analysis: Analysis) -> list[int]:
         for label_map in analysis.label_maps
         for segment in label_map.present
     }
+    chosen |= {found.middle for found in analysis.detected}
     for entry in analysis.findings.measurements:
         chosen |= {round(point[0]) for point in entry.points}
     return sorted(chosen)
@@ -84,9 +85,15 @@ def key_slices(analysis: Analysis) -> list[int]:
 def description(analysis: Analysis) -> str:
     """Why these images, for the reader."""
     model = analysis.findings.model
-    why = "The slices where each segment is largest, or a diameter ends." if len(analysis.source.planes) > 1 else ""
+    why = _why(analysis) if len(analysis.source.planes) > 1 else ""
     earlier = supersedes("selection", analysis.predecessors)
     return " ".join(text for text in (f"{RESEARCH}. {model.name} {model.version}.", why, *earlier) if text)
+
+
+def _why(analysis: Analysis) -> str:
+    parts = ["each segment is largest, or a diameter ends"] if analysis.findings.label_maps else []
+    parts += ["each detection has its middle"] if analysis.detected else []
+    return f"The slices where {', or '.join(parts)}."
 
 
 def _drawn_by(states: Sequence[Dataset], uid: str) -> Dataset | None:

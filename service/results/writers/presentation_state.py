@@ -14,17 +14,18 @@ from service.results.analysis import Analysis
 from service.results.contours import Points, simplified
 from service.results.files import keep
 from service.results.outlines import Outline, outlines
+from service.results.pictures.legend import DETECTED, scored
 from service.results.references import image_references
 from service.results.stamp import MANUFACTURER, RESEARCH, new_object, stamp
 from service.results.writers.grey_scale import Rescale, set_grey_scale, slices_by_rescale
-from service.results.writers.regions import Region, class_regions, measured, on_image
+from service.results.writers.regions import Region, class_regions, detected_regions, measured, on_image
 from service.types import ResultObject
 
 TOLERANCE = 0.35
 """In pixels, how far outlines may be off. Rings of marching squares pass no centre of a pixel within √2/4, so that what
 lies within them stays the same."""
-WORDS, CLASSES = "RESEARCH", "CLASSES"
-"""The layers of what is said of all images, and of where an X-ray speaks for its classes."""
+WORDS, CLASSES, DETECTIONS = "RESEARCH", "CLASSES", "DETECTIONS"
+"""The layers of what is said of all images, of where an X-ray speaks for its classes, and of what was detected."""
 LONGEST_TEXT = 1024
 """Characters of an ST (PS3.5 6.2)."""
 PIXEL, DISPLAY = AnnotationUnitsValues.PIXEL, AnnotationUnitsValues.DISPLAY
@@ -34,8 +35,8 @@ TOP = (0.01, 0.01, 0.6, 0.3)
 
 
 def has_annotations(analysis: Analysis) -> bool:
-    """A segment has a voxel, or there are probabilities of classes."""
-    return bool(analysis.label_maps or analysis.findings.classification)
+    """A segment has a voxel, there are probabilities of classes, or something was detected."""
+    return bool(analysis.label_maps or analysis.findings.classification or analysis.detected)
 
 
 def write_presentation_states(analysis: Analysis, folder: Path, made: Sequence[ResultObject]) -> list[ResultObject]:
@@ -73,7 +74,7 @@ def presentation_state(
     dataset.ReferencedSeriesSequence = [series]
     dataset.DisplayedAreaSelectionSequence = [_whole_image(analysis)]
     dataset.GraphicLayerSequence = _layers(analysis)
-    annotations = [_words(analysis), *_boxes(analysis)]
+    annotations = [_words(analysis), *_boxes(analysis), *_detections(analysis, slices)]
     for index in slices:
         annotations += [_annotation(outline, analysis) for outline in drawn.get(index, [])]
     dataset.GraphicAnnotationSequence = annotations
@@ -140,6 +141,9 @@ def _layers(analysis: Analysis) -> list[GraphicLayer]:
         layers.append(GraphicLayer(layer_of(number), number + 1, segment.label[:64], colour))
     if list(boxes(analysis)):
         layers.append(GraphicLayer(CLASSES, len(layers) + 1, "Where the image speaks for a class"))
+    if analysis.detected:
+        colour = CIELabColor.from_rgb(*DETECTED)
+        layers.append(GraphicLayer(DETECTIONS, len(layers) + 1, "What was detected, with its score", colour))
     return layers
 
 
@@ -156,23 +160,35 @@ def _words(analysis: Analysis) -> Dataset:
 
 def _boxes(analysis: Analysis) -> list[Dataset]:
     """The boxes of the classes of an X-ray, each with its probability at its top."""
-    items = []
-    for entry, region in boxes(analysis):
-        item = Dataset()
-        item.ReferencedImageSequence = image_references(analysis.source, [region.slice])
-        item.GraphicLayer = CLASSES
-        item.GraphicObjectSequence = [
-            GraphicObject(
-                GraphicTypeValues.POLYLINE,
-                on_image(region.points),
-                PIXEL,
-                tracking_id=analysis.uids.tracking_identifier(entry.label),
-                tracking_uid=analysis.uids.tracking(entry.label),
-            )
-        ]
-        item.TextObjectSequence = [_text(probability_of(entry), region.points[0])]
-        items.append(item)
-    return items
+    return [_box(CLASSES, entry.label, probability_of(entry), region, analysis) for entry, region in boxes(analysis)]
+
+
+def _detections(analysis: Analysis, slices: Sequence[int]) -> list[Dataset]:
+    """The detections on some slices, each with its score."""
+    return [
+        _box(DETECTIONS, found.detection.label, scored(found.detection), region, analysis)
+        for found in analysis.detected
+        for region in detected_regions(found)
+        if region.slice in slices
+    ]
+
+
+def _box(layer: str, label: str, text: str, region: Region, analysis: Analysis) -> Dataset:
+    """A region on one image, followed under its label, with some words at its first point."""
+    item = Dataset()
+    item.ReferencedImageSequence = image_references(analysis.source, [region.slice])
+    item.GraphicLayer = layer
+    item.GraphicObjectSequence = [
+        GraphicObject(
+            GraphicTypeValues.POLYLINE if len(region.points) > 1 else GraphicTypeValues.POINT,
+            on_image(region.points),
+            PIXEL,
+            tracking_id=analysis.uids.tracking_identifier(label),
+            tracking_uid=analysis.uids.tracking(label),
+        )
+    ]
+    item.TextObjectSequence = [_text(text, region.points[0])]
+    return item
 
 
 def _annotation(outline: Outline, analysis: Analysis) -> Dataset:

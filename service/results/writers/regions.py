@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.types import ClassProbability, Findings, LabelMap, Measurement, Segment
+from engines.types import ClassProbability, Findings, LabelMap, Measurement, Segment, Volume
 from service.results.analysis import Analysis
 from service.results.contours import Points, Polygon, polygons, simplified
+from service.results.detected import Detected
 
 MOST_POINTS = 200
 """Of an outline: enough for the eye. The voxels themselves are in the segmentation."""
@@ -70,19 +71,28 @@ def line(measurement: Measurement) -> Region:
 
 
 def class_regions(analysis: Analysis) -> Iterator[tuple[ClassProbability, Region | None]]:
-    """Of each class of an X-ray, the box around where the image speaks for it.
+    """Of each class, the box around where the image speaks for it.
 
-    Where the model has no such map, or nothing speaks for a class, the most probable one has a box around all that was
-    classified; others have none, so that no two share one place.
+    Where the model has no such map, or nothing speaks for a class, those that the image is said to show
+    (`engines.types.Classification.present`) have a box around all that was classified; others have none. Of a volume
+    that is the border of the middle image.
     """
     findings = analysis.findings
     for entry in findings.classification.classes if findings.classification else ():
         where = None
         if entry.activation is not None and entry.activation.any():
             where = entry.activation >= ACTIVE * entry.activation.max()
-        elif findings.classification and entry is findings.classification.best:
+        elif findings.classification and entry in findings.classification.present:
+            if isinstance(analysis.image, Volume):
+                yield entry, frame(analysis)
+                continue
             where = _classified(findings, analysis.image.array.shape)
         yield entry, None if where is None else Region(0, _box(where))
+
+
+def detected_regions(found: Detected) -> list[Region]:
+    """A detection on each slice that it is on, in their order."""
+    return [Region(index, points) for index, points in found.on.items()]
 
 
 def frame(analysis: Analysis) -> Region:

@@ -13,7 +13,7 @@ from service.results.analysis import Analysis
 from service.results.files import keep
 from service.results.profile import ReportForm
 from service.results.references import result_reference
-from service.results.remarks import remarks
+from service.results.remarks import input_statistics, remarks
 from service.results.source import Source
 from service.results.stamp import general_attributes, observer, stamp
 from service.results.writers.report_evaluations import evaluations
@@ -89,7 +89,7 @@ def _content(analysis: Analysis, made: Sequence[ResultObject]) -> sr.ContentSequ
         measurements.ContentSequence.extend(group)
     qualitative = _container(QUALITATIVE_EVALUATIONS)
     qualitative.ContentSequence.extend(evaluations(analysis))
-    for statement in remarks(analysis):
+    for statement in (*remarks(analysis), *input_statistics(analysis.findings)):
         qualitative.ContentSequence.append(
             sr.TextContentItem(codes.DCM.Comment, statement, sr.RelationshipTypeValues.CONTAINS)
         )

@@ -3,7 +3,7 @@
 from highdicom import sr
 from pydicom.sr.codedict import codes
 
-from engines.types import ClassProbability, Segment
+from engines.types import ClassProbability, Code
 from service.results.analysis import Analysis
 from service.results.coding import coded
 from service.results.writers.regions import class_regions
@@ -14,16 +14,22 @@ PROPERTIES, MODIFIES = sr.RelationshipTypeValues.HAS_PROPERTIES, sr.Relationship
 
 
 def evaluations(analysis: Analysis) -> list[sr.CodeContentItem | sr.NumContentItem]:
-    """That a segment was looked for and is absent; the probability of a class that nothing in the image speaks for."""
-    absent = [_absence(segment, analysis) for segment, place in places(analysis) if place is None]
+    """What was looked for and is absent; the probability of a class that nothing in the image speaks for."""
+    absent = [
+        _absence(segment.label, segment.type, segment.laterality, analysis)
+        for segment, place in places(analysis)
+        if place is None
+    ]
+    detections = analysis.findings.detections
+    absent += [_absence(label, code, None, analysis) for label, code in (detections.absent if detections else ())]
     return [*absent, *(_certainty(entry, analysis) for entry, region in class_regions(analysis) if region is None)]
 
 
-def _absence(segment: Segment, analysis: Analysis) -> sr.CodeContentItem:
-    item = sr.CodeContentItem(coded(segment.type), codes.cid240.Absent, sr.RelationshipTypeValues.CONTAINS)
-    item.ContentSequence = sr.ContentSequence(_tracking(segment.label, analysis))
-    if segment.laterality:
-        item.ContentSequence.append(sr.CodeContentItem(codes.SCT.Laterality, coded(segment.laterality), MODIFIES))
+def _absence(label: str, code: Code, side: Code | None, analysis: Analysis) -> sr.CodeContentItem:
+    item = sr.CodeContentItem(coded(code), codes.cid240.Absent, sr.RelationshipTypeValues.CONTAINS)
+    item.ContentSequence = sr.ContentSequence(_tracking(label, analysis))
+    if side:
+        item.ContentSequence.append(sr.CodeContentItem(codes.SCT.Laterality, coded(side), MODIFIES))
     return item
 
 

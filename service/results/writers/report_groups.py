@@ -7,17 +7,30 @@ from typing import Any
 from highdicom import sr
 from pydicom.sr.codedict import codes
 
-from engines.types import ClassProbability, Code, Findings, LabelMap, Measurement, Segment, Volume
+from engines.types import ClassProbability, Code, Detection, Findings, LabelMap, Measurement, Segment, Volume
 from service.results.analysis import Analysis
 from service.results.coding import coded, is_structure
+from service.results.detected import Detected
 from service.results.source import Source
 from service.results.stamp import MANUFACTURER
 from service.results.storage import LABEL_MAP
-from service.results.writers.regions import Region, class_regions, drawn_on, frame, line, measured, outline
+from service.results.writers.regions import (
+    Region,
+    class_regions,
+    detected_regions,
+    drawn_on,
+    frame,
+    line,
+    measured,
+    outline,
+)
 from service.types import ResultObject
 
 CERTAINTY_OF_FINDING = Code("111012", "DCM", "Certainty of Finding")
 PERCENT = Code("%", "UCUM", "Percent")
+SCORE = Code("246262008", "SCT", "Score")
+"""Of a detection: what its network gives, and no probability, which `CERTAINTY_OF_FINDING` is."""
+NO_UNITS = Code("1", "UCUM", "no units")
 NOTHING_FOUND = "nothing found"
 
 Group = (
@@ -48,7 +61,7 @@ def places(analysis: Analysis) -> list[tuple[Segment, Place | None]]:
 
 
 def measurement_groups(analysis: Analysis, made: Sequence[ResultObject]) -> list[Group]:
-    """The groups of each segment that was found, then one of each class that an image speaks for.
+    """The groups of each segment that was found, then of each class that an image speaks for and of each detection.
 
     All groups of a finding have its tracking identifier, and nothing is said twice. Each finding has a place in an
     image, because OHIF shows nothing at all of a report in which one has none; the others are
@@ -59,6 +72,8 @@ def measurement_groups(analysis: Analysis, made: Sequence[ResultObject]) -> list
       with their ends (TID 1501).
     - A segment of an X-ray refers to its frame in the SEG and has an outline (both TID 1410: it holds one of the two).
     - A class of an X-ray refers to the box around what speaks for it (TID 1410).
+    - A detection has its score and its place on its middle slice (TID 1410); a box on several slices, also its place on
+      each of them (TID 1411).
     - Where nothing was found, a group without a finding refers to the middle image, so that a viewer shows it.
 
     Parameters
@@ -73,6 +88,8 @@ def measurement_groups(analysis: Analysis, made: Sequence[ResultObject]) -> list
     for entry, region in class_regions(analysis):
         if region is not None:
             groups.append(_class_group(entry, region, analysis))
+    for found in analysis.detected:
+        groups += _detection_groups(found, analysis)
     return groups or [_empty_group(analysis)]
 
 
@@ -84,6 +101,11 @@ def reported_value(value: float) -> float:
 def percent(entry: ClassProbability) -> float:
     """The probability of a class as the report states it."""
     return reported_value(entry.probability * 100)
+
+
+def score(entry: Detection) -> float:
+    """The score of a detection as the report states it."""
+    return reported_value(entry.score)
 
 
 def _segment_groups(
@@ -161,7 +183,8 @@ def _image_of(region: Region, source: Source) -> sr.SourceImageForRegion:
 
 
 def _image_region(region: Region, source: Source) -> sr.ImageRegion:
-    return sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, region.coordinates, _image_of(region, source))
+    kind = sr.GraphicTypeValues.POLYLINE if len(region.points) > 1 else sr.GraphicTypeValues.POINT
+    return sr.ImageRegion(kind, region.coordinates, _image_of(region, source))
 
 
 def _coordinates(region: Region, source: Source) -> sr.CoordinatesForMeasurement:
@@ -194,6 +217,24 @@ def _class_group(entry: ClassProbability, region: Region, analysis: Analysis) ->
         algorithm_id=_algorithm(analysis.findings),
         measurements=[sr.Measurement(coded(CERTAINTY_OF_FINDING), percent(entry), coded(PERCENT))],
     )
+
+
+def _detection_groups(found: Detected, analysis: Analysis) -> Iterator[Group]:
+    entry, source = found.detection, analysis.source
+    shared: dict[str, Any] = {
+        "tracking_identifier": _tracking(entry.label, analysis),
+        "finding_type": coded(entry.code),
+        "algorithm_id": _algorithm(analysis.findings),
+    }
+    yield sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        referenced_region=_image_region(Region(found.middle, found.on[found.middle]), source),
+        qualitative_evaluations=[sr.QualitativeEvaluation(codes.DCM.PresenceOfProperty, codes.cid240.Present)],
+        measurements=[sr.Measurement(coded(SCORE), score(entry), coded(NO_UNITS))],
+        **shared,
+    )
+    if len(found.on) > 1:
+        regions = [_image_region(region, source) for region in detected_regions(found)]
+        yield sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_regions=regions, **shared)
 
 
 def _algorithm(findings: Findings) -> sr.AlgorithmIdentification:

@@ -11,8 +11,11 @@ from engines.types import (
     Classification,
     ClassProbability,
     Code,
+    Detection,
+    Detections,
     EngineIdentity,
     Findings,
+    InputStatistic,
     LabelMap,
     Measurement,
     ModelIdentity,
@@ -90,10 +93,12 @@ def test_findings_come_back_as_they_were_left(tmp_path: Path) -> None:
         EngineIdentity("openvino", "fp32", "CPU"),
         datetime(2026, 1, 2, 3, 4, 5, 678, UTC),
         LabelMap(labels, (segment,)),
-        Classification((ClassProbability("a", LUNG, 0.25), ClassProbability("b", LUNG, 0.75))),
+        Classification((ClassProbability("a", LUNG, 0.25), ClassProbability("b", LUNG, 0.5)), exclusive=False),
         (Measurement(1, LUNG, 0.1 + 0.2, Code("mL", "UCUM", "mL")),),
         ("note",),
         {"infer": 1.5},
+        detections=Detections((Detection("x", LUNG, 0.1 + 0.2, (1.0, 2.0), (3.5, 4.25)),), (("x", LUNG), ("y", LUNG))),
+        input_statistics=(InputStatistic("mean", 0.3, "HU", -1.0, 2.0), InputStatistic("p5", 0.1, "")),
     )
     image = Radiograph(np.zeros((2, 3), np.float32), None, "1.1")
     item = Item("key", image, (Path("a/x.dcm"),), ImageFacts("DX", "", "PA", 1), (), version="1f")
@@ -105,5 +110,6 @@ def test_findings_come_back_as_they_were_left(tmp_path: Path) -> None:
     assert read.label_map is not None
     np.testing.assert_array_equal(read.label_map.array, labels)
     assert read.label_map.segments == (segment,)
-    for name in ("model", "engine", "analysed_at", "classification", "measurements", "notes", "seconds"):
+    compared = ("model", "engine", "analysed_at", "classification", "measurements", "notes", "seconds")
+    for name in (*compared, "detections", "input_statistics"):
         assert getattr(read, name) == getattr(findings, name), name
