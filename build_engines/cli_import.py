@@ -165,8 +165,8 @@ COLOURS = {"taken over": "green", "assumed": "yellow", "left out": "yellow", "to
 
 def _show(imported: "Imported") -> None:
     package, verification = imported.package, imported.verification
-    console = Console()
-    table = Table("", "what", "", box=None, pad_edge=False)
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
     for kind, colour in COLOURS.items():
         for remark in imported.remarks:
             if remark.kind == kind:

@@ -196,7 +196,7 @@ def label_remarks(draft: Draft) -> tuple[Remark, ...]:
         Remark(
             "to check",
             "codes",
-            f"no code is known for {', '.join(unknown)}: they have a placeholder of the scheme {PRIVATE}; "
-            "put the right codes into model.toml before results leave this machine",
+            f"none is known for {', '.join(unknown)}: placeholders of the scheme {PRIVATE} stand in model.toml; put the "
+            "right codes there before results leave this machine",
         ),
     )

@@ -89,7 +89,7 @@ def _head(head: Segmentation | Classification | Detection, coded: Sequence[Conce
 
 
 def _segment(concept: Concept, volume: bool) -> list[str]:
-    lines = [_code("category", concept.category, concept.known), _code("type", concept.type, concept.known)]
+    lines = [_code("category", concept.category), _code("type", concept.type, concept.known)]
     if concept.laterality is not None:
         lines.append(_code("laterality", concept.laterality))
     lines.append(f"colour = {_value(list(concept.colour))}")

@@ -144,7 +144,7 @@ def test_the_summary_names_what_was_assumed_and_what_is_to_be_checked(ct: Path, 
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     shown = " ".join(result.stdout.split())
-    assert "no code is known for Frobnicated region" in shown
+    assert "none is known for Frobnicated region: placeholders of the scheme 99WETREAD" in shown
     assert "softmax is appended" in shown
     assert "Verified on openvino" in shown
     toml = (tmp_path / "models/network/model.toml").read_text()
