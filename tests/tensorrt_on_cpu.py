@@ -41,6 +41,8 @@ class Driver:
         self.streams: list[Stream] = []
         self.log: list[str] = []
         self.broken = ""
+        self.engines = 0
+        self.enqueued = self.latest = 0
 
     def init(self) -> None: ...
 
@@ -67,6 +69,7 @@ class Driver:
 
     def detach(self) -> None:
         self.retained -= 1
+        assert not self.engines, "the GPU was given back before the engines on it"
 
     def require_context(self) -> None:
         assert self.pushed > 0, "no CUDA context is current"
@@ -74,6 +77,17 @@ class Driver:
     @property
     def taken(self) -> int:
         return sum(memory.nbytes for memory in self.held.values())
+
+    def keep_order(self, stream: "Stream") -> None:
+        """See that the networks run as they were enqueued: they have the same scratch memory."""
+        self.enqueued += 1
+        number = self.enqueued
+
+        def check() -> None:
+            assert number == self.latest + 1, "a network ran before the one that was enqueued before it"
+            self.latest = number
+
+        stream.add(check)
 
     def mem_alloc(self, size: int) -> "Allocation":
         self.require_context()
@@ -143,7 +157,7 @@ class Stream:
         (self._enqueued if self.captured is None else self.captured).append(work)
 
     def run_to(self, mark: int) -> None:
-        while self._done < mark:
+        while self._done < mark and self.captured is None:
             work, self._enqueued[self._done] = self._enqueued[self._done], _nothing
             self._done += 1
             work()
@@ -155,7 +169,9 @@ class Stream:
     def synchronize(self) -> None:
         self.driver.require_context()
         self.driver.log.append("wait")
-        self.run_to(self.mark)
+        # A GPU may do the work of streams in any order that events allow; here what came last is done first.
+        for stream in (*reversed(self.driver.streams), self):
+            stream.run_to(stream.mark)
 
     def wait_for_event(self, event: "Event") -> None:
         if event.recorded is not None:
@@ -188,9 +204,9 @@ class TensorRt(ModuleType):
         self.driver, self.package, self.batch, self.jit = driver, package, batch, jit
         self.fails = ""
         self.kind = self.float32
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self.contexts: list[Used] = []
         self.configs: list[Config] = []
-        self.engines = 0
 
     def scratch(self, profile: int) -> int:
         return SCRATCH_PER_VOXEL * self.batch * int(np.prod(self.package.input.grids[profile]))
@@ -217,10 +233,10 @@ class CudaEngine:
         self.names = [trt.package.input.tensor, *trt.package.described_outputs]
         self.num_io_tensors = len(self.names)
         self.num_optimization_profiles = len(trt.package.input.grids)
-        trt.engines += 1
+        trt.driver.engines += 1
 
     def __del__(self) -> None:
-        self.trt.engines -= 1
+        self.trt.driver.engines -= 1
         assert not any(context.alive for context in self.trt.contexts), "an engine went before its contexts"
 
     def get_tensor_name(self, index: int) -> str:
@@ -277,6 +293,7 @@ class Used:
     scratch_size: int = 0
     inferences: int = 0
     alive: bool = True
+    given: np.ndarray | None = None
 
 
 class Context:
@@ -300,7 +317,7 @@ class Context:
         return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self._shapes[name]
+        return self._trt.shapes.get(name, self._shapes[name])
 
     def set_device_memory(self, address: int, size: int) -> None:
         self.used.scratch, self.used.scratch_size = address, size
@@ -318,12 +335,15 @@ class Context:
         assert self.used.scratch in driver.held, "the scratch memory is gone"
         assert driver.held[self.used.scratch].nbytes >= self._trt.scratch(self.used.profile)
         driver.log.append("enqueue")
-        addresses = dict(self.addresses)
-        driver.streams[handle - 1].add(lambda: self._run(addresses))
+        addresses, stream = dict(self.addresses), driver.streams[handle - 1]
+        if stream.captured is None:
+            driver.keep_order(stream)
+        stream.add(lambda: self._run(addresses))
         return True
 
     def _run(self, addresses: dict[str, int]) -> None:
         driver, source = self._trt.driver, self._trt.package.input.tensor
+        self.used.given = driver.view(addresses[source], self._shapes[source]).copy()
         self.used.inferences += 1
         names = [name for name in addresses if name != source]
         answers = self._network.run(names, {source: driver.view(addresses[source], self._shapes[source])})
@@ -364,6 +384,7 @@ class CudaBindings(ModuleType):
 
     def cuGraphLaunch(self, graph: Any, stream: int) -> tuple[int]:  # noqa: N802
         self.launched += 1
+        self._driver.keep_order(self._driver.streams[stream - 1])
         for work in graph:
             self._driver.streams[stream - 1].add(work)
         return (0,)

@@ -213,9 +213,14 @@ class Session:
         context.set_input_shape(self._input, (self._batch, self._package.input.channels, *grid))
         if self._scratch is not None:
             context.set_device_memory(int(self._scratch), self._scratch_size)
-        shapes = {name: tuple(context.get_tensor_shape(name)) for name in (self._input, *self._outputs)}
-        self._check_shapes(grid, shapes)
-        return Lane(context, shapes)
+        lane = Lane(context, {name: tuple(context.get_tensor_shape(name)) for name in (self._input, *self._outputs)})
+        try:
+            self._check_shapes(grid, lane.shapes)
+        except ModelPackageError:
+            # An error keeps what its functions knew, and a context must not outlive the engine.
+            del lane, context
+            raise
+        return lane
 
     def _reserve(self, size: int) -> None:
         """Have so much scratch memory. It moves when it grows, so everything that knows its address goes first."""
@@ -277,16 +282,16 @@ class Session:
         return refusal(self._runtime.logger.last_error, f"TensorRT {what}")
 
     def _check_tensors(self) -> None:
-        engine, expected = self._engine, (self._input, *self._outputs)
-        names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
-        profiles = engine.num_optimization_profiles
+        expected = (self._input, *self._outputs)
+        names = {engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)}
+        profiles = self._engine.num_optimization_profiles
         if names != set(expected) or profiles != len(self._package.input.grids):
             raise ModelPackageError(
                 f"{self._path} has the tensors {', '.join(sorted(names))} and {profiles} grids, but model.toml names "
                 f"{', '.join(expected)} and {len(self._package.input.grids)}; build the engine again"
             )
         for name in expected:
-            kind = engine.get_tensor_dtype(name)
+            kind = self._engine.get_tensor_dtype(name)
             if kind != self._trt.float32:
                 raise ModelPackageError(f"{self._path}: tensor {name!r} is {kind}, not float32; build the engine again")
 

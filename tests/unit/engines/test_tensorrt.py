@@ -117,6 +117,16 @@ def test_every_grid_and_any_number_of_inputs_is_answered_as_the_network_does(
             np.testing.assert_allclose(found, np.stack([answer(each) for each in tensor]), atol=1e-6)
 
 
+def test_what_is_missing_in_a_batch_is_zeros(engine: TensorRtEngine, trt: TensorRt) -> None:
+    with engine:
+        engine.infer(image(SMALL, count=2))
+        engine.infer(image(SMALL))
+        (context,) = trt.contexts
+        assert context.given is not None
+        assert context.given[0].any()
+        assert not context.given[1].any()
+
+
 def test_an_answer_is_not_overwritten_by_the_next(engine: TensorRtEngine) -> None:
     with engine:
         first = engine.infer(image(SMALL))["probabilities"]
@@ -176,7 +186,7 @@ def test_all_memory_and_the_gpu_are_given_back(engine: TensorRtEngine, driver: D
             list(engine.infer_many([image(LARGE), image(SMALL), image(LARGE)]))
             assert driver.held
         assert not driver.held
-        assert (driver.retained, driver.pushed, trt.engines) == (0, 0, 0)
+        assert (driver.retained, driver.pushed, driver.engines) == (0, 0, 0)
 
 
 def test_a_grid_that_does_not_fit_leaves_nothing_behind_and_a_smaller_one_still_runs(
@@ -229,7 +239,25 @@ def test_an_engine_of_other_tensors_is_refused_and_the_gpu_given_back(
     with pytest.raises(ModelPackageError, match="'image' is float16, not float32; build the engine again"):
         engine.activate()
     gc.collect()
-    assert (driver.retained, driver.pushed, trt.engines) == (0, 0, 0)
+    assert (driver.retained, driver.pushed, driver.engines) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (
+            (2, 4, *SMALL),
+            r"'probabilities' is \[2, 4, 8, 16, 16\], but model.toml describes \[2, 3, 8, 16, 16\]; build",
+        ),
+        ((2, -1, *SMALL), r"depend on the image; export the network with a fixed number of results"),
+    ],
+)
+def test_an_engine_of_other_shapes_is_refused_and_can_be_closed(
+    engine: TensorRtEngine, trt: TensorRt, shape: tuple[int, ...], message: str
+) -> None:
+    trt.shapes["probabilities"] = shape
+    with pytest.raises(ModelPackageError, match=message), engine:
+        engine.infer(image(SMALL))
 
 
 def test_a_grid_that_the_package_does_not_name_is_refused(engine: TensorRtEngine) -> None:
