@@ -283,7 +283,7 @@ class Session:
 
     def _check_tensors(self) -> None:
         expected = (self._input, *self._outputs)
-        names = {engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)}
+        names = {self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)}
         profiles = self._engine.num_optimization_profiles
         if names != set(expected) or profiles != len(self._package.input.grids):
             raise ModelPackageError(
