@@ -155,14 +155,9 @@ def _models(settings: Settings) -> Iterator[Line]:
         }
         try:
             with open_engines(wanted, runtime_settings(settings)) as engines:
-                engine = engines.models[name].engine.identity
-                note = (
-                    ""
-                    if engine.runtime.startswith(settings.engines.runtime)
-                    else f" (not on {settings.engines.runtime})"
-                )
-                yield Line(
-                    True, f"model {name}", f"verified on {engine.runtime}, {engine.precision}, {engine.device}{note}"
-                )
+                served = engines.models[name]
+                engine = served.engine.identity
+                found = f"verified on {engine.runtime}, {engine.precision}, {engine.device}"
+                yield Line(True, f"model {name}", "; not on ".join([found, *served.refusals]))
         except WetreadError as error:
             yield Line(False, f"model {name}", str(error))
