@@ -14,6 +14,8 @@ IN_WORDS = {
     "slice_step_mm": "slice step",
     "extent_mm": "extent",
     "pixel_mm": "pixel",
+    "cross_section_cm2": "cross-section",
+    "middle": "brightness of the middle against the whole",
 }
 """Names of statistics (`engines.input_statistics`) for a reader."""
 SCORES = "A score is what the network itself gives a detection, from 0 to 1; it is no probability."

@@ -68,7 +68,8 @@ def overview(image: Image, findings: Findings, width: int = PANELS) -> Pillow.Im
 
 
 def _volume_panels(volume: Volume, findings: Findings, width: int) -> Pillow.Image:
-    sections = Sections.of(volume, findings.label_maps)
+    found = findings.detections.found if findings.detections else ()
+    sections = Sections.of(volume, findings.label_maps, found)
     cell = (width - 2 * GAP) // 3
     axial_width, axial_height = sections.axial_size((cell, cell))
     coronal = sections.coronal((width, 2 * cell))

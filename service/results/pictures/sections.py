@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from PIL import Image as Pillow
 
 from engines.measurements import HOUNSFIELD
-from engines.types import LabelMap, Volume
+from engines.types import Detection, LabelMap, Volume
+from service.results.contours import Points
+from service.results.pictures.boxes import Mark, draw_marks
 from service.results.pictures.views import (
     READ_AS,
     Array,
@@ -17,6 +20,7 @@ from service.results.pictures.views import (
     in_patient_order,
     mark_sides,
     patient_axes,
+    places_in_patient_order,
     plane_picture,
 )
 from service.results.pictures.window import Window, display_window
@@ -42,15 +46,18 @@ class Sections:
         Of z, y and x in mm.
     window
         What is drawn black and white.
+    boxes
+        What was detected, ``[n, 2, 3]``: the low and the high corner in ``values``, the highest score first.
     """
 
     values: Array
     layers: tuple[Layer, ...]
     spacing: tuple[float, float, float]
     window: Window
+    boxes: Points
 
     @classmethod
-    def of(cls, volume: Volume, label_maps: Sequence[LabelMap]) -> "Sections":
+    def of(cls, volume: Volume, label_maps: Sequence[LabelMap], found: Sequence[Detection] = ()) -> "Sections":
         """The sections of a volume in any orientation, with what was found in it."""
         z, y, x = (volume.spacing[axis] for axis in patient_axes(volume.affine))
         values = in_patient_order(at_even_steps(volume.array, volume.at), volume.affine)
@@ -62,7 +69,8 @@ class Sections:
             )
             for label_map in label_maps
         )
-        return cls(values[:, rows, columns], layers, (z, y, x), display_window(volume))
+        boxes = _boxes(volume, found) - np.array([0, rows.start or 0, columns.start or 0])
+        return cls(values[:, rows, columns], layers, (z, y, x), display_window(volume), boxes)
 
     def axial_size(self, box: tuple[int, int]) -> tuple[int, int]:
         """Width and height of an axial picture within a box."""
@@ -72,12 +80,18 @@ class Sections:
         """An axial plane within a box: the patient's right on the left of the picture."""
         layers = [(labels[index], segments) for labels, segments in self.layers]
         picture = plane_picture(self.window.shades(self.values[index]), layers, self.axial_size(box))
+        self._draw_boxes(picture, index, self.boxes, self.values.shape[1:])
         mark_sides(picture, AXIAL)
         return picture
 
     def axial_indices(self, count: int) -> list[int]:
         """Planes spread over what was found, the highest first; over the whole volume where nothing was."""
-        found = np.flatnonzero(sum((labels.any(axis=(1, 2)) for labels, _ in self.layers), np.zeros(len(self.values))))
+        shows = np.zeros(len(self.values), bool)
+        for labels, _ in self.layers:
+            shows |= labels.any(axis=(1, 2))
+        for low, high in np.clip(np.rint(self.boxes[..., 0]), 0, len(self.values) - 1).astype(int).tolist():
+            shows[low : high + 1] = True
+        found = np.flatnonzero(shows)
         first, last = (int(found[0]), int(found[-1])) if found.size else (0, len(self.values) - 1)
         fractions = (np.arange(count) + 0.5) / count
         return [round(last - fraction * (last - first)) for fraction in fractions.tolist()]
@@ -89,6 +103,8 @@ class Sections:
         layers = [(labels[head_up, index], segments) for labels, segments in self.layers]
         size = fit((self.values.shape[0], self.values.shape[2]), (self.spacing[0], self.spacing[2]), box)
         picture = plane_picture(self.window.shades(self.values[head_up, index]), layers, size)
+        from_the_front = self.boxes[..., [1, 0, 2]] * (1, -1, 1) + (0, len(self.values) - 1, 0)
+        self._draw_boxes(picture, index, from_the_front, (len(self.values), self.values.shape[2]))
         mark_sides(picture, CORONAL)
         return picture
 
@@ -99,7 +115,28 @@ class Sections:
                 counts += np.count_nonzero(labels[::step, :, ::step], axis=(0, 2))
             if counts.any():
                 return int(counts.argmax())
+        if len(self.boxes):
+            return int(np.clip(np.rint(self.boxes[0, :, 1].mean()), 0, self.values.shape[1] - 1))
         return int(self.values.shape[1]) // 2
+
+    def _draw_boxes(self, picture: Pillow.Image, index: int, boxes: Points, shape: tuple[int, ...]) -> None:
+        """Draw the boxes that one plane cuts; their axes are that of the planes, and its rows and columns."""
+        marks = []
+        for (first, top, left), (last, bottom, right) in boxes.tolist():
+            ring = np.array([[top, left], [top, right], [bottom, right], [bottom, left], [top, left]])
+            if first - 0.5 <= index <= last + 0.5:
+                marks.append(Mark(ring if np.ptp(ring, axis=0).any() else ring[:1], ""))
+        draw_marks(picture, marks, shape, max(picture.size) / 512, lettered=False)
+
+
+def _boxes(volume: Volume, found: Sequence[Detection]) -> Points:
+    """The boxes around what was detected in the volume in patient order, at even steps."""
+    corners = np.array([list(product(*zip(entry.low, entry.high, strict=True))) for entry in found]).reshape(-1, 8, 3)
+    to_index = np.linalg.inv(volume.affine)
+    slices = len(volume.array) if volume.at is None else round(volume.at[-1]) + 1
+    index = corners @ to_index[:3, :3].T + to_index[:3, 3]
+    placed = places_in_patient_order(index, (slices, *volume.array.shape[1:]), volume.affine)
+    return np.stack([placed.min(axis=1), placed.max(axis=1)], axis=1)
 
 
 def _body(values: Array) -> tuple[slice, slice]:

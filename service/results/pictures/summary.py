@@ -64,9 +64,10 @@ def _aside(findings: Findings, image: Image) -> Pillow.Image | None:
     box = (ASIDE, SIDE - HEADER - FOOTER - MARGIN)
     if isinstance(image, Radiograph):
         return small_picture(findings, image, box)
-    if not any(label_map.present for label_map in findings.label_maps):
+    found = findings.detections.found if findings.detections else ()
+    if not found and not any(label_map.present for label_map in findings.label_maps):
         return None
-    return Sections.of(image, findings.label_maps).coronal(box)
+    return Sections.of(image, findings.label_maps, found).coronal(box)
 
 
 def _lines_of(values: Sequence[str], face: ImageFont.FreeTypeFont, width: float) -> list[str]:

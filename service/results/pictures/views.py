@@ -11,6 +11,7 @@ from PIL import ImageChops, ImageDraw, ImageFilter
 
 from engines.orientation import Turn
 from engines.types import Affine, Segment
+from service.results.contours import Points
 from service.results.pictures.lettering import PANEL, TEXT, font
 
 FILL = 0.28
@@ -51,6 +52,16 @@ def in_patient_order(array: Array, affine: Affine) -> Array:
     axes = patient_axes(affine)
     turned: Array = np.transpose(array, axes)
     return np.flip(turned, tuple(place for place, axis in enumerate(axes) if directions[2 - place, axis] < 0))
+
+
+def places_in_patient_order(places: Points, shape: tuple[int, ...], affine: Affine) -> Points:
+    """Places ``[…, (slice, row, column)]`` in an array of this shape as places in what `in_patient_order` gives."""
+    directions = _directions(affine)
+    turned = [
+        shape[axis] - 1 - places[..., axis] if directions[2 - place, axis] < 0 else places[..., axis]
+        for place, axis in enumerate(patient_axes(affine))
+    ]
+    return np.stack(turned, axis=-1)
 
 
 def at_even_steps(array: Array, at: tuple[float, ...] | None) -> Array:

@@ -27,6 +27,7 @@ from service.results.encode import encode
 from service.results.kinds import KINDS
 from service.results.pictures.choice import chosen_slices
 from service.results.pictures.legend import DETECTED
+from service.results.pictures.sections import Sections
 from service.results.profile import ResultProfile
 from service.results.self_check import self_check
 from service.types import ResultObject
@@ -237,6 +238,26 @@ def test_in_a_ct_picture_the_patients_left_is_on_the_right(tmp_path: Path) -> No
     _, columns = np.nonzero((pixels[40:512] == DETECTED).all(axis=-1))
     assert columns.min() > pixels.shape[1] / 2
     assert left[0] > (affine @ (1, 20, 20, 1))[0]
+
+
+@pytest.mark.parametrize("against", [False, True])
+def test_the_overview_has_the_boxes_where_the_patient_has_them(against: bool, tmp_path: Path) -> None:
+    """On the patient's left, to the front, near the head: however the series is stored."""
+    affine = np.array([[0, 0, 1, -20], [0, 1, 0, -20], [1, 0, 0, -20], [0, 0, 0, 1]], float)
+    if against:
+        affine[:3, :3] *= -1
+        affine[:3, 3] *= -1
+    volume = Volume(np.full((41, 41, 41), -1000, np.int16), affine, tuple(map(str, range(41))))
+    box = Detection("Nodule", NODULE, 0.9, (8.0, -14.0, 10.0), (12.0, -8.0, 14.0))
+    sections = Sections.of(volume, (), (box,))
+    np.testing.assert_allclose(sections.boxes, [[[30, 6, 28], [34, 12, 32]]])
+    assert min(sections.axial_indices(3)) >= 30
+    axial, coronal = np.asarray(sections.axial(32, (410, 410))), np.asarray(sections.coronal((410, 410)))
+    for picture, top, bottom in ((axial, 60, 130), (coronal, 60, 110)):
+        rows, columns = np.nonzero((picture == DETECTED).all(axis=-1))
+        assert (rows.min(), columns.min()) == pytest.approx((top + 5, 285), abs=3)
+        assert (rows.max(), columns.max()) == pytest.approx((bottom - 5, 325), abs=3)
+    assert not (np.asarray(sections.axial(20, (410, 410))) == DETECTED).all(axis=-1).any()
 
 
 def moved(item: Dataset) -> None:
