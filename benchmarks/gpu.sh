@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# benchmarks/gpu.sh WHEELS [OUT]: everything that Wetread measures on an NVIDIA GPU, in under nine minutes.
+# WHEELS is a folder from scripts/pack_gpu_wheels, or - where all of it is installed already. Needs no registry; needs a
+# python3 with PyTorch for CUDA, ONNX and ONNX Runtime (PYTHON=… chooses it), and the CUDA toolkit, which pycuda is
+# built with. OUT gets gpu.json, gpu.md, and steps.tar.gz with each step's log and record. More options go to benchmarks/gpu: -- --tiny --device cpu
+set -u
+
+if [ $# -lt 1 ]; then
+    sed -n '2,5s/^# //p' "$0" >&2
+    exit 2
+fi
+wheels=$1
+out=${2:-${OUT:-gpu-out}}
+shift; [ $# -gt 0 ] && shift; [ "${1:-}" = "--" ] && shift
+cd "$(dirname "$0")/.." || exit 1
+python=${PYTHON:-python3}
+began=$SECONDS
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+
+if [ "$wheels" != "-" ]; then
+    site=$(mktemp -d)
+    trap 'rm -rf "$site"' EXIT
+    # What takes too long or fails here is told by the steps: those that need no pycuda still run.
+    timeout 200 scripts/unpack_gpu_wheels "$wheels" "$site" >"$out/install.log" 2>&1 ||
+        echo "the installation is not complete; see $out/install.log"
+    tail -n 4 "$out/install.log"
+    . "$site/environment"
+fi
+# Nine minutes in all.
+"$python" -m benchmarks.gpu --out "$out" --seconds $((530 - (SECONDS - began))) "$@"
+cd "$out" && rm -rf steps/engines steps/models
+tar czf steps.tar.gz steps install.log 2>/dev/null || tar czf steps.tar.gz steps
+rm -rf steps install.log
+echo "$out/gpu.json and $out/gpu.md are written; $((SECONDS - began)) s"
