@@ -26,6 +26,10 @@ FORMS: Mapping[str, ResultProfile] = {
 """Every kind once; every form of SEG and of SR. What has no form is not written again."""
 
 
+WITHOUT_SEGMENTS = ("nothing-found", "cr-classes", "ct-detections", "cr-detections")
+"""Subjects of which there is no SEG."""
+
+
 @dataclass(frozen=True, eq=False)
 class Encoded:
     """What was written of a subject, and what it was written from."""
@@ -62,7 +66,7 @@ def case_names() -> list[str]:
         f"{subject} {form}"
         for subject in SUBJECTS
         for form, profile in FORMS.items()
-        if form == "all" or "SR" in profile.objects or subject not in ("nothing-found", "cr-classes")
+        if form == "all" or "SR" in profile.objects or subject not in WITHOUT_SEGMENTS
     ]
 
 

@@ -13,7 +13,19 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation
 
 from engines.diameters import long_and_short_axis
 from engines.measurements import LONG_AXIS, MILLIMETRE, SHORT_AXIS
-from engines.types import Classification, Code, Findings, Image, LabelMap, Measurement, Segment, Volume
+from engines.types import (
+    Classification,
+    Code,
+    Detection,
+    Detections,
+    Findings,
+    Image,
+    InputStatistic,
+    LabelMap,
+    Measurement,
+    Segment,
+    Volume,
+)
 from service.series.assembly import assemble
 from tests.enhanced import as_enhanced
 from tests.synthetic_ct import Scan, save, write_scan
@@ -146,6 +158,36 @@ def classes(image: Image) -> Findings:
     return replace(found, classification=Classification(mapped))
 
 
+def nodules(image: Image) -> Findings:
+    """A box, a flat one and a point in a CT; a box that reaches beyond an X-ray, and a point; of masses none."""
+    nodule, mass = NODULE.type, Code("4147007", "SCT", "Mass")
+    shape = np.array(image.array.shape)
+    places = [(0.5, 0.45, 0.6), (0.3, 0.6, 0.3), (0.7, 0.3, 0.4)]
+    centres = [np.array(place[-len(shape) :]) * shape for place in places]
+    halves = [0.1 * shape.max(), 0.0, 0.0]
+    if isinstance(image, Volume):
+        centres = [(image.affine @ (*centre, 1))[:3] for centre in centres]
+        halves = [np.array([14.0, 11.0, 3.0]), np.array([5.0, 5.0, 0.0]), np.zeros(3)]
+    found = (
+        Detection("Nodule", nodule, score, tuple((centre - half).tolist()), tuple((centre + half).tolist()))
+        for centre, half, score in zip(centres, halves, (0.93, 0.71, 0.505), strict=True)
+    )
+    statistics = (
+        InputStatistic("median", -600.0, "HU", -900.0, -500.0),
+        InputStatistic("pixel_mm", 0.7, "mm", 1.0, 2.0),
+    )
+    looked_for = (("Nodule", nodule), ("Mass", mass))
+    return findings(detections=Detections(tuple(found), looked_for), input_statistics=statistics)
+
+
+def detected_and_classified(image: Image) -> Findings:
+    """Detections, and classes that do not exclude each other."""
+    likely = classes(image).classification
+    assert likely is not None
+    alone = tuple(replace(entry, probability=0.75, activation=None) for entry in likely.classes)
+    return replace(nodules(image), classification=Classification(alone, exclusive=False))
+
+
 def fields_and_classes(image: Image) -> Findings:
     """Both."""
     return replace(fields(image), classification=classes(image).classification)
@@ -211,6 +253,8 @@ SUBJECTS: Mapping[str, Make] = {
     "nothing-found": partial(ct, "ct_cip64_79slices", nothing),
     "100-segments": partial(ct, "ct_cip64_79slices", hundred_segments),
     "overlap": partial(ct, "ct_cip64_79slices", overlap),
+    "ct-detections": partial(ct, "ct_cip64_79slices", nodules),
+    "cr-detections": partial(xray, "wg04_RG3_RLE.dcm", detected_and_classified),
     "cr": partial(xray, "wg04_RG2_JPLL.dcm", fields),
     "cr-classes": partial(xray, "wg04_RG3_RLE.dcm", classes),
     "dx": partial(digital_xray, "fo_CR-ModalitySequenceLUT.dcm", fields_and_classes),
