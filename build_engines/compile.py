@@ -12,7 +12,7 @@ from engines.engine_file import read_engine, write_engine
 from engines.errors import RuntimeUnavailable
 from engines.package import ModelPackage
 from engines.runtimes.base import Precision, RuntimeSettings
-from engines.runtimes.openvino import compile_model, engine_path
+from engines.runtimes.openvino_compile import compile_model, engine_path
 from engines.runtimes.tensorrt import engine_name
 
 Target = Literal["rtx", "tensorrt", "openvino"]

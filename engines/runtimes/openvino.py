@@ -2,26 +2,25 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.engine_file import engine_file_name, read_engine, write_engine
-from engines.errors import ModelPackageError, RuntimeUnavailable
+from engines.errors import ModelPackageError, OutOfMemory, RuntimeUnavailable
 from engines.package import ModelPackage
 from engines.runtimes.base import Engine, Outputs, RuntimeSettings
+from engines.runtimes.openvino_compile import Grid, compile_model, cpu_name, openvino_errors, openvino_version
 from engines.types import EngineIdentity
-
-PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
-"""What is left to floating point. A quantised network says itself where it computes in integers."""
 
 
 class OpenVinoEngine(Engine):
     """A network on OpenVINO.
 
-    Each grid is compiled when it is first asked for, that of the golden input when the engine is activated.
+    Each grid is compiled when it is first asked for, that of the golden input when the engine is activated. A grid
+    keeps the memory of its layers; where memory ends, the other grids give theirs back.
 
     Parameters
     ----------
@@ -29,20 +28,23 @@ class OpenVinoEngine(Engine):
         The model, and which file of its network.
     settings
         ``precision`` ``bf16`` needs a CPU that has it and is refused elsewhere; ``int8`` needs a quantised network in
-        the package. Where ``engines`` is a folder, what was compiled is kept there and imported the next time.
+        the package. Where ``engines`` is a folder, what was compiled is kept there and imported the next time. With
+        ``hint`` ``throughput`` as many calls of `infer` run at once as OpenVINO thinks best for this CPU.
     """
 
     def __init__(self, package: ModelPackage, network: Path, settings: RuntimeSettings) -> None:
         self._package = package
         self._network = network
         self._settings = settings
+        self._device = "CPU"
+        self._active = False
         self._lock = Lock()
-        self._requests: dict[tuple[int, ...], Any] = {}
+        self._idle: dict[Grid, SimpleQueue[Any]] = {}
 
     @property
     def identity(self) -> EngineIdentity:
         """See `Engine.identity`."""
-        return EngineIdentity(f"openvino {openvino_version()}", self._settings.precision, "CPU")
+        return EngineIdentity(f"openvino {openvino_version()}", self._settings.precision, self._device)
 
     @property
     def batch(self) -> int:
@@ -51,26 +53,52 @@ class OpenVinoEngine(Engine):
 
     def activate(self) -> None:
         """See `Engine.activate`."""
+        self._device = f"CPU ({cpu_name()})"
         with self._lock:
-            self._requests[self._package.grid] = self._request(self._package.grid)
+            self._idle[self._package.grid] = self._compile(self._package.grid)
+            self._active = True
 
     def infer(self, tensor: NDArray[np.float32]) -> Outputs:
         """See `Engine.infer`."""
-        count, grid = len(tensor), tensor.shape[2:]
-        with self._lock:
-            if not self._requests:
-                raise RuntimeUnavailable(f"the engine of {self._package.name} is not active; activate it first")
-            if grid not in self._requests:
-                self._requests[grid] = self._request(grid)
-            results = self._requests[grid].infer([filled(tensor, self._settings.batch)])
-            return {name: results[name][:count] for name in self._package.described_outputs}
+        try:
+            return self._infer(tensor)
+        except OutOfMemory:
+            if not self._release_all_but(tensor.shape[2:]):
+                raise
+            return self._infer(tensor)
 
     def deactivate(self) -> None:
         """See `Engine.deactivate`."""
         with self._lock:
-            self._requests.clear()
+            self._active = False
+            self._idle.clear()
 
-    def _request(self, grid: tuple[int, ...]) -> Any:
+    def _infer(self, tensor: NDArray[np.float32]) -> Outputs:
+        idle = self._requests(tensor.shape[2:])
+        request = idle.get()
+        try:
+            with openvino_errors(f"{self._package.name} on OpenVINO"):
+                results = request.infer([filled(tensor, self._settings.batch)])
+                return {name: results[name][: len(tensor)] for name in self._package.described_outputs}
+        finally:
+            idle.put(request)
+
+    def _requests(self, grid: Grid) -> SimpleQueue[Any]:
+        with self._lock:
+            if not self._active:
+                raise RuntimeUnavailable(f"the engine of {self._package.name} is not active; activate it first")
+            if grid not in self._idle:
+                self._idle[grid] = self._compile(grid)
+            return self._idle[grid]
+
+    def _release_all_but(self, grid: Grid) -> bool:
+        with self._lock:
+            others = self._idle.keys() - {grid}
+            for other in others:
+                del self._idle[other]
+            return bool(others)
+
+    def _compile(self, grid: Grid) -> SimpleQueue[Any]:
         package, batch = self._package, self._settings.batch
         if grid not in package.input.grids:
             raise ModelPackageError(f"{package.name} does not take the grid {list(grid)}; name it in model.toml")
@@ -78,7 +106,11 @@ class OpenVinoEngine(Engine):
         shape = (batch, package.input.channels, *grid)
         _check_tensors(package, self._network, "input", compiled.inputs, {package.input.tensor: shape})
         _check_tensors(package, self._network, "output", compiled.outputs, package.output_shapes(grid, batch))
-        return compiled.create_infer_request()
+        idle = SimpleQueue[Any]()
+        with openvino_errors(f"{package.name} on OpenVINO"):
+            for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
+                idle.put(compiled.create_infer_request())
+        return idle
 
 
 def filled(tensor: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
@@ -88,80 +120,6 @@ def filled(tensor: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
     whole = np.zeros((batch, *tensor.shape[1:]), np.float32)
     whole[: len(tensor)] = tensor
     return whole
-
-
-def openvino_version() -> str:
-    """Give the version of the installed OpenVINO, for example ``2026.4.1``."""
-    import openvino
-
-    return str(openvino.__version__).split("-")[0]
-
-
-def compile_model(package: ModelPackage, network: Path, settings: RuntimeSettings, grid: tuple[int, ...]) -> Any:
-    """Compile a network for this CPU and one grid, or import what was compiled before.
-
-    Returns
-    -------
-    openvino.CompiledModel
-
-    Raises
-    ------
-    RuntimeUnavailable
-        The precision is not for this runtime or this CPU, or OpenVINO refuses the network or the engine file.
-    ModelPackageError
-        The network's input is not what ``model.toml`` describes, or it cannot take this grid or batch.
-    """
-    import openvino
-
-    core = openvino.Core()
-    config = {
-        "INFERENCE_PRECISION_HINT": _precision_hint(core, settings),
-        "PERFORMANCE_HINT": settings.hint.upper(),
-    }
-    if settings.threads:
-        config["INFERENCE_NUM_THREADS"] = str(settings.threads)
-    file = package.network_for(network, settings.precision)
-    path = engine_path(package, file, settings, grid)
-    try:
-        if path is not None and path.is_file():
-            return core.import_model(read_engine(path), "CPU", config)
-        model = core.read_model(str(file))
-        shape = (settings.batch, package.input.channels, *grid)
-        if len(model.inputs) == 1 and tuple(model.input().get_partial_shape().to_shape()) != shape:
-            model.reshape(list(shape))
-        compiled = core.compile_model(model, "CPU", config)
-    except RuntimeError as error:
-        what = path if path is not None and path.is_file() else file
-        raise RuntimeUnavailable(f"OpenVINO cannot load {what}: {error}") from error
-    if path is not None:
-        write_engine(path, compiled.export_model().getvalue())
-    return compiled
-
-
-def engine_path(package: ModelPackage, file: Path, settings: RuntimeSettings, grid: tuple[int, ...]) -> Path | None:
-    """Name the engine file of a network on one grid, None where engines are not kept."""
-    if settings.engines is None:
-        return None
-    name = engine_file_name(
-        package,
-        file,
-        runtime=f"openvino-{openvino_version()}",
-        device="cpu",
-        precision=settings.precision,
-        grids=[grid],
-        batch=settings.batch,
-    )
-    return settings.engines / name
-
-
-def _precision_hint(core: Any, settings: RuntimeSettings) -> str:
-    if settings.precision not in PRECISION_HINTS:
-        raise RuntimeUnavailable(
-            f"OpenVINO on the CPU has no precision {settings.precision!r}; choose one of {', '.join(PRECISION_HINTS)}"
-        )
-    if settings.precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise RuntimeUnavailable("this CPU does not compute in bf16; choose precision fp32")
-    return PRECISION_HINTS[settings.precision]
 
 
 def _check_tensors(

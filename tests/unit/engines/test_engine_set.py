@@ -131,7 +131,7 @@ def test_a_network_that_cannot_be_given_the_described_shape_is_refused(tmp_path:
 def test_where_the_gpu_runtime_cannot_be_used_openvino_serves_and_the_operator_is_told(models: Path) -> None:
     settings = RuntimeSettings(runtime="rtx", precision="fp16", engines=models)
     with capture_logs() as events, open_engines(load_packages(models), settings) as engines:
-        assert {model.engine.identity.device for model in engines.models.values()} == {"CPU"}
+        assert all(model.engine.identity.device.startswith("CPU") for model in engines.models.values())
     told = [event for event in events if event["event"] == "engine.unavailable"]
     assert {event["model"] for event in told} == {"tiny-class", "tiny-cxr"}
     assert all(event["reason"] for event in told)
