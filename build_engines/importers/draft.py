@@ -72,8 +72,6 @@ class Segmentation:
     drops_background: bool = False
     """Whether an overlapping output has a channel for background, first, which is left out."""
 
-    tables = ("segmentation",)
-
     @property
     def outputs(self) -> tuple[Output, ...]:
         """What the network must answer."""
@@ -196,7 +194,7 @@ def label_remarks(draft: Draft) -> tuple[Remark, ...]:
         Remark(
             "to check",
             "codes",
-            f"none is known for {', '.join(unknown)}: placeholders of the scheme {PRIVATE} stand in model.toml; put the "
-            "right codes there before results leave this machine",
+            f"none is known for {', '.join(unknown)}: placeholders of the scheme {PRIVATE} stand in model.toml; put "
+            "the right codes there before results leave this machine",
         ),
     )

@@ -5,34 +5,25 @@ needed, and nothing that the bundle holds is run, but for a TorchScript network 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
+from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
-
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from build_engines.importers.bundle_config import BundleConfig, Unresolved, read_config
-from build_engines.importers.choices import Choices, licence_in, terms_remark
-from build_engines.importers.draft import Activation, Classification, Draft, Head, Remark, Segmentation
+from build_engines.importers.bundle_files import METADATA, licence_of, unpacked
+from build_engines.importers.bundle_metadata import as_mapping, card_of, head_of, require_modality, tensors_of
+from build_engines.importers.choices import Choices, terms_remark
+from build_engines.importers.draft import Draft, Remark
+from build_engines.importers.monai_intensities import Preparation
 from build_engines.importers.monai_transforms import (
-    Completion,
-    Preparation,
     read_postprocessing,
     read_preprocessing,
     transform_name,
 )
+from build_engines.importers.onnx_file import load_onnx
 from build_engines.importers.package_writer import slug
 from engines.errors import ModelPackageError
 
-METADATA = "configs/metadata.json"
 INFERENCE = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")
-TAKEN = ("configs/", "models/", "docs/", "LICENSE", "LICENCE")
-LARGEST_ARCHIVE = 16 << 30
-"""Bytes that an unpacked bundle may have: a small archive can be made to fill any disk."""
-
 Values = Mapping[str, Any]
 
 
@@ -49,28 +40,28 @@ def read_bundle(source: Path, choices: Choices) -> Draft:
     ModelPackageError
         It is no bundle, or does what a package cannot describe; the message names file, key and fix.
     """
-    with _unpacked(source) as root:
-        metadata = _mapping(read_config(root / METADATA), METADATA)
+    with unpacked(source) as root:
+        metadata = as_mapping(read_config(root / METADATA), METADATA)
         path = next((root / name for name in INFERENCE if (root / name).is_file()), None)
         if path is None:
             raise ModelPackageError(f"{source} has none of {', '.join(INFERENCE)}; a bundle needs one")
-        config = BundleConfig(_mapping(read_config(path), path.name), path.name)
+        config = BundleConfig(as_mapping(read_config(path), path.name), path.name)
         return _draft(root, source, metadata, config, choices)
 
 
 def _draft(root: Path, source: Path, metadata: Values, config: BundleConfig, choices: Choices) -> Draft:
-    image, prediction = _tensors(metadata)
+    image, prediction = tensors_of(metadata)
     volume = len(image.get("spatial_shape") or ()) != 2
-    _require_modality(image, volume)
+    require_modality(image, volume)
     steps = _steps(config, "preprocessing")
     if steps is None:
         raise ModelPackageError(f"{config.name} has no 'preprocessing' that can be read; name its transforms there")
     prepared = read_preprocessing(_of_image(steps), volume, config.name, intensities=not choices.intensities)
     done = read_postprocessing(_steps(config, "postprocessing") or (), config.name)
-    head, head_remarks = _head(prediction, done, choices)
+    head, head_remarks = head_of(prediction, done, choices)
     keys, input_remarks = _input(config, image, prepared, volume, choices)
     name = choices.name or slug(str(metadata.get("name") or source.stem))
-    licence = choices.licensed(_licence(root))
+    licence = choices.licensed(licence_of(root))
     grid = keys["patch"] if volume else keys["size"]
     swapped = not volume and prepared.axes_swapped
     shape = (1, int(keys.get("channels", 1)), *(reversed(grid) if swapped else grid))
@@ -85,7 +76,7 @@ def _draft(root: Path, source: Path, metadata: Values, config: BundleConfig, cho
         heads=(head,),
         axes_swapped=swapped,
         remarks=(*input_remarks, *prepared.remarks, *head_remarks, *done.remarks, *terms_remark(licence)),
-        card=_card(metadata),
+        card=card_of(metadata),
     )
 
 
@@ -163,68 +154,6 @@ def _windows(config: BundleConfig, image: Values, choices: Choices, remarks: lis
     return keys
 
 
-def _head(prediction: Values, done: Completion, choices: Choices) -> tuple[Head, tuple[Remark, ...]]:
-    names = prediction.get("channel_def")
-    channels = prediction.get("num_channels")
-    if isinstance(names, dict) and names:
-        listed = [str(names[key]) for key in sorted(names, key=lambda key: int(key) if str(key).isdigit() else 0)]
-    elif isinstance(channels, int) and channels > 0:
-        listed = [f"class {number}" for number in range(channels)]
-    else:
-        raise ModelPackageError(f"{METADATA}: outputs.pred.channel_def does not name the channels; write it")
-    kind = str(prediction.get("format") or prediction.get("type") or "").lower()
-    if "box" in kind or "detection" in kind:
-        raise ModelPackageError(
-            "a detection bundle's network gives anchors, which its own code turns into boxes; export a network that "
-            "gives boxes and scores, and import it with 'wetread engines import onnx'"
-        )
-    activation: Activation = "sigmoid" if done.activation == "sigmoid" else "softmax" if _is_softmax(done) else "guess"
-    remarks = (Remark("taken over", "labels", ", ".join(listed)),)
-    if "class" in kind or "probabilit" in kind or len(prediction.get("spatial_shape") or ()) in (0, 1):
-        labels = choices.labels or tuple(listed)
-        return Classification(labels, exclusive=activation != "sigmoid", activation=activation), remarks
-    with_background = listed[0].strip().lower() in ("background", "bg") or (activation == "softmax")
-    labels = choices.labels or tuple(listed[1:] if with_background else listed)
-    overlapping = activation == "sigmoid" or not with_background
-    return (
-        Segmentation(
-            labels,
-            overlapping=overlapping,
-            keep_largest=done.keep_largest,
-            activation="sigmoid" if overlapping and activation == "guess" else activation,
-            drops_background=overlapping and with_background,
-        ),
-        remarks,
-    )
-
-
-def _is_softmax(done: Completion) -> bool:
-    return done.activation == "softmax" or (done.activation == "none" and done.arg_max)
-
-
-def _tensors(metadata: Values) -> tuple[Values, Values]:
-    """Give the descriptions of the image and of the prediction."""
-    formats = metadata.get("network_data_format")
-    formats = formats if isinstance(formats, dict) else {}
-    found = []
-    for section in ("inputs", "outputs"):
-        entries = formats.get(section)
-        if not isinstance(entries, dict) or not entries:
-            raise ModelPackageError(f"{METADATA}: network_data_format.{section} is missing; write it")
-        if len(entries) > 1:
-            raise ModelPackageError(
-                f"{METADATA}: network_data_format.{section} has {', '.join(entries)}; only one of each is understood"
-            )
-        found.append(_mapping(next(iter(entries.values())), METADATA))
-    return found[0], found[1]
-
-
-def _require_modality(image: Values, volume: bool) -> None:
-    modality = str(image.get("modality", "")).upper()
-    if volume and modality not in ("CT", "", "N/A"):
-        raise ModelPackageError(f"{METADATA}: inputs.image.modality is {modality}; Wetread takes volumes of CT only")
-
-
 def _channels(image: Values, prepared: Preparation, remarks: list[Remark]) -> int:
     channels = image.get("num_channels", 1)
     channels = channels if isinstance(channels, int) else 1
@@ -281,85 +210,9 @@ def _network(root: Path, source: Path, shape: tuple[int, ...], choices: Choices)
     )
 
 
-def load_onnx(path: Path) -> Any:
-    """Read an ONNX file with its external data.
-
-    Raises
-    ------
-    ModelPackageError
-        It is none.
-    """
-    try:
-        return onnx.load(path)
-    except (DecodeError, OSError, onnx.checker.ValidationError, ValueError) as error:
-        raise ModelPackageError(f"{path} cannot be read as ONNX: {error}; export it again") from error
-
-
-def _card(metadata: Values) -> dict[str, str]:
-    told: dict[str, str] = {}
-    if metadata.get("data_source"):
-        told["Training data"] = str(metadata["data_source"])
-    figures = metadata.get("eval_metrics")
-    if isinstance(figures, dict) and figures:
-        told["Figures"] = "As the source states them:\n\n" + "\n".join(
-            f"- {name}: {value}" for name, value in figures.items()
-        )
-    for key, heading in (("description", "Description"), ("authors", "Authors"), ("copyright", "Copyright")):
-        if metadata.get(key):
-            told[heading] = str(metadata[key])
-    references = metadata.get("references")
-    if isinstance(references, list) and references:
-        told["References"] = "\n".join(f"- {reference}" for reference in references)
-    return told
-
-
-def _licence(root: Path) -> str | None:
-    files = [path for name in ("LICENSE*", "LICENCE*", "docs/*icense*") for path in sorted(root.glob(name))]
-    return next((found for path in files if (found := licence_in(path.read_text(errors="replace")))), None)
-
-
 def _grid(given: Any) -> tuple[int, ...] | None:
     """Read lengths; those that are -1 or a text such as ``16*n`` are not known."""
     lengths = given if isinstance(given, list) else [given] * 3
     if not all(isinstance(length, int) and length > 0 for length in lengths):
         return None
     return tuple(lengths)
-
-
-def _mapping(value: Any, name: str) -> Values:
-    if not isinstance(value, dict):
-        raise ModelPackageError(f"{name} holds no table of keys; it is no file of a MONAI bundle")
-    return value
-
-
-@contextmanager
-def _unpacked(source: Path) -> Iterator[Path]:
-    """Give the folder that holds ``configs``; of an archive, only what is needed is unpacked."""
-    if source.is_dir():
-        yield _bundle_root(source, source)
-        return
-    try:
-        with ZipFile(source) as archive, TemporaryDirectory(prefix="wetread-bundle-") as folder:
-            wanted = [entry for entry in archive.infolist() if _is_wanted(entry.filename)]
-            if sum(entry.file_size for entry in wanted) > LARGEST_ARCHIVE:
-                raise ModelPackageError(
-                    f"{source} unpacks to more than {LARGEST_ARCHIVE >> 30} GiB; unpack it yourself"
-                )
-            for entry in wanted:
-                archive.extract(entry, folder)
-            yield _bundle_root(Path(folder), source)
-    except (OSError, BadZipFile) as error:
-        raise ModelPackageError(f"{source} is neither a folder nor a zip archive: {error}") from error
-
-
-def _is_wanted(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    inside = ["/".join(parts[start:]) for start in (0, 1)]
-    return ".." not in parts and not name.startswith("/") and any(each.startswith(TAKEN) for each in inside)
-
-
-def _bundle_root(folder: Path, source: Path) -> Path:
-    for root in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
-        if (root / METADATA).is_file():
-            return root
-    raise ModelPackageError(f"{source} has no {METADATA}; it is no MONAI bundle")
