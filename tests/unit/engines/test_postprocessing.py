@@ -1,20 +1,23 @@
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engines.activation_maps import activations_on_radiograph
 from engines.postprocessing import (
+    drop_small_components,
     keep_largest_component,
     labels_on_radiograph,
     labels_on_source,
+    masks_on_source,
     probabilities_on_radiograph,
     probabilities_on_source,
 )
-from engines.preprocessing import fit, resample_to_grid, window
+from engines.preprocessing import fit, resample, resample_to_grid, window
 from engines.types import Affine, Volume
-from tests.unit.engines.test_preprocessing import affines, ball
+from tests.unit.engines.test_preprocessing import EVERY_AXES, affines, ball
 
 
 def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
@@ -31,6 +34,71 @@ def test_a_ball_comes_back_to_its_voxels_in_any_orientation(affine: Affine) -> N
     assert labels.dtype == np.uint8
     assert labels.shape == volume.array.shape
     assert dice(labels == 1, inside) > 0.85
+
+
+@given(affine=affines(), axes=st.sampled_from(EVERY_AXES))
+@settings(deadline=None, max_examples=40)
+def test_labels_come_back_to_the_same_voxels_whatever_the_axes_of_the_network(affine: Affine, axes: str) -> None:
+    volume, _, _ = ball(affine)
+    volume.array[2:6, 3:9, 20:26] = -300  # and a darker block in one corner only
+    found = []
+    for each in ("HPL", axes):
+        array, grid = resample_to_grid(volume, (2.0, 2.0, 2.0), each)
+        dark, bright = (np.clip(1 - np.abs(array - centre) / 700, 0, 1) for centre in (-300, 400))
+        probabilities = np.stack([1 - np.maximum(dark, bright), dark, bright])
+        found.append(labels_on_source((probabilities / probabilities.sum(axis=0)).astype(np.float32), grid, volume))
+    np.testing.assert_array_equal(*found)
+
+
+def many_classes(dtype: type) -> tuple[NDArray[np.floating], Affine, Volume, NDArray[np.float32]]:
+    """Thirty classes, each around a point of its own; and each class's probability at every voxel of a finer volume."""
+    random, shape = np.random.default_rng(8), (14, 15, 16)
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    distance = np.stack([((index - centre) ** 2).sum(axis=-1) for centre in random.random((30, 3)) * shape])
+    logits = np.concatenate([np.full((1, *shape), -6.0), -distance])
+    probabilities = (np.exp(logits) / np.exp(logits).sum(axis=0)).astype(np.float32).astype(dtype)
+    grid = np.array([[0, 0, 2.0, 5], [0, 2.0, 0, -7], [2.0, 0, 0, 3], [0, 0, 0, 1]])
+    affine = np.array([[0.1, 0.2, 0.9, 5.03], [0.1, 1.0, -0.2, -6.02], [1.1, -0.1, 0.1, 4.01], [0, 0, 0, 1]])
+    volume = Volume(np.zeros((25, 24, 23), np.int16), affine, ("1.2",) * 25)
+    to_grid = np.linalg.inv(grid) @ affine
+    each = [
+        resample(sitk.GetImageFromArray(entry.astype(np.float32)), volume.array.shape, to_grid, 0.0)
+        for entry in probabilities[1:]
+    ]
+    return probabilities, grid, volume, np.stack([1 - np.sum(each, axis=0), *each])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_many_classes_slab_by_slab_are_labelled_as_all_of_them_at_once(dtype: type) -> None:
+    probabilities, grid, volume, plain = many_classes(dtype)
+    labels = labels_on_source(probabilities, grid, volume)
+    ordered = np.sort(plain, axis=0)
+    clear = ordered[-1] - ordered[-2] > 1e-3
+    assert clear.mean() > 0.95
+    assert len(np.unique(labels)) > 20
+    np.testing.assert_array_equal(labels[clear], plain.argmax(axis=0)[clear])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_probabilities_and_masks_slab_by_slab_are_those_of_the_whole_volume(dtype: type) -> None:
+    probabilities, grid, volume, plain = many_classes(dtype)
+    grades = probabilities_on_source(probabilities, grid, volume)
+    assert np.abs(grades - plain[1:] * 255.0).max() <= 0.51
+    for mask, expected in zip(masks_on_source(probabilities[1:], grid, volume), plain[1:], strict=True):
+        np.testing.assert_array_equal(mask, expected >= 0.5)
+
+
+def test_half_precision_maps_lose_their_small_components_as_others_do() -> None:
+    probabilities, *_ = many_classes(np.float32)
+    labels = probabilities.argmax(axis=0).astype(np.uint8)
+    expected = keep_largest_component(labels)
+    assert (expected != labels).any() or labels[0, 0, 0] != 30
+    probabilities[:, 0, 0, 0], probabilities[30, 0, 0, 0] = 0, 1  # far from the rest of class 30
+    for maps in (probabilities.astype(np.float16), probabilities):
+        drop_small_components(maps)
+        found = maps.argmax(axis=0)
+        assert found[0, 0, 0] == 0
+        np.testing.assert_array_equal(found.ravel()[1:], expected.ravel()[1:])
 
 
 @given(affine=affines())

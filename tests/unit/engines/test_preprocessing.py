@@ -1,10 +1,14 @@
+from itertools import permutations, product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from engines.input_section import Tensor
 from engines.preprocessing import (
+    DIRECTIONS,
     Box,
     bounding_box,
     crop,
@@ -12,6 +16,7 @@ from engines.preprocessing import (
     fit,
     percentile_window,
     resample_to_grid,
+    scale,
     tensor_from_image,
     window,
 )
@@ -73,6 +78,84 @@ def test_slices_grow_to_the_head_rows_to_the_back_and_columns_to_the_left() -> N
     array[0, 3, 0] = 500
     grid, _ = resample_to_grid(Volume(array, affine, tuple("abcdef")), (2.0, 1.0, 1.0))
     assert np.argwhere(grid == 500).tolist() == [[5, 3, 3]]
+
+
+EVERY_AXES = ["".join(code) for order in permutations(("LR", "PA", "HF")) for code in product(*order)]
+
+
+@pytest.mark.parametrize("axes", EVERY_AXES)
+def test_each_axis_of_the_grid_points_where_its_letter_says(axes: str) -> None:
+    """A value that grows to the left by 1, to the posterior by 10 and to the head by 100 for each millimetre."""
+    rotation, _ = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))
+    affine = np.eye(4)
+    affine[:3, :3] = rotation * (1.2, 1.0, 0.9)
+    affine[:3, 3] = (20, -30, 400)
+    positions = np.argwhere(np.ones((16, 18, 20), bool)) @ affine[:3, :3].T + affine[:3, 3]
+    field = (positions @ (1.0, 10.0, 100.0)).reshape(16, 18, 20).astype(np.float32)
+    grid, found = resample_to_grid(Volume(field, affine, ("1.2",) * 16), (1.0, 1.5, 2.0), axes)
+    middle = tuple(length // 2 for length in grid.shape)
+    for axis, (letter, spacing) in enumerate(zip(axes, (1.0, 1.5, 2.0), strict=True)):
+        step = np.array(DIRECTIONS[letter]) * spacing
+        np.testing.assert_allclose(found[:3, axis], step)
+        after = tuple(place + (axis == along) for along, place in enumerate(middle))
+        assert grid[after] - grid[middle] == pytest.approx(step @ (1.0, 10.0, 100.0), abs=0.1)
+    here = found[:3, :3] @ middle + found[:3, 3]
+    assert grid[middle] == pytest.approx(here @ (1.0, 10.0, 100.0), abs=0.1)
+
+
+def test_a_network_of_monai_in_ras_sees_the_right_anterior_feet_corner_first() -> None:
+    """MONAI's RAS names where the axes grow to: right, anterior, superior; so it is RAH here."""
+    axial = np.array([[0, 0, 1.0, 0], [0, 1.0, 0, 0], [1.0, 0, 0, 0], [0, 0, 0, 1]])
+    array = np.zeros((4, 5, 6), np.float32)
+    array[3, 0, 5] = 1.0  # at the head, anterior, the patient's left
+    grid, _ = resample_to_grid(Volume(array, axial, tuple("abcd")), (1.0, 1.0, 1.0), "RAH")
+    assert np.argwhere(grid == 1).tolist() == [[0, 4, 3]]
+
+
+VALUES = np.array([[-1000.0, -300.0], [-300.0, 400.0]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, [[[0, 0.5], [0.5, 1]]]),
+        ({"range": (-1.0, 1.0)}, [[[-1, 0], [0, 1]]]),
+        ({"range": (0.0, 255.0), "channels": 2}, [[[0, 127.5], [127.5, 255]]] * 2),
+        ({"mean": (-300.0,), "deviation": (350.0,)}, [[[-2, 0], [0, 2]]]),
+        ({"mean": (0.0,), "deviation": (100.0,), "channels": 2}, [[[-10, -3], [-3, 4]]] * 2),
+        (
+            {"mean": (0.0, 400.0), "deviation": (100.0, 200.0), "channels": 2},
+            [[[-10, -3], [-3, 4]], [[-7, -3.5], [-3.5, 0]]],
+        ),
+        ({"standardise": True}, [[[-(2**0.5), 0], [0, 2**0.5]]]),
+    ],
+    ids=["0 to 1", "range", "range and channels", "mean", "mean and channels", "mean of each channel", "standardise"],
+)
+def test_values_are_scaled_as_the_package_says(keys: dict[str, object], expected: list[object]) -> None:
+    scaled = scale(Tensor(tensor="image", **keys), VALUES, -1000.0, 400.0)
+    assert scaled.dtype == np.float32
+    np.testing.assert_allclose(scaled, expected, atol=1e-5)
+
+
+def test_a_constant_image_is_standardised_to_0() -> None:
+    scaled = scale(Tensor(tensor="image", standardise=True), np.full((2, 3, 4), 17, np.float32), -1000.0, 400.0)
+    assert not scaled.any()
+
+
+def test_scaling_leaves_the_values_as_they_are_for_the_statistics() -> None:
+    kept = VALUES.copy()
+    for keys in ({}, {"range": (-1.0, 1.0)}, {"standardise": True}):
+        scale(Tensor(tensor="image", **keys), kept, -1000.0, 400.0)
+    np.testing.assert_array_equal(kept, VALUES)
+
+
+@given(rows=st.integers(20, 700), columns=st.integers(20, 700))
+@settings(deadline=None, max_examples=20)
+def test_a_stretched_image_fills_the_tensor_and_its_corners_lie_in_the_corners(rows: int, columns: int) -> None:
+    tensor, placement = fit(np.ones((rows, columns), np.float32), (96, 64), (0.4, 0.2), "stretch")
+    np.testing.assert_allclose(tensor, 1, atol=1e-5)
+    ends = tensor_from_image(placement) @ np.array([[-0.5, rows - 0.5], [-0.5, columns - 0.5], [1, 1]])
+    np.testing.assert_allclose(ends[:2], [[-0.5, 95.5], [-0.5, 63.5]], atol=1e-9)
 
 
 def test_the_grid_of_an_aligned_volume_of_the_same_spacing_is_the_volume_itself() -> None:
