@@ -69,6 +69,14 @@ laterality = { value = "24028007", scheme = "SCT", meaning = "Right" }
 colour = [90, 160, 230]
 measurements = ["volume", "mean_intensity", "minimum_intensity", "maximum_intensity", "intensity_deviation"]
 
+[training.ranges]
+p5 = { least = -1060.0, largest = -739.0 }
+p95 = { least = -53.2, largest = 285.0 }
+median = { least = -250.0, largest = 103.0 }
+cross_section_cm2 = { least = 341.0, largest = 2450.0 }
+extent_mm = { least = 141.0, largest = 1110.0 }
+slice_step_mm = { least = 0.0, largest = 6.0 }
+
 [verify]
 max_probability_error = 0.02
 min_dice = 0.995

@@ -56,6 +56,11 @@ type = { value = "39607008", scheme = "SCT", meaning = "Lung" }
 colour = [90, 160, 230]
 measurements = []
 
+[training.ranges]
+median = { least = 0.223, largest = 0.902 }
+deviation = { least = 0.187, largest = 0.557 }
+middle = { least = -0.0241, largest = 0.415 }
+
 [verify]
 max_probability_error = 0.02
 min_dice = 0.995

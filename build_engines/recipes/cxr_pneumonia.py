@@ -72,6 +72,11 @@ code = { value = "233604007", scheme = "SCT", meaning = "Pneumonia" }
 label = "Viral pneumonia"
 code = { value = "75570004", scheme = "SCT", meaning = "Viral pneumonia" }
 
+[training.ranges]
+median = { least = 0.173, largest = 1.14 }
+deviation = { least = 0.0636, largest = 0.466 }
+middle = { least = -0.1, largest = 0.378 }
+
 [verify]
 max_probability_error = 0.02
 max_activation_error = 0.02

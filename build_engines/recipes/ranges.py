@@ -1,8 +1,8 @@
 """``python -m build_engines.recipes.ranges MODEL``: what a shipped model was trained on, as ``[training.ranges]``.
 
 Every training image is prepared as serving prepares it, and its statistics taken (`engines.input_statistics`). A range
-is what was observed in all but the oddest of a hundred images, widened by what the augmentation of the recipes changed
-in training, so that another scanner is no stranger: see `WIDENED`. Needs no PyTorch.
+is what was observed in all but the two oddest of a hundred images, widened by what the augmentation of the recipes
+changed in training, so that another scanner is no stranger: see `WIDENED`. Needs no PyTorch.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,28 +35,29 @@ def by(margin: float) -> Widen:
     return lambda least, largest: (least - margin, largest + margin)
 
 
-def twofold(least: float, largest: float) -> Range:
-    """Widen to half and double: patients were made 0.74 to 1.57 times as large in training, and fields of view cut."""
-    return least / 2, largest * 2
+def times(factor: float) -> Widen:
+    """Widen by a factor on both sides."""
+    return lambda least, largest: (least / factor, largest * factor)
 
 
 WIDENED: Mapping[str, Mapping[type[Image], Widen]] = {
     # A tenth of the window: values were scaled by 6 % and shifted by 2 % of it, the air in the lungs by more.
     "p5": {Volume: by(140.0)},
     "p95": {Volume: by(140.0)},
-    # A gamma of 0.5 to 2 and bent tone curves move the middle of an X-ray's values by about as much.
+    # A gamma of 0.5 to 2 and bent tone curves move and stretch the values of an X-ray by about as much.
     "median": {Volume: by(140.0), Radiograph: by(0.2)},
-    "deviation": {Radiograph: by(0.1)},
+    "deviation": {Radiograph: times(1.5)},
     "middle": {Radiograph: by(0.1)},
-    "cross_section_cm2": {Volume: twofold},
-    "extent_mm": {Volume: twofold},
+    # Patients were made 0.74 to 1.57 times as large, and the field of view was cut.
+    "cross_section_cm2": {Volume: times(2.5)},
+    "extent_mm": {Volume: times(2.5)},
     # Thinner slices are averaged to the grid, and so nothing new.
     "slice_step_mm": {Volume: lambda _, largest: (0.0, 2 * largest)},
 }
 """How far each range reaches beyond what was observed. Pixels of any size are averaged to the grid: no range."""
 
 
-COMMON = (0.5, 99.5)
+COMMON = (1.0, 99.0)
 """Percentiles: a large set always holds a few images that nobody would want to be like."""
 
 
