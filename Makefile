@@ -53,7 +53,7 @@ test-train: $(VENV)/.installed-train  ## the tests that train; installs PyTorch
 
 lock: $(VENV)/.installed-test  ## write constraints.txt anew: the newest versions that pyproject.toml allows
 	$(PIP) install uv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra test --extra rtx --extra bench \
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra test --extra rtx --extra bench --extra quantise \
 		--no-emit-index-url --no-annotate --custom-compile-command "make lock" \
 		--output-file constraints.txt pyproject.toml
 
@@ -71,7 +71,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing Wetread and its test tools into $(VENV) (a few minutes the first time)"
-	$(PIP) install --constraint constraints.txt --editable '.[test,rtx]'
+	$(PIP) install --constraint constraints.txt --editable '.[test,rtx,quantise]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-train: $(VENV)/.installed-test
