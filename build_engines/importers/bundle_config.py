@@ -47,6 +47,9 @@ CONVERSIONS: Mapping[str, Callable[[Any], Any]] = {
 DEEPEST = 40
 """References deeper than this go round in circles."""
 
+MOST_STEPS = 200_000
+"""A few lines of references to references can grow to more than any memory holds."""
+
 
 @dataclass(frozen=True)
 class Unresolved:
@@ -72,6 +75,7 @@ class BundleConfig:
 
     def __init__(self, content: Mapping[str, Any], name: str) -> None:
         self._content = content
+        self._steps = 0
         self.name = name
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -83,8 +87,9 @@ class BundleConfig:
         return self._resolve(value)
 
     def _resolve(self, value: Any, depth: int = 0) -> Any:
-        if depth > DEEPEST:
-            raise ModelPackageError(f"{self.name}: {value!r} refers to itself; correct it")
+        self._steps += 1
+        if depth > DEEPEST or self._steps > MOST_STEPS:
+            raise ModelPackageError(f"{self.name}: {str(value)[:80]!r} refers to itself, or to too much; correct it")
         match value:
             case str() if value.startswith("$"):
                 return self._expression(value[1:], depth)

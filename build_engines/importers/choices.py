@@ -14,6 +14,8 @@ from build_engines.importers.draft import NOT_STATED, Remark
 from engines.errors import ModelPackageError
 
 INTENSITY_KEYS = ("window", "range", "mean", "deviation", "standardise", "percentiles")
+SELECTION_KEYS = ("body_part", "view", "plane", "minimum_slices")
+LISTS = frozenset({"mean", "deviation", "labels", "body_part", "view", "plane"})
 OUTPUT_KEYS = frozenset({
     "task", "labels", "overlapping", "keep_largest", "exclusive", "format", "order", "least_score",
 })  # fmt: skip
@@ -53,8 +55,18 @@ class Choices(BaseModel):
     standardise: bool | None = None
     percentiles: tuple[float, float] | None = None
     patch: tuple[int, int, int] | None = None
+    body_part: tuple[str, ...] | None = None
+    view: tuple[str, ...] | None = None
+    plane: tuple[str, ...] | None = None
+    minimum_slices: int | None = None
     labels: tuple[str, ...] | None = None
     trust: bool = False
+
+    @property
+    def selection(self) -> Mapping[str, Any]:
+        """The keys of ``[input]`` that say which images the model gets."""
+        said = {key: getattr(self, key) for key in SELECTION_KEYS if getattr(self, key) is not None}
+        return {key: value if isinstance(value, int) else list(value) for key, value in said.items()}
 
     @property
     def intensities(self) -> Mapping[str, Any]:
@@ -80,9 +92,8 @@ def choose(answers: Mapping[str, Any], *, trust: bool = False) -> Choices:
     ModelPackageError
         A key is not for such models, or a value is wrong.
     """
-    # one number alone is a list of one
-    listed = {key: [value] if key in ("mean", "deviation", "labels") and not isinstance(value, list) else value
-              for key, value in answers.items()}  # fmt: skip
+    # one thing alone is a list of one
+    listed = {key: [value] if key in LISTS and not isinstance(value, list) else value for key, value in answers.items()}
     try:
         return Choices.model_validate({**listed, "trust": trust})
     except ValidationError as error:

@@ -91,7 +91,7 @@ def _input(
         if prepared.size is None and prepared.axes_swapped:
             size = (size[1], size[0])
         keys: dict[str, Any] = {"modality": ["CR", "DX"], "size": list(size), "resize": "stretch"}
-        keys |= choices.intensities or prepared.intensities.keys(volume)
+        keys |= {**(choices.intensities or prepared.intensities.keys(volume)), **choices.selection}
         keys |= {"channels": _channels(image, prepared, remarks)} if _channels(image, prepared, []) > 1 else {}
         remarks.append(Remark("taken over", "size", " × ".join(map(str, size))))
         if prepared.axes_swapped:
@@ -115,6 +115,7 @@ def _input(
     keys = {
         "modality": ["CT"],
         "minimum_slices": 10,
+        **choices.selection,
         "spacing_mm": [float(length) for length in spacing],
         "axes": axes,
         **(choices.intensities or prepared.intensities.keys(volume)),

@@ -163,6 +163,7 @@ def _input(plans: Values, plan: Values, dataset: Values, choices: Choices) -> tu
     keys: dict[str, Any] = {
         "modality": ["CT"],
         "minimum_slices": 10,
+        **choices.selection,
         "spacing_mm": [float(length) for length in choices.spacing_mm or plan["spacing"]],
         "axes": axes,
     }

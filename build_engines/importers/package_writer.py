@@ -90,7 +90,7 @@ def write_package(
         answers = [run(onnx.load(folder / name), image) for name in networks]
         outputs = {name: np.mean([answer[name] for answer in answers], axis=0) for name in answers[0]}
         np.savez_compressed(folder / "golden.npz", allow_pickle=False, **_stored(draft, image, outputs))
-        draft = draft.remarked(*_golden_remarks(draft, outputs, golden), *label_remarks(draft))
+        draft = draft.remarked(*_golden_remarks(draft, outputs, golden), *label_remarks(draft), *_routing_remark(draft))
         (folder / "model.toml").write_text(model_toml(draft, root), encoding="utf-8")
         (folder / "CARD.md").write_text(card(draft), encoding="utf-8")
         progress("verification on OpenVINO")
@@ -125,6 +125,11 @@ def _uid_roots(folders: Sequence[Path]) -> Mapping[Path, str]:
 
 
 def _require_free(draft: Draft, target: Path, force: bool) -> None:
+    if slug(draft.name) != draft.name:
+        raise ModelPackageError(
+            f"{draft.name!r} cannot be a package's name, which has small letters, digits and hyphens; "
+            f"{slug(draft.name)!r} can: give it with --name"
+        )
     if (SHIPPED_MODELS / draft.name).is_dir():
         raise ModelPackageError(f"{draft.name} is the name of a model that comes with Wetread; give another --name")
     if target.exists() and not force:
@@ -190,6 +195,15 @@ def _labels_alike(half: NDArray[np.float16], answer: NDArray[np.float32]) -> boo
     """Whether rounding leaves the labels as they are; an unsure network has near ties everywhere."""
     alike = (half.argmax(axis=1) == answer.argmax(axis=1)) & ((half >= 0.5) == (answer >= 0.5)).all(axis=1)
     return float(np.mean(alike)) >= ALIKE
+
+
+def _routing_remark(draft: Draft) -> tuple[Remark, ...]:
+    if "body_part" in draft.input:
+        return ()
+    images = "CT series" if draft.is_volume else "X-ray"
+    return (
+        Remark("to check", "body_part", f"every {images} gets this model; say which should: body_part, view, plane"),
+    )
 
 
 def _golden_remarks(

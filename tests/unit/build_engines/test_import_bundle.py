@@ -277,6 +277,12 @@ def test_a_classifier_bundle_becomes_a_classification(tmp_path: Path) -> None:
         ({"config": {**CONFIG, "pixdim": "@image_key", "image_key": "@pixdim"}}, {}, "refers to itself"),
         ({}, {"labels": ["spleen"]}, r"shape \[1, 3, 20, 16, 12\], but its segments and the patch ask for \[1, 2,"),
         ({}, {"patch": [8, 8, 9]}, r"the network takes \[1, 1, 20, 16, 12\]"),
+        (
+            {"config": {**CONFIG, "pixdim": "@a0", **{f"a{n}": [f"@a{n + 1}"] * 9 for n in range(30)}}},
+            {},
+            "refers to itself, or to too much",
+        ),
+        ({}, {"name": "../elsewhere"}, "'elsewhere' can: give it with --name"),
         ({}, {"spacing_mm": 1.5}, "what you say of the model is wrong: spacing_mm"),
     ],
 )
@@ -298,8 +304,11 @@ def test_what_i_say_goes_before_the_bundle(tmp_path: Path) -> None:
             {"_target_": "ScaleIntensityd", "keys": "image", "minv": -1.0, "maxv": 1.0},
         ],
     )
-    package = imported(source, tmp_path / "models", window=[-1000, 1000], range=[-1, 1], axes="LPH").package
+    package = imported(
+        source, tmp_path / "models", window=[-1000, 1000], range=[-1, 1], axes="LPH", body_part="CHEST"
+    ).package
     described = package.input.model_dump()
+    assert described["body_part"] == ("CHEST",)
     assert (described["window"], described["range"], described["axes"]) == ((-1000.0, 1000.0), (-1.0, 1.0), "LPH")
 
 
