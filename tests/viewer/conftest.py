@@ -14,7 +14,7 @@ from tests.orthanc import Orthanc, running_orthanc
 from tests.running_node import free_ports
 from tests.unit.service.results.examples import Example, lung_findings
 from tests.validators import missing
-from tests.viewer.filed import Filed, chest_ct, chest_xray, file_results, small_ct
+from tests.viewer.filed import Filed, chest_ct, chest_xray, file_results, nodules_in, small_ct
 from tests.viewer.ohif import Viewer, open_viewer
 from tests.viewer.server import serving
 
@@ -68,6 +68,13 @@ def filed_nothing(orthanc: Orthanc, shared_data: Path, tmp_path_factory: pytest.
     nothing = lung_findings(np.zeros(found.image.array.shape, np.uint8), found.image)
     example = Example(found.image, found.headers, nothing)
     return file_results(orthanc, example, files, tmp_path_factory.mktemp("nothing"), ResultProfile(objects=("SR",)))
+
+
+@pytest.fixture(scope="session")
+def filed_detections(orthanc: Orthanc, shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Filed:
+    """The small real CT with a box and a point that were detected."""
+    example, files = small_ct(shared_data)
+    return file_results(orthanc, nodules_in(example), files, tmp_path_factory.mktemp("detections"), ALL_KINDS)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from pydicom import Dataset
 
 from engines.diameters import long_and_short_axis
 from engines.measurements import LONG_AXIS, MILLIMETRE, SHORT_AXIS
-from engines.types import Findings, LabelMap, Measurement, Segment, Volume
+from engines.types import Code, Detection, Detections, Findings, LabelMap, Measurement, Segment, Volume
 from service.results.analysis import Analysis
 from service.results.encode import encode
 from service.results.profile import ResultProfile
@@ -122,6 +122,24 @@ def small_ct(shared_data: Path) -> tuple[Example, list[Path]]:
     folder = shared_data / "dicom" / "ct_cip64_79slices"
     volume, headers = read_ct(folder)
     return Example(volume, headers, lung_findings(air_in_body(volume), volume)), sorted(folder.glob("*.dcm"))
+
+
+def nodules_in(example: Example) -> Example:
+    """The same CT with what a detector might say of it: a box in the left lung, and a point in the right one."""
+    image = example.image
+    assert isinstance(image, Volume)
+    slices, rows, columns = image.array.shape
+    places = ((slices // 2, rows * 0.5, columns * 0.72), (slices // 2 + 3, rows * 0.45, columns * 0.3))
+    centre, point = ((image.affine @ (*place, 1))[:3] for place in places)
+    half = np.array([14.0, 11.0, 6.0])
+    found = (
+        Detection("Nodule", NODULE.type, 0.93, tuple((centre - half).tolist()), tuple((centre + half).tolist())),
+        Detection("Nodule", NODULE.type, 0.61, tuple(point.tolist()), tuple(point.tolist())),
+    )
+    model = replace(example.findings.model, name="ct-nodule", uid_root="7")
+    detections = Detections(found, (("Nodule", NODULE.type), ("Mass", Code("4147007", "SCT", "Mass"))))
+    said = replace(example.findings, model=model, label_map=None, measurements=(), detections=detections)
+    return replace(example, findings=said)
 
 
 def chest_xray(shared_data: Path, wrap_as_dx: WrapAsDX, folder: Path, less: int = 0) -> tuple[Example, list[Path]]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from engines.measurements import LONG_AXIS
+from engines.types import Volume
 from tests.viewer.filed import Filed
 from tests.viewer.ohif import ShownMeasurement, Viewer
 from tests.waiting import eventually
@@ -50,6 +51,22 @@ def test_the_report_of_an_x_ray_draws_fields_and_a_box_with_its_probability(
     assert groups["ct-lung Pneumonia"].values[0] == "Certainty of Finding 81.25 %"
     eventually(lambda: "81.25 %" in viewer.text(), "the probability is written beside its box")
     viewer.picture(pictures / "ohif-xray-box.png")
+
+
+def test_the_report_of_a_detector_draws_a_box_and_a_point_with_their_scores(
+    viewer: Viewer, filed_detections: Filed, pictures: Path
+) -> None:
+    groups = drawn(viewer, filed_detections)
+    assert [*groups] == ["ct-nodule Nodule", "ct-nodule Nodule (2)"]
+    assert [group.values[0] for group in groups.values()] == ["Score 0.93 {0:1}", "Score 0.61 {0:1}"]
+    image = filed_detections.example.image
+    assert isinstance(image, Volume)
+    viewer.scroll_to(image.sources[len(image.sources) // 2])
+    eventually(lambda: "0.93" in viewer.text(), "the score is written beside the box", 30)
+    viewer.picture(pictures / "ohif-detections.png")
+    viewer.scroll_to(image.sources[len(image.sources) // 2 + 3])
+    viewer.stand_still()
+    viewer.picture(pictures / "ohif-detections-point.png")
 
 
 def test_a_report_that_found_nothing_shows_where_was_looked(viewer: Viewer, filed_nothing: Filed) -> None:

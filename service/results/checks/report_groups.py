@@ -19,7 +19,7 @@ from service.results.storage import LABEL_MAP
 from service.results.writers.regions import Region, class_regions, detected_regions, drawn_on, frame, measured, on_image
 from service.results.writers.report_groups import (
     CERTAINTY_OF_FINDING,
-    NO_UNITS,
+    FROM_0_TO_1,
     NOTHING_FOUND,
     PERCENT,
     SCORE,
@@ -128,7 +128,7 @@ def _of_detections(analysis: Analysis) -> Iterator[ExpectedGroup]:
     for found in analysis.detected:
         entry = found.detection
         finding = (FINDING, entry.code.value, entry.code.scheme)
-        value = Measurement(0, SCORE, score(entry), NO_UNITS)
+        value = Measurement(0, SCORE, score(entry), FROM_0_TO_1)
         middle = Region(found.middle, found.on[found.middle])
         codes = frozenset({finding, (PRESENCE, PRESENT, "SCT")})
         yield ExpectedGroup(entry.label, codes, (value,), boxes=(middle,), detected=found)

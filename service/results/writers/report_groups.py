@@ -30,7 +30,7 @@ CERTAINTY_OF_FINDING = Code("111012", "DCM", "Certainty of Finding")
 PERCENT = Code("%", "UCUM", "Percent")
 SCORE = Code("246262008", "SCT", "Score")
 """Of a detection: what its network gives, and no probability, which `CERTAINTY_OF_FINDING` is."""
-NO_UNITS = Code("1", "UCUM", "no units")
+FROM_0_TO_1 = Code("{0:1}", "UCUM", "range: 0:1")
 NOTHING_FOUND = "nothing found"
 
 Group = (
@@ -229,7 +229,7 @@ def _detection_groups(found: Detected, analysis: Analysis) -> Iterator[Group]:
     yield sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         referenced_region=_image_region(Region(found.middle, found.on[found.middle]), source),
         qualitative_evaluations=[sr.QualitativeEvaluation(codes.DCM.PresenceOfProperty, codes.cid240.Present)],
-        measurements=[sr.Measurement(coded(SCORE), score(entry), coded(NO_UNITS))],
+        measurements=[sr.Measurement(coded(SCORE), score(entry), coded(FROM_0_TO_1))],
         **shared,
     )
     if len(found.on) > 1:
