@@ -1,13 +1,15 @@
 """From a model package to the engine files that a runtime loads."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Literal, Protocol
 
 from filelock import FileLock, Timeout
 
 from build_engines.errors import BuildError
-from build_engines.tensorrt import TensorRtCompiler
+from build_engines.tensorrt import TensorRtCompiler, Told
 from engines.engine_file import read_engine, write_engine
 from engines.errors import RuntimeUnavailable
 from engines.package import ModelPackage
@@ -89,25 +91,32 @@ def build(
     """
     if capability is not None and target != "rtx":
         raise BuildError(f"{target} compiles for the device of this machine; leave the compute capability out")
+    _require_writable(out)
     settings = RuntimeSettings(runtime=target, precision=precision, engines=out, batch=batch, device=device)
     if target == "openvino":
-        return _with_openvino(package, settings, out, progress)
+        return _with_openvino(package, settings, progress)
     paths = []
     with TensorRtCompiler(target, capability, device, out) as compiler:
         for number, network in enumerate(package.networks):
             path = out / engine_name(package, network, settings, compiler.runtime, compiler.device)
             told = _part(progress, network.name, number, len(package.networks))
-            _once(path, lambda: compiler.compile(package, network, settings, told), told)  # noqa: B023  called here
+            _once(path, partial(compiler.compile, package, network, settings, told), told)
             paths.append(path)
     return paths
 
 
-Told = Callable[[Sequence[str], float], None]
+def _require_writable(out: Path) -> None:
+    """Find out before a long build, not after it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise BuildError(f"{out} cannot be written to ({error.strerror}); choose another folder") from error
 
 
 def _once(path: Path, compiled: Callable[[], bytes], told: Told) -> None:
     """Write an engine file if it is not there, undamaged, in this process or in one other."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.stem}.lock"))
     try:
         lock.acquire(timeout=0)
@@ -140,9 +149,7 @@ def _part(progress: Progress | None, network: str, number: int, count: int) -> T
     return told
 
 
-def _with_openvino(
-    package: ModelPackage, settings: RuntimeSettings, out: Path, progress: Progress | None
-) -> list[Path]:
+def _with_openvino(package: ModelPackage, settings: RuntimeSettings, progress: Progress | None) -> list[Path]:
     """Compile each grid by itself, as the runtime does; what is there already it imports."""
     paths = []
     every = [(network, grid) for network in package.networks for grid in package.input.grids]

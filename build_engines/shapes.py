@@ -1,9 +1,10 @@
 """The shapes of an ONNX graph's tensors, for the grids and the batch that it is compiled for."""
 
 from collections.abc import Sequence
+from math import prod
 
 import onnx
-from onnx import TensorProto, helper, shape_inference
+from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from engines.package import ModelPackage
 
@@ -22,6 +23,7 @@ def with_shape(model: onnx.ModelProto, package: ModelPackage, grid: Grid, batch:
     shape = (batch, package.input.channels, *grid)
     try:
         shaped = _inferred(model, shape)
+        _check_reshapes(shaped)
     except shape_inference.InferenceError as error:
         raise ValueError(
             f"it does not take {package.input.tensor} of {list(shape)} ({str(error).strip()}); let all axes but the "
@@ -60,6 +62,24 @@ def _inferred(model: onnx.ModelProto, shape: Sequence[int | str]) -> onnx.ModelP
     inferred = shape_inference.infer_shapes(shaped, check_type=True, strict_mode=True, data_prop=True)
     onnx.checker.check_model(inferred)
     return inferred
+
+
+def _check_reshapes(model: onnx.ModelProto) -> None:
+    """See that every constant target of a Reshape has as many elements as what is put into it.
+
+    The inference of shapes takes the target's word for it.
+    """
+    targets = {weight.name: weight for weight in model.graph.initializer if weight.data_type == TensorProto.INT64}
+    values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
+    lengths = {value.name: [dim.dim_value for dim in _dims(value)] for value in values}
+    for node in model.graph.node:
+        if node.op_type == "Reshape" and node.input[1] in targets and all(lengths.get(node.input[0], [0])):
+            target = numpy_helper.to_array(targets[node.input[1]])
+            if (target > 0).all() and target.prod() != prod(lengths[node.input[0]]):
+                raise ValueError(
+                    f"its Reshape {node.name or node.output[0]!r} makes {target.tolist()} of {lengths[node.input[0]]}; "
+                    "let all axes but the channels be dynamic"
+                )
 
 
 def _dims(value: onnx.ValueInfoProto) -> Sequence[onnx.TensorShapeProto.Dimension]:

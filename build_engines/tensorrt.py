@@ -105,12 +105,8 @@ class TensorRtCompiler:
             reasons = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
             raise BuildError(f"TensorRT cannot read {file}: {reasons}")
         config = builder.create_builder_config()
-        if len(grids) > 1:
-            for grid in grids:
-                profile = builder.create_optimization_profile()
-                shape = (settings.batch, package.input.channels, *grid)
-                profile.set_shape(package.input.tensor, shape, shape, shape)
-                config.add_optimization_profile(profile)
+        for profile in optimisation_profiles(builder, package, settings.batch):
+            config.add_optimization_profile(profile)
         if settings.batch > 1 and hasattr(trt.BuilderFlag, "DISTRIBUTIVE_INDEPENDENCE"):
             # So that an answer does not depend on its place in the batch.
             config.set_flag(trt.BuilderFlag.DISTRIBUTIVE_INDEPENDENCE)
@@ -157,6 +153,19 @@ class TensorRtCompiler:
         return known[capability]
 
 
+def optimisation_profiles(builder: Any, package: ModelPackage, batch: int) -> list[Any]:
+    """Make one optimisation profile for each grid, in the order of ``input.grids``; none where there is but one grid.
+
+    Least, best and largest shape are the same, so every kernel is chosen for exactly that shape.
+    """
+    grids = package.input.grids
+    profiles = [builder.create_optimization_profile() for _ in grids] if len(grids) > 1 else []
+    for grid, profile in zip(grids, profiles, strict=False):
+        shape = (batch, package.input.channels, *grid)
+        profile.set_shape(package.input.tensor, shape, shape, shape)
+    return profiles
+
+
 def _strongly_typed(trt: Any) -> int:
     # From TensorRT 11 on every network is, and one day the flag may be gone.
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
@@ -186,13 +195,14 @@ def progress_monitor(trt: Any, told: Told) -> Any:
             trt.IProgressMonitor.__init__(self)
             self.interruption: BaseException | None = None
             self._phases: dict[str, _Phase] = {}
+            self._furthest = 0.0
             self._lock = Lock()
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             try:
                 with self._lock:
                     self._phases[phase_name] = _Phase(parent_phase, max(1, num_steps))
-                    told(*_progress(self._phases, phase_name))
+                    self._tell(phase_name)
             except BaseException as error:
                 self.interruption = error
 
@@ -200,7 +210,7 @@ def progress_monitor(trt: Any, told: Told) -> Any:
             try:
                 with self._lock:
                     self._phases[phase_name].done = step + 1
-                    told(*_progress(self._phases, phase_name))
+                    self._tell(phase_name)
             except BaseException as error:
                 self.interruption = error
             return self.interruption is None
@@ -208,6 +218,12 @@ def progress_monitor(trt: Any, told: Told) -> Any:
         def phase_finish(self, phase_name: str) -> None:
             with self._lock:
                 del self._phases[phase_name]
+
+        def _tell(self, phase_name: str) -> None:
+            names, done = _progress(self._phases, phase_name)
+            # A phase may go on beside the next step of the one around it.
+            self._furthest = max(self._furthest, done)
+            told(names, self._furthest)
 
     return Monitor()
 
