@@ -10,6 +10,9 @@ from engines.package import ModelPackage
 
 Grid = tuple[int, ...]
 
+NOT_INFERRED = "[ShapeInferenceError] Inference error(s): "
+"""How ONNX begins; each operator that it could not do follows, the first being the cause."""
+
 
 def with_shape(model: onnx.ModelProto, package: ModelPackage, grid: Grid, batch: int) -> onnx.ModelProto:
     """Give a network the input of one grid, infer all other shapes from it, and see that the outputs follow.
@@ -25,9 +28,10 @@ def with_shape(model: onnx.ModelProto, package: ModelPackage, grid: Grid, batch:
         shaped = _inferred(model, shape)
         _check_reshapes(shaped)
     except shape_inference.InferenceError as error:
+        reason = str(error).removeprefix(NOT_INFERRED).strip().splitlines()[0]
         raise ValueError(
-            f"it does not take {package.input.tensor} of {list(shape)} ({str(error).strip()}); let all axes but the "
-            "channels be dynamic"
+            f"it does not take {package.input.tensor} of {list(shape)} ({reason}); correct the grid, or let all axes "
+            "but the channels be dynamic"
         ) from error
     described = package.output_shapes(grid, batch)
     found = {value.name: [dim.dim_value or None for dim in _dims(value)] for value in shaped.graph.output}

@@ -30,6 +30,7 @@ from engines.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import Precision, RuntimeSettings, create_engine
 from engines.runtimes.tensorrt_library import load_tensorrt
 from tests.small_models import classifier_package, convolutional_package
+from tests.tensorrt_on_cpu import Driver, TensorRt, install
 
 SHIPPED = sorted(SHIPPED_MODELS.glob("*/"))
 QUANTISED = [folder for folder in SHIPPED if list(folder.glob("*.int8.onnx"))]
@@ -406,6 +407,41 @@ def test_the_command_line_builds_for_a_batch_and_tells_programs_the_files(rtx: A
     assert entry["model"] == "tiny-class"
     assert [Path(path) for path in entry["files"]] == files(tmp_path / "engines")
     assert "2x16x16" in entry["files"][0]
+
+
+@pytest.fixture
+def driver(rtx: Any, package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> Driver:
+    """A GPU of 8.9 that is not there; what compiles for it in TensorRT's place is TensorRT for RTX."""
+    driver = Driver()
+    install(monkeypatch, TensorRt(driver, package, 1, jit=False))
+    monkeypatch.setitem(sys.modules, "tensorrt", rtx)
+    return driver
+
+
+@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX")
+def test_tensorrt_compiles_for_its_gpu_and_keeps_what_it_measured(
+    rtx: Any, driver: Driver, package: ModelPackage, tmp_path: Path
+) -> None:
+    out = tmp_path / "engines"
+    (path,) = build(package, "tensorrt", "fp16", out)
+    timings = out / f"tensorrt-{rtx.__version__}-sm89.timings"
+    assert f"-tensorrt-{rtx.__version__}-sm89-fp16-1x8x16x16-r" in path.name
+    assert files(out) == sorted([path, timings])
+    assert (driver.retained, driver.pushed) == (0, 0)
+    whole = read_engine(timings)
+    timings.write_bytes(timings.read_bytes()[:-1])
+    path.unlink()
+    assert build(package, "tensorrt", "fp16", out) == [path], "what is damaged is not used"
+    assert read_engine(timings) == whole
+
+
+def test_a_gpu_is_given_back_when_a_network_cannot_be_compiled_for_it(
+    driver: Driver, package: ModelPackage, tmp_path: Path
+) -> None:
+    package.networks[0].write_bytes(b"no model")
+    with pytest.raises(ModelPackageError, match="export the model again"):
+        build(package, "tensorrt", "fp16", tmp_path)
+    assert (driver.retained, driver.pushed) == (0, 0)
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has an NVIDIA driver")

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from build_engines.graph import KEPT_IN_FP32, load_graph, to_half
+from build_engines.graph import KEPT_IN_FP32, load_graph, to_bfloat16, to_half
 from engines.errors import ModelPackageError
 from engines.package import SHIPPED_MODELS, ModelPackage, load_package
 from tests.small_models import (
@@ -81,6 +81,38 @@ def test_a_half_network_keeps_fp32_at_its_ends_and_where_range_matters(package: 
             assert {kinds[name] for name in (*node.input, *node.output)} == {TensorProto.FLOAT}
         if node.op_type in ("Conv", "Relu", "Gemm"):
             assert {kinds[name] for name in (*node.input, *node.output)} == {TensorProto.FLOAT16}
+
+
+def test_several_grids_leave_the_lengths_open_and_each_of_them_is_checked(tmp_path: Path) -> None:
+    package = load_package(convolutional_package(tmp_path))
+    model = load_graph(package, package.networks[0], [package.grid, (16, 32, 16)], batch=2)
+    (image,), (output,) = model.graph.input, model.graph.output
+    lengths = [[dim.dim_value or "open" for dim in each.type.tensor_type.shape.dim] for each in (image, output)]
+    assert lengths[0] == [2, 1, "open", "open", "open"]
+    assert lengths[1][:2] == [2, 3]
+    # The network halves and doubles again, so an odd length comes back shorter than it was.
+    with pytest.raises(ModelPackageError, match=r"model\.onnx.*\[1, 1, 9, 16, 16\].*be dynamic"):
+        load_graph(package, package.networks[0], [package.grid, (9, 16, 16)])
+
+
+def test_bfloat16_takes_the_same_places_as_fp16(package: ModelPackage) -> None:
+    graph = load_graph(package, package.networks[0])
+    half, brain = to_half(graph), to_bfloat16(graph)
+    assert [node.op_type for node in half.graph.node] == [node.op_type for node in brain.graph.node]
+    casts = {node.attribute[0].i for node in brain.graph.node if node.op_type == "Cast"}
+    assert casts <= {TensorProto.FLOAT, TensorProto.BFLOAT16}
+    weights = {weight.data_type for weight in brain.graph.initializer}
+    assert TensorProto.BFLOAT16 in weights
+    assert TensorProto.FLOAT16 not in weights
+
+
+def test_an_output_that_nobody_described_is_named(tmp_path: Path) -> None:
+    package = load_package(xray_package(tmp_path))
+    model = onnx.load(package.networks[0])
+    model.graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 2, 32, 48]))
+    onnx.save_model(model, package.networks[0])
+    with pytest.raises(ModelPackageError, match=r"its outputs are probabilities, logits, but model.toml names prob"):
+        load_graph(package, package.networks[0])
 
 
 def test_a_tensor_that_two_nodes_need_is_cast_once(tmp_path: Path) -> None:
