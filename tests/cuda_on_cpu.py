@@ -1,15 +1,19 @@
 """A stand-in for ``pycuda.driver`` that runs the kernels of ``kernels.cu`` on the CPU, compiled as plain C++.
 
 What it proves: the arithmetic of the kernels, their parameters, and the bookkeeping around them: what is allocated,
-copied, started and freed, in which order. What it does not: that a GPU runs them, or how fast. "Device memory" is host
-memory, every copy is done at once, and the threads of a launch run one after the other (in a shuffled order, where a
-seed is given) or a few at a time. `tests/gpu/test_device_path.py` runs the real thing where there is a GPU.
+copied, started and freed, in which order. What it does not: that a GPU runs them, or how fast.
+
+"Device memory" is host memory. A stream does nothing before somebody waits for it, so that nobody can count on a copy or
+a kernel being done early. The threads of a launch run one after the other (in a shuffled order, where a seed is given)
+or a few at a time. `tests/gpu/test_device_path.py` runs the real thing where there is a GPU.
 """
 
 import ctypes
 import shutil
 import struct
 import subprocess
+from collections import deque
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +25,7 @@ SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ("-O2", "-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-shared", "-fPIC", "-pthread")
 """No contraction, as in ``scripts/make_ptx.sh``: the same bits as on a GPU."""
 
-GUARD, NOISE = 4096, 0xAB
+GUARD, NOISE = 4096, 0x7F
 
 COMPILER = shutil.which("g++")
 
@@ -65,6 +69,7 @@ class CpuDriver:
         self.held: dict[int, np.ndarray] = {}
         self.most = 0
         self.started: list[str] = []
+        self.streams: list[Stream] = []
 
     def mem_alloc(self, size: int) -> "Allocation":
         assert size > 0, "CUDA refuses to allocate nothing"
@@ -91,19 +96,20 @@ class CpuDriver:
         raise self.Error(f"{size} bytes at {address:#x} are not within one allocation")
 
     def memcpy_htod_async(self, address: int, source: np.ndarray, stream: "Stream") -> None:
-        self.view(address, (source.nbytes,), np.uint8)[:] = source.view(np.uint8)
+        stream.enqueue(lambda: np.copyto(self.view(address, (source.nbytes,), np.uint8), source.view(np.uint8)))
 
     def memcpy_dtoh_async(self, target: np.ndarray, address: int, stream: "Stream") -> None:
-        target.view(np.uint8)[:] = self.view(address, (target.nbytes,), np.uint8)
+        stream.enqueue(lambda: np.copyto(target.view(np.uint8), self.view(address, (target.nbytes,), np.uint8)))
 
     def memset_d32_async(self, address: int, value: int, count: int, stream: "Stream") -> None:
-        self.view(address, (count,), np.uint32)[:] = value
+        stream.enqueue(lambda: self.view(address, (count,), np.uint32).fill(value))
 
     def pagelocked_empty(self, shape: Any, dtype: Any) -> np.ndarray:
         return np.empty(shape, dtype)
 
     def Stream(self) -> "Stream":  # noqa: N802
-        return Stream()
+        self.streams.append(Stream(len(self.streams)))
+        return self.streams[-1]
 
     def Event(self) -> "Event":  # noqa: N802
         return Event()
@@ -124,6 +130,8 @@ class Allocation:
         return self._address
 
     def free(self) -> None:
+        for stream in self._driver.streams:
+            stream.synchronize()
         guarded = self._driver.held.pop(self._address).base
         assert isinstance(guarded, np.ndarray)
         assert (guarded[:GUARD] == NOISE).all(), "a kernel wrote before its memory"
@@ -131,15 +139,38 @@ class Allocation:
 
 
 class Stream:
-    handle = 7
+    def __init__(self, handle: int) -> None:
+        self.handle, self.done = handle, 0
+        self._waiting: deque[Callable[[], object]] = deque()
 
-    def synchronize(self) -> None: ...
+    def enqueue(self, work: Callable[[], object]) -> None:
+        self._waiting.append(work)
+
+    @property
+    def end(self) -> int:
+        """How much was enqueued so far."""
+        return self.done + len(self._waiting)
+
+    def reach(self, end: int) -> None:
+        while self.done < end:
+            self.done += 1
+            self._waiting.popleft()()
+
+    def synchronize(self) -> None:
+        self.reach(self.end)
 
 
 class Event:
-    def record(self, stream: Stream) -> None: ...
+    def __init__(self) -> None:
+        self._place: tuple[Stream, int] | None = None
 
-    def synchronize(self) -> None: ...
+    def record(self, stream: Stream) -> None:
+        self._place = stream, stream.end
+
+    def synchronize(self) -> None:
+        if self._place is not None:
+            stream, end = self._place
+            stream.reach(end)
 
 
 class Function:
@@ -153,10 +184,14 @@ class Function:
     def prepared_async_call(
         self, grid: tuple[int, ...], block: tuple[int, int, int], stream: Stream, *arguments: Any
     ) -> None:
-        driver, packed = self._driver, struct.pack(self._format, *arguments)
-        driver.started.append(self._name)
+        packed = struct.pack(self._format, *arguments)
+        self._driver.started.append(self._name)
+        stream.enqueue(lambda: self._run(grid[0], block[0], packed))
+
+    def _run(self, grid: int, block: int, packed: bytes) -> None:
+        driver = self._driver
         failed = driver.library.start(
-            self._name.encode(), grid[0], block[0], packed, len(packed), driver.seed, driver.at_once
+            self._name.encode(), grid, block, packed, len(packed), driver.seed, driver.at_once
         )
         if failed:
             raise driver.Error(f"{self._name}: {('parameters of another size', 'no such kernel')[failed - 1]}")

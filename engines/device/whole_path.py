@@ -183,15 +183,13 @@ class DevicePath:
     def _add_patches(self, values: int, grid: Shape, patch: tuple[int, ...], sums: int, weights: int) -> None:
         """Put patches through the network, ``batch`` at a time, mirrored ones beside the others."""
         wanted, count, start = self._wanted, prod(patch), self._kernels.start
-        # One patch has nothing to be blended with.
         tiling = tile(grid, patch, wanted.overlap, wanted.blend)
-        profiles = tiling.profiles if len(tiling.starts) > 1 else tuple(np.ones_like(each) for each in tiling.profiles)
         flips = [sum(1 << axis for axis in axes) for axes in mirrorings(wanted.flips)]
         every = [(first, mirror) for first in tiling.starts for mirror in flips]
         with DeviceMemory(self._driver, self._stream) as memory:
             image = memory.take(self._batch * count, np.float32)
             answer = memory.take(self._batch * self._classes * count, np.float32)
-            weight = memory.send(self._staging, np.concatenate(profiles))
+            weight = memory.send(self._staging, np.concatenate(tiling.profiles))
             memory.fill(image, self._batch * count)
             for begin in range(0, len(every), self._batch):
                 some = every[begin : begin + self._batch]

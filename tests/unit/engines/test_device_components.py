@@ -13,14 +13,15 @@ from engines.device.components import drop_small_components
 from engines.device.kernels import Kernels
 from engines.device.memory import DeviceMemory, Staging
 from engines.postprocessing import keep_largest_component
-from tests.cuda_on_cpu import COMPILER, CpuDriver, Stream
+from tests.cuda_on_cpu import COMPILER, CpuDriver
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++, which compiles the kernels for the CPU")
 
 
 def kept_on_device(labels: np.ndarray, seed: int, at_once: int) -> np.ndarray:
     """The label map after all but the largest component of each label were dropped."""
-    driver, stream = CpuDriver(), Stream()
+    driver = CpuDriver()
+    stream = driver.Stream()
     driver.seed, driver.at_once = seed, at_once
     kernels, staging, classes = Kernels(driver, stream), Staging(driver, stream), int(labels.max()) + 1
     probabilities = np.where(np.arange(classes)[:, None, None, None] == labels, 0.8, 0.2 / classes).astype(np.float32)

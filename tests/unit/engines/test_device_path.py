@@ -8,65 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
 
 from engines.device.whole_path import DevicePath
 from engines.errors import ModelPackageError, OutOfMemory, PermanentError
 from engines.inference import analyse
 from engines.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import Engine, Outputs, RuntimeSettings, create_engine
-from engines.types import Affine, Volume
+from engines.types import Affine
 from tests.cuda_on_cpu import COMPILER, CpuDriver
-from tests.on_device import NOON, Routed, both_ways, dice, on_cpu
-from tests.small_models import convolutional_package, overlapping_package, volume_package
+from tests.on_device import GEOMETRIES, NOON, Routed, both_ways, noisy, on_cpu, real_ct, require_the_same, unet
+from tests.small_models import overlapping_package, volume_package
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++, which compiles the kernels for the CPU")
-
-SHAPE = (26, 34, 30)
-TURNED, _ = np.linalg.qr(np.random.default_rng(8).normal(size=(3, 3)))
-
-
-def affine(axes: np.ndarray, *spacing: float, shear: float = 0.0) -> Affine:
-    """Of a volume with these directions (as columns) and spacings; sheared as by a tilted gantry."""
-    matrix = np.eye(4)
-    matrix[:3, :3] = axes * spacing
-    matrix[:3, 0] += shear * matrix[:3, 1]
-    matrix[:3, 3] = -31.0, 12.5, 220.0
-    return matrix
-
-
-AXIAL = np.array([[0.0, 0, 1], [0, 1, 0], [1, 0, 0]])
-SAGITTAL = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
-UNEVEN = tuple(np.cumsum([0, *np.random.default_rng(2).choice([0.4, 1.0, 2.3], SHAPE[0] - 1)]).tolist())
-GEOMETRIES = {
-    "axial": (affine(AXIAL, 2.5, 1.4, 1.4), None),
-    "the grid itself": (affine(AXIAL, 2.0, 2.0, 2.0), None),
-    "averaged, odd sizes": (affine(AXIAL, 1.0, 0.5, 0.6), None),
-    "upside down": (affine(-AXIAL, 2.5, 1.4, 1.4), None),
-    "sagittal": (affine(SAGITTAL, 1.5, 1.0, 2.2), None),
-    "oblique": (affine(TURNED, 2.1, 1.3, 0.9), None),
-    "tilted gantry": (affine(AXIAL, 2.5, 1.2, 1.2, shear=0.7), None),
-    "uneven slices": (affine(AXIAL, 1.7, 1.2, 1.2), UNEVEN),
-    "uneven slices, averaged and tilted": (affine(AXIAL, 0.8, 0.7, 0.7, shear=0.3), UNEVEN),
-    "one slice thick": (affine(AXIAL, 40.0, 1.4, 1.4), None),
-}
-
-
-def noisy(matrix: Affine, at: tuple[float, ...] | None = None, kind: type = np.int16, seed: int = 5) -> Volume:
-    """Blobs of dark and of bright in the air, with noise: many borders, and many small components."""
-    random = np.random.default_rng(seed)
-    index = np.stack(np.meshgrid(*(np.linspace(-1, 1, length) for length in SHAPE), indexing="ij"), axis=-1)
-    array = np.full(SHAPE, -1000.0)
-    for centre, radius, value in (
-        ((0.2, -0.1, 0.3), 0.6, -500),
-        ((-0.5, 0.3, -0.4), 0.5, 0),
-        ((0.9, 0.9, 0.9), 0.3, 0),
-        ((-0.9, -0.9, -0.9), 0.25, -500),
-    ):
-        array[np.linalg.norm(index - centre, axis=-1) < radius] = value
-    array += random.normal(0, 130, SHAPE)
-    values = np.rint(array).astype(np.int16) if kind is np.int16 else array.astype(np.float32)
-    return Volume(values, matrix, tuple(str(number) for number in range(SHAPE[0])), at=at)
 
 
 @pytest.fixture(scope="module")
@@ -78,24 +31,6 @@ def pointwise(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
 def pointwise_engine(pointwise: ModelPackage) -> Iterator[Engine]:
     with create_engine(pointwise, RuntimeSettings(threads=1)) as engine:
         yield engine
-
-
-def unet(folder: Path, keys: str) -> ModelPackage:
-    """A network whose answer depends on where in the patch a voxel lies, with further keys of ``[input]``."""
-    path = convolutional_package(folder) / "model.toml"
-    text = path.read_text()
-    for key in keys.splitlines():
-        name = key.split("=")[0]
-        kept = "".join(line for line in text.splitlines(keepends=True) if not line.startswith(name))
-        text = kept.replace("[segmentation]\n", f"{key}\n\n[segmentation]\n", 1)
-    path.write_text(text)
-    return load_package(path.parent)
-
-
-def require_the_same(host: np.ndarray, device: np.ndarray, labels: int) -> None:
-    for number in range(1, labels + 1):
-        assert (host == number).sum() > 30, "the test has something to compare"
-        assert dice(host, device, number) > 0.9999
 
 
 @pytest.mark.parametrize("kind", [np.int16, np.float32])
@@ -239,7 +174,8 @@ def test_an_answer_that_is_no_number_is_refused(
 
     def broken(image: int, outputs: dict[str, int], grid: tuple[int, ...], stream: int) -> None:
         run(image, outputs, grid, stream)
-        driver.view(outputs["probabilities"], (1, 3, *grid))[0, 1, 3, 4, 5] = value
+        answer = outputs["probabilities"]
+        driver.streams[stream].enqueue(lambda: np.put(driver.view(answer, (3, *grid)), 1234, value))
 
     with pytest.raises(PermanentError, match="the answer of tiny-ct on the GPU holds NaN or infinity"):
         DevicePath(driver, pointwise, broken, pointwise.input.grids)(noisy(*GEOMETRIES["axial"]))
@@ -258,7 +194,7 @@ def test_the_lungs_of_a_real_ct_are_those_of_the_host(shared_data: Path) -> None
     windows = shipped.input.model_copy(update={"further_patches": ((64, 96, 96),)})
     described = shipped.description.model_copy(update={"input": windows})
     package = ModelPackage(shipped.folder, described, shipped.identity)
-    volume = real_ct(shared_data / "dicom" / "ct_nlst101287_toshiba_jpegls_plus_sybil_sr", every=4)
+    volume = real_ct(shared_data, every=4)
     with create_engine(package, RuntimeSettings()) as engine:
         host, device = both_ways(CpuDriver(), package, Small(engine, 64 * 96 * 96), volume)
     assert host.label_map is not None
@@ -277,15 +213,3 @@ class Small(Routed):
         if tensor.size > self._most:
             raise OutOfMemory("too large")
         return self._engine.infer(tensor)
-
-
-def real_ct(folder: Path, every: int) -> Volume:
-    reader = sitk.ImageSeriesReader()
-    [series] = folder.glob("CT_*")
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(series)))
-    image = reader.Execute()
-    matrix = np.eye(4)
-    matrix[:3, :3] = (np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing())[:, ::-1] * (1, every, every)
-    matrix[:3, 3] = image.GetOrigin()
-    array = sitk.GetArrayFromImage(image).astype(np.int16)[:, ::every, ::every]
-    return Volume(array, matrix, tuple(str(number) for number in range(len(array))))
