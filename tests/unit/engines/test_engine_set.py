@@ -38,6 +38,16 @@ def engines(models: Path) -> Iterator[EngineSet]:
         yield engines
 
 
+@pytest.fixture
+def active(monkeypatch: pytest.MonkeyPatch) -> set[OpenVinoEngine]:
+    """The engines that hold memory."""
+    active = set()
+    activate, deactivate = OpenVinoEngine.activate, OpenVinoEngine.deactivate
+    monkeypatch.setattr(OpenVinoEngine, "activate", lambda engine: (activate(engine), active.add(engine)))
+    monkeypatch.setattr(OpenVinoEngine, "deactivate", lambda engine: (deactivate(engine), active.discard(engine)))
+    return active
+
+
 def image() -> Radiograph:
     array = np.zeros((60, 80), np.float32)
     array[10:50, 20:60] = 2.0
@@ -190,12 +200,13 @@ def test_a_model_says_why_it_does_not_run_on_what_was_asked_for(models: Path) ->
         assert model.problem == ""
 
 
-def test_a_precision_that_is_beyond_its_limits_gives_way_to_the_next(models: Path) -> None:
+def test_a_precision_that_is_beyond_its_limits_gives_way_to_the_next(models: Path, active: set[OpenVinoEngine]) -> None:
     with_int8(models)
     shift_golden(models / "tiny-cxr", by=0.01)  # more than int8 may err, less than fp32 may
     with capture_logs() as events, open_engines(load_packages(models), INT8) as engines:
         served = {name: model.engine.identity.precision for name, model in engines.models.items()}
         assert served == {"tiny-class": "int8", "tiny-cxr": "fp32"}
+        assert sorted(engine.identity.precision for engine in active) == ["fp32", "int8"]
         (refusal,) = engines.models["tiny-cxr"].refusals
         assert "probability error 0.0100 (limit 0.001)" in refusal
     assert [event["model"] for event in events if event["event"] == "engine.refused"] == ["tiny-cxr"]
@@ -274,12 +285,10 @@ def test_an_urgent_image_is_urgent_on_the_device_and_so_is_what_it_needs_first(
     assert engines.running is None
 
 
-def test_models_that_do_not_fit_together_take_turns(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_do_not_fit_together_take_turns(
+    models: Path, active: set[OpenVinoEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     # What a small engine takes is lost in the noise of the process: here each takes 40 MB while it is active.
-    active = set()
-    activate, deactivate = OpenVinoEngine.activate, OpenVinoEngine.deactivate
-    monkeypatch.setattr(OpenVinoEngine, "activate", lambda engine: (activate(engine), active.add(engine)))
-    monkeypatch.setattr(OpenVinoEngine, "deactivate", lambda engine: (deactivate(engine), active.discard(engine)))
     monkeypatch.setattr(ProcessMemory, "read", lambda _: MemoryUse(40 * MEGABYTE * len(active), None))
     with capture_logs() as events, open_engines(load_packages(models), CPU, memory_mb=60) as engines:
         for _ in range(2):

@@ -221,6 +221,8 @@ def test_the_whole_path_is_that_of_the_engine_as_it_is_active_now() -> None:
     other.infer(on(10))
     assert residency.active == ("other",)
     assert path("a volume") == ("a volume", 2, 2)
+    other.infer(on(10))
+    assert path("a volume") == ("a volume", 3, 3)
     assert other.whole_path is None
 
 

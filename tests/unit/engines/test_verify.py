@@ -173,6 +173,23 @@ def test_an_answer_unlike_the_references_on_another_grid_is_a_mismatch(tmp_path:
             verify_further_grids(wrong, engine, reference)
 
 
+def test_a_crop_that_leaves_a_segment_few_voxels_does_not_decide(tmp_path: Path) -> None:
+    package = volume_on_two_grids(tmp_path)
+
+    class OneVoxel(OpenVinoEngine):
+        dark = 0.49
+
+        def infer(self, tensor: np.ndarray) -> Outputs:
+            found = np.zeros((1, 3, *tensor.shape[2:]), np.float32)
+            found[:, 0] = 1.0
+            found[0, :, 0, 0, 0] = 1 - self.dark, self.dark, 0.0
+            return {"probabilities": found}
+
+    engine, reference = (OneVoxel(package, package.networks[0], RuntimeSettings(threads=1)) for _ in range(2))
+    reference.dark = 0.51
+    verify_further_grids(package, engine, reference)
+
+
 def test_a_grid_that_does_not_fit_into_memory_is_left_out_and_told(tmp_path: Path) -> None:
     package = volume_on_two_grids(tmp_path)
 
