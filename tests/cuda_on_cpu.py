@@ -3,9 +3,9 @@
 What it proves: the arithmetic of the kernels, their parameters, and the bookkeeping around them: what is allocated,
 copied, started and freed, in which order. What it does not: that a GPU runs them, or how fast.
 
-"Device memory" is host memory. A stream does nothing before somebody waits for it, so that nobody can count on a copy or
-a kernel being done early. The threads of a launch run one after the other (in a shuffled order, where a seed is given)
-or a few at a time. `tests/gpu/test_device_path.py` runs the real thing where there is a GPU.
+"Device memory" is host memory. A stream does nothing before somebody waits for it, so that nobody can count on a copy
+or a kernel being done early. The threads of a launch run one after the other (in a shuffled order, where a seed is
+given) or a few at a time. `tests/gpu/test_device_path.py` runs the real thing where there is a GPU.
 """
 
 import ctypes
@@ -64,7 +64,7 @@ class CpuDriver:
     class MemoryError(Error): ...
 
     def __init__(self, limit: int = 2**34) -> None:
-        self.library, self.limit = library(), limit
+        self.limit = limit
         self.seed, self.at_once = 0, 1
         self.held: dict[int, np.ndarray] = {}
         self.most = 0
@@ -190,8 +190,6 @@ class Function:
 
     def _run(self, grid: int, block: int, packed: bytes) -> None:
         driver = self._driver
-        failed = driver.library.start(
-            self._name.encode(), grid, block, packed, len(packed), driver.seed, driver.at_once
-        )
+        failed = library().start(self._name.encode(), grid, block, packed, len(packed), driver.seed, driver.at_once)
         if failed:
             raise driver.Error(f"{self._name}: {('parameters of another size', 'no such kernel')[failed - 1]}")
