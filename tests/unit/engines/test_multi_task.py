@@ -1,18 +1,23 @@
 """One network with several heads, over volumes and X-rays, and several networks as one model."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from onnx import helper
 
+from build_engines.recipes.evaluation import read_volume
 from engines.errors import ModelPackageError, OutOfMemory
 from engines.inference import analyse
-from engines.package import ModelPackage, load_package
+from engines.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import Engine, Outputs, RuntimeSettings, create_engine
 from engines.types import Findings, Image, Radiograph, Volume
+from engines.verify import dice
 from tests.small_models import CLASS, IDENTITY, SEGMENT, SHARPNESS, network, overlapping_package, random_image, write
 from tests.small_models import answers as reference_answers
 
@@ -183,6 +188,21 @@ class Short(Engine):
         if tensor[0, 0].size > self._voxels:
             raise OutOfMemory("no room")
         return self._engine.infer(tensor)
+
+
+def test_the_seams_between_windows_cost_no_measurable_dice(shared_data: Path) -> None:
+    package = load_package(SHIPPED_MODELS / "ct-lung")
+    grids = ((112, 96, 96), (64, 96, 96))
+    wanted = package.input.model_copy(update={"further_patches": grids})
+    package = replace(package, description=package.description.model_copy(update={"input": wanted}))
+    chest = read_volume(shared_data / "ct_lung" / "cip64" / "ct-64.nrrd")
+    lungs = sitk.GetArrayFromImage(sitk.ReadImage(shared_data / "ct_lung" / "cip64" / "wholeLung-64.nrrd")) > 0
+    with create_engine(package, RuntimeSettings(threads=1)) as engine:
+        whole, windows = (run(package, chest, Short(engine, prod(grid))).label_map.array > 0 for grid in grids)
+    assert (whole != windows).any(), "the second took windows"
+    assert dice(whole, lungs) > 0.95
+    assert abs(dice(windows, lungs) - dice(whole, lungs)) < 0.001
+    assert dice(windows, whole) > 0.995
 
 
 def test_segments_that_overlap_lie_in_label_maps_that_do_not_and_each_keeps_its_largest_part(tmp_path: Path) -> None:

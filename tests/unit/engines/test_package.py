@@ -1,14 +1,21 @@
+import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engines.description import VolumeInput
+from engines.description import Description, VolumeInput
 from engines.errors import ModelPackageError
 from engines.package import SHIPPED_MODELS, load_package, load_packages
+from engines.selection import VolumeSelection
 from engines.types import Code
+from tests.conftest import REPO_ROOT
 from tests.small_models import activating_package, classifier_package, volume_package, xray_package
+
+RARE = {"mean", "deviation", "standardise"}
+"""Keys of a volume that the whole example cannot have beside ``range``."""
 
 Edit = Callable[[str, str], None]
 
@@ -289,6 +296,21 @@ def test_a_crop_to_a_model_without_an_xray_label_map_is_refused(tmp_path: Path) 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelPackageError, match="does not exist"):
         load_packages(tmp_path / "nowhere")
+
+
+def test_the_examples_of_the_documentation_are_valid() -> None:
+    text = (REPO_ROOT / "docs" / "model-package.md").read_text(encoding="utf-8")
+    whole, *parts = [tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
+    Description.model_validate(whole)
+    assert set(VolumeInput.model_fields) - set(whole["input"]) <= set(VolumeSelection.model_fields) | RARE
+    assert len(parts) == 4
+    for part in parts:
+        kinds = {"classification", "detection"} & part.keys()
+        kept = {key: value for key, value in whole.items() if not kinds or key not in ("segmentation", "training")}
+        if "size" in part.get("input", {}):
+            kept |= {"classification": parts[1]["classification"]}
+            kept = {key: value for key, value in kept.items() if key not in ("segmentation", "training")}
+        Description.model_validate(kept | part)
 
 
 def test_the_shipped_models_load() -> None:
