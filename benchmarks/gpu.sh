@@ -28,8 +28,11 @@ if [ "$wheels" != "-" ]; then
     . "$site/environment"
 fi
 # Nine minutes in all.
-"$python" -m benchmarks.gpu --out "$out" --seconds $((530 - (SECONDS - began))) "$@"
+"$python" -m benchmarks.gpu --out "$out" --seconds $((530 - (SECONDS - began))) "$@" || {
+    echo "the steps could not start; $python lacks what the last line names" >&2
+    exit 1
+}
 cd "$out" && rm -rf steps/engines steps/models
-tar czf steps.tar.gz steps install.log 2>/dev/null || tar czf steps.tar.gz steps
-rm -rf steps install.log
+[ ! -f install.log ] || mv install.log steps/
+tar czf steps.tar.gz steps && rm -r steps
 echo "$out/gpu.json and $out/gpu.md are written; $((SECONDS - began)) s"

@@ -39,6 +39,9 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 PAUSE_SECONDS = 0.1
 """Between subjects: threads of the one before spin for a while, waiting for more work."""
 
+LEAST_SECONDS = 0.2
+"""A network of a few milliseconds is run so long in each turn."""
+
 COMPILED = "torch fp32 compiled"
 
 
@@ -208,9 +211,12 @@ def now() -> datetime:
 
 
 def timed(work: Any) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+    """Seconds of one run; the mean of several where one is short."""
+    count, began = 0, time.perf_counter()
+    while (took := time.perf_counter() - began) < LEAST_SECONDS:
+        work()
+        count += 1
+    return took / count
 
 
 def grown_by(subject_name: str, model: str, threads: int) -> float | None:

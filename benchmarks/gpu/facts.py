@@ -76,7 +76,7 @@ def matmul_rate(device: str, kind: str, size: int) -> float:
 
 
 def best_ms(work: object, device: str) -> float:
-    took, between, _ = once(work, device)  # type: ignore[arg-type]
+    took, between = once(work, device)  # type: ignore[arg-type]
     return between if device == "cuda" else took
 
 

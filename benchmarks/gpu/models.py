@@ -53,7 +53,7 @@ class Measurement:
             torch.set_num_threads(1)
         if options.model == NNUNET:
             network, patch = nnunet.make(options.tiny)
-            nnunet.write_package(options.out / "models" / NNUNET, network, patch)
+            nnunet.write_package(options.out / "models" / NNUNET, network, patch, self.device)
             self.package = load_package(options.out / "models" / NNUNET)
             self.module: torch.nn.Module = network.eval()
         else:

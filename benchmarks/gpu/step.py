@@ -3,6 +3,7 @@
 import argparse
 import json
 import statistics
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -73,46 +74,43 @@ def interleaved(subjects: Mapping[str, Work], rounds: int, step: Step, case: str
     """Time each subject in turn, round by round, and record medians, extremes and GPU memory.
 
     ``wall_ms`` is until the answer is there (the device is synchronised); ``gpu_ms`` is between two CUDA events on
-    PyTorch's stream, None for what runs on other streams.
+    PyTorch's stream; what runs on other streams is not between them. ``peak_mb`` is from one more run.
     """
     wall: dict[str, list[float]] = {name: [] for name in subjects}
     events: dict[str, list[float]] = {name: [] for name in subjects}
-    memory: dict[str, float] = {}
     alive = dict(subjects)
     for _ in range(rounds):
         for name, work in list(alive.items()):
             if step.remaining < 5:
                 break
             try:
-                took, between, peak = once(work, device)
+                took, between = once(work, device)
             except Exception as error:
                 step.record["errors"][f"{case}: {name}"] = {"error": f"{type(error).__name__}: {error}"[:2000]}
                 del alive[name]
                 continue
             wall[name].append(took)
             events[name].append(between)
-            memory[name] = max(peak, memory.get(name, 0.0))
     for name, values in wall.items():
         if values:
             step.record.setdefault("cases", {}).setdefault(case, {})[name] = {
                 "wall_ms": summary(values),
                 "gpu_ms": summary(events[name]) if device == "cuda" else None,
-                "torch_peak_mb": memory[name] if device == "cuda" else None,
+                "peak_mb": peak_mb(alive[name]) if device == "cuda" and name in alive else None,
                 "rounds": len(values),
             }
     step.save()
 
 
-def once(work: Work, device: str) -> tuple[float, float, float]:
-    """Wall-clock ms, ms between CUDA events, and PyTorch's peak of GPU memory in MB."""
+def once(work: Work, device: str) -> tuple[float, float]:
+    """Wall-clock ms, and ms between CUDA events."""
     if device == "cpu":
         began = time.perf_counter()
         work()
-        return (time.perf_counter() - began) * 1e3, 0.0, 0.0
+        return (time.perf_counter() - began) * 1e3, 0.0
     import torch
 
     first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    torch.cuda.reset_peak_memory_stats()
     torch.cuda.synchronize()
     began = time.perf_counter()
     first.record()
@@ -121,7 +119,35 @@ def once(work: Work, device: str) -> tuple[float, float, float]:
     torch.cuda.synchronize()
     took = (time.perf_counter() - began) * 1e3
     del answer
-    return took, first.elapsed_time(last), torch.cuda.max_memory_allocated() / 1e6
+    return took, first.elapsed_time(last)
+
+
+def peak_mb(work: Work) -> float:
+    """By how much the free memory of the GPU falls at most while this runs, weights and caches of before not counted.
+
+    Looked at every millisecond, so that it is the same measure for every library.
+    """
+    import torch
+
+    torch.cuda.empty_cache()
+    before = least = torch.cuda.mem_get_info()[0]
+    done = threading.Event()
+
+    def look() -> None:
+        nonlocal least
+        while not done.wait(0.001):
+            least = min(least, torch.cuda.mem_get_info()[0])
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        work()
+        torch.cuda.synchronize()
+        least = min(least, torch.cuda.mem_get_info()[0])
+    finally:
+        done.set()
+        looking.join()
+    return round((before - least) / 1e6, 1)
 
 
 def summary(values: list[float]) -> dict[str, float]:

@@ -68,7 +68,7 @@ def model(record: dict[str, Any], best: Best | None) -> list[str]:
     for case, subjects in record.get("cases", {}).items():
         lines += ["", f"**{case}** (ms, median and range)", ""]
         lines += [
-            "| subject | wall | GPU events | × ours | of the roofline | PyTorch's peak, MB |",
+            "| subject | wall | GPU events | × ours | of the roofline | memory at its peak, MB |",
             "|---|--:|--:|--:|--:|--:|",
         ]
         ours = subjects.get(OURS, {}).get("wall_ms", {}).get("median")
@@ -79,8 +79,8 @@ def model(record: dict[str, Any], best: Best | None) -> list[str]:
             if best and work and gpu and case.startswith("network, on the device"):
                 least = least_of(name, work, best)
                 part = f"{least / gpu['median']:.0%}" if gpu["median"] else ""
-            peak = measured.get("torch_peak_mb")
-            shown = f"{peak:.0f}" if peak and name.startswith("torch") else ""
+            peak = measured.get("peak_mb")
+            shown = "" if peak is None else f"{peak:.0f}"
             lines.append(f"| {name} | {span(wall)} | {span(gpu) if gpu else ''} | {ratio} | {part} | {shown} |")
     for what, figures in record.get("agreement", {}).items():
         lines += ["", f"{what}: " + ", ".join(f"{name} {value:.6g}" for name, value in figures.items())]

@@ -80,7 +80,7 @@ def test_the_roofline_is_the_slower_of_computing_and_moving() -> None:
 def test_the_table_names_each_subject_its_ratio_and_its_part_of_the_roofline() -> None:
     def timed(milliseconds: float) -> dict[str, object]:
         span = {"median": milliseconds, "min": milliseconds, "max": milliseconds}
-        return {"wall_ms": span, "gpu_ms": span, "torch_peak_mb": 12.0}
+        return {"wall_ms": span, "gpu_ms": span, "peak_mb": 12.0}
 
     cases = {"network, on the device": {"wetread rtx fp16": timed(2.0), "torch AMP fp16": timed(6.0)}}
     facts = {"copy_gb_per_s": 1000.0, "matmul_tflop_per_s": {"fp32": 1.0, "tf32": 1.0, "fp16": 1.0, "bf16": 1.0}}
@@ -88,7 +88,7 @@ def test_the_table_names_each_subject_its_ratio_and_its_part_of_the_roofline() -
     records = {"facts": facts, "model-ct-lung": model}
     text = markdown({"steps": {name: {"ended": "finished"} for name in records}, "records": records})
     assert "| torch AMP fp16 | 6.00 (6.00–6.00) | 6.00 (6.00–6.00) | 3.00 | 17% | 12 |" in text
-    assert "| wetread rtx fp16 | 2.00 (2.00–2.00) | 2.00 (2.00–2.00) | 1.00 | 50% |  |" in text
+    assert "| wetread rtx fp16 | 2.00 (2.00–2.00) | 2.00 (2.00–2.00) | 1.00 | 50% | 12 |" in text
     assert "- model-ct-lung, int8: no file" in text
 
 
@@ -103,7 +103,7 @@ def test_the_network_of_random_weights_is_a_package_and_pytorch_labels_like_the_
 
     torch.set_num_threads(1)
     network, patch = make(tiny=True)
-    write_package(tmp_path / "tiny", network, patch)
+    write_package(tmp_path / "tiny", network, patch, "cpu")
     package, volume = load_package(tmp_path / "tiny"), chest(tiny=True)
     with create_engine(package, RuntimeSettings(threads=1)) as engine:
         ours = labels_of(package, engine, volume)
