@@ -43,8 +43,8 @@ STEPS = (
     step("facts", 30),
     step("probe", 60),
     tests("tests-gpu", 60, "tests/gpu"),
-    step("models", 110, "--model", "ct-lung", name="model-ct-lung"),
-    step("models", 130, "--model", "nnunet", name="model-nnunet"),
+    step("models", 130, "--model", "ct-lung", name="model-ct-lung"),
+    step("models", 150, "--model", "nnunet", name="model-nnunet"),
     step("models", 35, "--model", "cxr-lung", name="model-cxr-lung"),
     step("models", 35, "--model", "cxr-pneumonia", name="model-cxr-pneumonia"),
 )

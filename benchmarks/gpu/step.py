@@ -13,6 +13,9 @@ from typing import Any
 
 Work = Callable[[], object]
 
+MOST_SECONDS = 12.0
+"""A subject that has taken so long in all of its turns has no further ones."""
+
 
 class Step:
     """One step's record, ``OUT/NAME.json``: kept whole on disk after every entry, whatever happens next."""
@@ -83,6 +86,8 @@ def interleaved(subjects: Mapping[str, Work], rounds: int, step: Step, case: str
         for name, work in list(alive.items()):
             if step.remaining < 5:
                 break
+            if sum(wall[name]) > MOST_SECONDS * 1e3:
+                continue
             try:
                 took, between = once(work, device)
             except Exception as error:
