@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.detection import within_volume
+from engines.detection import ROUNDING, within_volume
 from engines.types import Classification, Detections, Image, LabelMap, Measurement, Volume
 from service.errors import Quarantined
 from service.results.analysis import Analysis
@@ -84,7 +84,8 @@ def _check_detections(detections: Detections, image: Image) -> None:
         if isinstance(image, Volume):
             inside = bool(within_volume(image)(centre[None])[0])
         else:
-            inside = bool(((centre >= -0.5) & (centre <= np.array(image.array.shape) - 0.5)).all())
+            last = np.array(image.array.shape) - 0.5
+            inside = bool(((centre >= -0.5 - ROUNDING) & (centre <= last + ROUNDING)).all())
         _require(inside, "something was found beside the image")
 
 

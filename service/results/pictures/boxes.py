@@ -29,17 +29,13 @@ def marks_on(found: Sequence[Detected], index: int, turn: Turn, shape: tuple[int
     return [Mark(turn.places(entry.on[index], shape), scored(entry.detection)) for entry in found if index in entry.on]
 
 
-def draw_marks(
-    picture: Pillow.Image, marks: Sequence[Mark], shape: tuple[int, ...], scale: float, lettered: bool = True
-) -> None:
-    """Draw detections into the picture of a plane of so many rows and columns.
+def draw_rings(picture: Pillow.Image, marks: Sequence[Mark], shape: tuple[int, ...], scale: float) -> None:
+    """Draw detections into the picture of a plane of so many rows and columns, over all else.
 
     Parameters
     ----------
     scale
-        How much larger than in a picture of 512 pixels lines and letters are.
-    lettered
-        Whether there is room for words.
+        How much thicker than in a picture of 512 pixels lines are.
     """
     draw, width = ImageDraw.Draw(picture), max(round(WIDTH * scale), 1)
     across, down = picture.width / shape[1], picture.height / shape[0]
@@ -51,7 +47,12 @@ def draw_marks(
             # a ring at the border of the image stays to be seen
             inner = [(min(x, picture.width - width), min(y, picture.height - width)) for x, y in corners]
             draw.line(inner, DETECTED, width, joint="curve")
-    for mark in marks if lettered else ():
+
+
+def name_marks(picture: Pillow.Image, marks: Sequence[Mark], shape: tuple[int, ...], scale: float) -> None:
+    """Write the words of detections beside where their rings come; what is drawn later may cover them."""
+    draw = ImageDraw.Draw(picture)
+    for mark in marks:
         _write(picture, draw, mark, shape, scale)
 
 

@@ -9,7 +9,7 @@ from PIL import ImageDraw
 from engines.orientation import Turn
 from engines.types import Findings, Radiograph, Segment, Volume
 from service.results.detected import Detected
-from service.results.pictures.boxes import draw_marks, marks_on
+from service.results.pictures.boxes import draw_rings, marks_on, name_marks
 from service.results.pictures.legend import percentage
 from service.results.pictures.lettering import FAINT, PANEL, TEXT, WARNING, font, shortened
 from service.results.pictures.views import Layer, fit, mark_sides, plane_picture, reading_turn
@@ -63,8 +63,10 @@ def slice_picture(
     size = fit(values.shape, turn.pixel(volume.spacing[1:]), (side, side))
     picture = plane_picture(window.shades(values), layers, size)
     marks = marks_on(found, index, turn, volume.array.shape[1:])
-    draw_marks(picture, marks, values.shape, max(*size, LEAST) / LEAST)
+    scale = max(*size, LEAST) / LEAST
+    name_marks(picture, marks, values.shape, scale)
     mark_sides(picture, letters, scaled(15, size))
+    draw_rings(picture, marks, values.shape, scale)
     return framed(picture, letters, findings, place, window.name, segments_in(layers))
 
 
@@ -90,9 +92,11 @@ def radiograph_picture(
     if findings.classification:
         _draw_box(picture, layers)
     marks = marks_on(found, 0, Turn(), image.array.shape)
-    draw_marks(picture, marks, image.array.shape, max(*size, LEAST) / LEAST)
+    scale = max(*size, LEAST) / LEAST
+    name_marks(picture, marks, image.array.shape, scale)
     if sides:
         mark_sides(picture, sides, scaled(15, size))
+    draw_rings(picture, marks, image.array.shape, scale)
     what = ""
     if findings.classification:
         shown = findings.classification.present

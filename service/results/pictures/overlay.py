@@ -9,7 +9,7 @@ from PIL import ImageDraw
 from engines.orientation import Turn
 from engines.types import Classification, Findings, Image, Radiograph, Volume
 from service.results.detected import detected
-from service.results.pictures.boxes import draw_marks, marks_on
+from service.results.pictures.boxes import draw_rings, marks_on
 from service.results.pictures.legend import Entry, legend, percentage
 from service.results.pictures.lettering import (
     BACKGROUND,
@@ -95,7 +95,7 @@ def small_picture(findings: Findings, image: Radiograph, box: tuple[int, int]) -
     layers = [(label_map.array, label_map.segments) for label_map in findings.label_maps]
     picture = plane_picture(display_window(image).shades(image.array), layers, size)
     marks = marks_on(detected(findings, image), 0, Turn(), image.array.shape)
-    draw_marks(picture, marks, image.array.shape, max(size) / 512, lettered=False)
+    draw_rings(picture, marks, image.array.shape, max(size) / 512)
     return picture
 
 

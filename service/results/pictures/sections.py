@@ -10,7 +10,7 @@ from PIL import Image as Pillow
 from engines.measurements import HOUNSFIELD
 from engines.types import Detection, LabelMap, Volume
 from service.results.contours import Points
-from service.results.pictures.boxes import Mark, draw_marks
+from service.results.pictures.boxes import Mark, draw_rings
 from service.results.pictures.views import (
     READ_AS,
     Array,
@@ -126,7 +126,7 @@ class Sections:
             ring = np.array([[top, left], [top, right], [bottom, right], [bottom, left], [top, left]])
             if first - 0.5 <= index <= last + 0.5:
                 marks.append(Mark(ring if np.ptp(ring, axis=0).any() else ring[:1], ""))
-        draw_marks(picture, marks, shape, max(picture.size) / 512, lettered=False)
+        draw_rings(picture, marks, shape, max(picture.size) / 512)
 
 
 def _boxes(volume: Volume, found: Sequence[Detection]) -> Points:
