@@ -2,6 +2,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -297,3 +298,25 @@ def test_models_that_do_not_fit_together_take_turns(
     evicted = [event["model"] for event in events if event["event"] == "engine.evicted"]
     assert evicted == ["tiny-class", "tiny-cxr", "tiny-class", "tiny-cxr"]
     assert active == set()
+
+
+def test_what_is_under_way_as_the_engines_close_is_answered_or_told_to_try_again(models: Path) -> None:
+    told = []
+
+    def run_until_closed() -> int:
+        for number in count():
+            try:
+                assert engines.run("tiny-class", image()).classification.best.label == "Bright"
+            except RuntimeUnavailable as error:
+                told.append(str(error))
+                return number
+        raise AssertionError
+
+    with ThreadPoolExecutor(4) as pool:
+        with open_engines(load_packages(models), CPU) as engines:
+            running = [pool.submit(run_until_closed) for _ in range(4)]
+            for _ in range(3):
+                engines.run("tiny-cxr", image(), urgent=True)
+        done = [each.result(30) for each in running]
+    assert len(told) == len(done) == 4
+    assert all("is not active" in reason for reason in told)
