@@ -13,6 +13,7 @@ from engines.description import ClassEntry, CodeEntry, DetectionSection
 from engines.detection import Candidates, candidates, detect, extent, non_maximum_suppression, to_patient, within_volume
 from engines.errors import ModelPackageError
 from engines.inference import analyse
+from engines.orientation import Turn
 from engines.package import ModelPackage, load_package
 from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.sliding_window import Window
@@ -199,6 +200,18 @@ def test_the_last_slice_of_uneven_ones_is_within_the_volume() -> None:
     affine = np.eye(4)[:, [2, 1, 0, 3]]
     volume = Volume(np.zeros((3, 4, 4), np.int16), affine, ("1", "2", "3"), at=(0.0, 1.0, 6.0))
     np.testing.assert_array_equal(within_volume(volume)(np.array([[1, 1, 6.4], [1, 1, 6.6]])), [True, False])
+
+
+@given(st.booleans(), st.tuples(st.booleans(), st.booleans()), st.integers(0, 4), st.integers(0, 6))
+def test_a_place_on_a_turned_image_is_where_its_pixel_went(
+    transposed: bool, flips: tuple[bool, bool], row: int, column: int
+) -> None:
+    turn, array = Turn(transposed, flips), np.zeros((5, 7))
+    array[row, column] = 1
+    turned = turn.apply(array)
+    place = turn.places(np.array([[row, column]], float), array.shape)
+    np.testing.assert_array_equal(place, np.argwhere(turned))
+    np.testing.assert_array_equal(turn.undo_places(place, turned.shape), [[row, column]])
 
 
 # End to end: a small network that finds what is bright and BALL voxels across.

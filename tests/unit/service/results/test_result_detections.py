@@ -4,10 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom import Dataset
 from pypdf import PdfReader
 
@@ -17,12 +20,17 @@ from engines.types import (
     Code,
     Detection,
     Detections,
+    Findings,
+    Image,
     InputStatistic,
     Radiograph,
     Volume,
 )
 from service.errors import Quarantined
 from service.results.analysis import Analysis
+from service.results.checks.capture import check_rings
+from service.results.contours import Points
+from service.results.detected import Detected, detected
 from service.results.encode import encode
 from service.results.kinds import KINDS
 from service.results.pictures.choice import chosen_slices
@@ -30,8 +38,9 @@ from service.results.pictures.legend import DETECTED
 from service.results.pictures.sections import Sections
 from service.results.profile import ResultProfile
 from service.results.self_check import self_check
+from service.results.writers.capture import captures
 from service.types import ResultObject
-from tests.unit.service.results.damage import copies, damaged, set_, without
+from tests.unit.service.results.damage import Damage, copies, damaged, set_, without
 from tests.unit.service.results.examples import findings, small_ct, small_radiograph
 from tests.unit.service.results.report_content import about, below, groups, image_of, regions, stated
 from tests.validators import dciodvfy_errors
@@ -328,41 +337,105 @@ def without_the_ring(dataset: Dataset) -> None:
     dataset.PixelData = pixels.tobytes()
 
 
-DAMAGES: dict[str, tuple[str, int, Callable[[Dataset], None]]] = {
-    "a box moved by a pixel": ("SR", 0, lambda dataset: moved(scoord(dataset, 0))),
-    "a point moved by a pixel": ("SR", 0, lambda dataset: moved(scoord(dataset, -1))),
-    "one of several rings moved": ("SR", 0, lambda dataset: moved(scoord(dataset, 2))),
-    "a detection missing": ("SR", 0, without_the_last_group),
-    "another score": ("SR", 0, other_score),
-    "a score called a probability": ("SR", 0, as_probability),
-    "an absence that is none": ("SR", 0, present_after_all),
-    "a box on another image": ("SR", 0, other_image),
-    "no statistics of the input": ("SR", 0, without_statistics),
-    "a ring moved": ("GSPS", 0, lambda dataset: moved(annotation(dataset).GraphicObjectSequence[0])),
-    "a ring missing": ("GSPS", 0, without_an_annotation),
-    "another text": ("GSPS", 0, other_words),
-    "another layer": ("GSPS", 0, set_("GraphicLayerSequence:1.GraphicLayer", "OTHER")),
-    "no layer": ("GSPS", 0, without("GraphicLayerSequence:1")),
-    "a key image missing": ("KO", 0, without_an_image),
-    "no ring in the picture": ("SC", 2, without_the_ring),
+DAMAGES: dict[str, tuple[str, Damage]] = {
+    "a box moved by a pixel": ("SR", lambda dataset: moved(scoord(dataset, 0))),
+    "a point moved by a pixel": ("SR", lambda dataset: moved(scoord(dataset, -1))),
+    "one of several rings moved": ("SR", lambda dataset: moved(scoord(dataset, 2))),
+    "a detection missing": ("SR", without_the_last_group),
+    "another score": ("SR", other_score),
+    "a score called a probability": ("SR", as_probability),
+    "an absence that is none": ("SR", present_after_all),
+    "a box on another image": ("SR", other_image),
+    "no statistics of the input": ("SR", without_statistics),
+    "a ring moved": ("GSPS", lambda dataset: moved(annotation(dataset).GraphicObjectSequence[0])),
+    "a ring missing": ("GSPS", without_an_annotation),
+    "another text": ("GSPS", other_words),
+    "another layer": ("GSPS", set_("GraphicLayerSequence:1.GraphicLayer", "OTHER")),
+    "no layer": ("GSPS", without("GraphicLayerSequence:1")),
+    "a key image missing": ("KO", without_an_image),
 }
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Analysis, tuple[ResultObject, ...]]:
-    profile = ResultProfile(objects=("SC", "GSPS", "KO", "SR"), captures=2)
+    profile = ResultProfile(objects=("GSPS", "KO", "SR"))
     analysis = ct_analysis(profile, input_statistics=(InputStatistic("mean", 1.0, "HU", 0.0, 2.0),))
     return analysis, encode(analysis, tmp_path_factory.mktemp("sound"))
 
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_the_self_check_notices(name: str, sound: tuple[Analysis, tuple[ResultObject, ...]], tmp_path: Path) -> None:
-    kind, number, damage = DAMAGES[name]
+    kind, damage = DAMAGES[name]
     analysis, objects = sound
     copied = copies(objects, tmp_path)
-    damaged([entry for entry in copied if entry.kind == kind][number].path, damage)
+    damaged(next(entry.path for entry in copied if entry.kind == kind), damage)
     with pytest.raises(Quarantined, match=f"self-check of the {kind}"):
         self_check(copied, analysis)
+
+
+MISPLACED: dict[str, Callable[[Points, tuple[int, ...]], Points]] = {
+    "transposed": lambda points, shape: points[:, ::-1],
+    "left for right": lambda points, shape: points * (1, -1) + (0, shape[1] - 1),
+    "upside down": lambda points, shape: points * (-1, 1) + (shape[0] - 1, 0),
+    "four pixels off": lambda points, shape: points + 4,
+}
+
+
+@pytest.mark.parametrize("name", MISPLACED)
+def test_a_ring_that_writer_and_check_both_take_for_right_is_held_against_the_sources_positions(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def misplaced(found: Findings, image: Image) -> tuple[Detected, ...]:
+        shape = image.array.shape[1:]
+        change = MISPLACED[name]
+        return tuple(
+            replace(entry, on={index: change(points, shape) for index, points in entry.on.items()})
+            for entry in detected(found, image)
+        )
+
+    monkeypatch.setattr("service.results.analysis.detected", misplaced)
+    volume, headers = small_ct((5, 40, 60))
+    centre = (volume.affine @ (2, 12, 16, 1))[:3]
+    box = Detection("Nodule", NODULE, 0.9, tuple((centre - 3).tolist()), tuple((centre + 3).tolist()))
+    analysis = Analysis(findings(detections=Detections((box,), LOOKED_FOR)), volume, headers, REPORT)
+    with pytest.raises(Quarantined, match="is not around what was found"):
+        encode(analysis, tmp_path)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.tuples(*[st.floats(0, 1)] * 3), st.tuples(*[st.sampled_from((0.0, 0.1, 1.0, 2.5, 10.0))] * 3)),
+        min_size=1,
+        max_size=6,
+    ),
+    st.booleans(),
+)
+def test_whatever_lies_in_a_volume_passes_its_own_check(
+    places: list[tuple[tuple[float, ...], tuple[float, ...]]], oblique: bool
+) -> None:
+    volume, headers = small_ct((4, 9, 12), oblique=oblique)
+    found = []
+    for place, half in places:
+        centre = (volume.affine @ (*(np.multiply(place, volume.array.shape) - 0.5), 1))[:3]
+        low, high = tuple((centre - half).tolist()), tuple((centre + half).tolist())
+        found.append(Detection("Nodule", NODULE, 0.5, low, high))
+    profile = ResultProfile(objects=("GSPS", "KO", "SR"))
+    analysis = Analysis(findings(detections=Detections(tuple(found), LOOKED_FOR)), volume, headers, profile)
+    with TemporaryDirectory() as folder:
+        assert len(encode(analysis, Path(folder))) == 3
+
+
+def test_the_self_check_notices_a_picture_without_its_ring(tmp_path: Path) -> None:
+    analysis = ct_analysis(ResultProfile(objects=("SC",), captures=1))
+    objects = encode(analysis, tmp_path)
+    dataset = pydicom.dcmread(objects[-1].path)
+    capture = list(captures(analysis))[-1]
+    assert capture.area is not None
+    check_rings(dataset, capture.slices[0], capture.area, analysis)
+    without_the_ring(dataset)
+    with pytest.raises(Quarantined, match="the ring around Nodule in slice 3 is not where it was detected"):
+        check_rings(dataset, capture.slices[0], capture.area, analysis)
 
 
 def detection(**other: object) -> Detection:
