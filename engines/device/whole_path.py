@@ -34,8 +34,9 @@ HIGHEST_KEY = 0x7FFFFFFF
 class DevicePath:
     """Resamples, windows, infers, blends, labels, cleans up and resamples back, all in the memory of one GPU.
 
-    The source is there while it is resampled (twice, where it is averaged); then for each voxel of the grid 4 bytes a
-    class, 8 more for values and weights and 9 for components, and ``batch`` patches with their answers. All of it is
+    The source and its averaged copy are there until it is resampled; then for each voxel of the grid 4 bytes a class, 8
+    more for values and weights and 9 for components, and ``batch`` patches with their answers. For 400 slices of
+    512 × 512 these are 0.22 GB with ``ct-lung``, and 7.1 GB with a hundred classes on a grid of 1.5 mm. All of it is
     freed when a call ends. The CUDA context must be current when it is made, called and closed.
 
     Parameters
@@ -190,12 +191,13 @@ class DevicePath:
             image = memory.take(self._batch * count, np.float32)
             answer = memory.take(self._batch * self._classes * count, np.float32)
             weight = memory.send(self._staging, np.concatenate(tiling.profiles))
-            memory.fill(image, self._batch * count)
             for begin in range(0, len(every), self._batch):
                 some = every[begin : begin + self._batch]
                 for slot, (first, mirror) in enumerate(some):
                     address = image + 4 * slot * count
                     start("cut_patch", count, values, address, grid, patch, first, mirror, *_scaling(wanted))
+                if missing := self._batch - len(some):
+                    memory.fill(image + 4 * len(some) * count, missing * count)
                 self._run_on_device(image, {self._section.tensor: answer}, patch, self._stream.handle)
                 for slot, (first, mirror) in enumerate(some):
                     address = answer + 4 * slot * self._classes * count

@@ -4,6 +4,7 @@ The kernels are compiled as C++ (`tests.cuda_on_cpu` says what that proves, and 
 """
 
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,26 @@ def test_memory_is_given_back_when_the_network_fails(pointwise: ModelPackage) ->
     with pytest.raises(CpuDriver.Error, match="illegal memory access"):
         DevicePath(driver, pointwise, fails, pointwise.input.grids)(noisy(*GEOMETRIES["axial"]))
     assert not driver.held
+
+
+def test_what_is_missing_in_a_batch_is_zero(tmp_path: Path) -> None:
+    package, driver, empty = unet(tmp_path, "flips = [0]"), CpuDriver(), []
+    with create_engine(package, RuntimeSettings(threads=1, batch=5)) as engine:
+        run = on_cpu(driver, package, engine)
+
+        def watched(image: int, outputs: dict[str, int], grid: tuple[int, ...], stream: int) -> None:
+            def look() -> None:
+                slots = driver.view(image, (5, prod(grid)))
+                empty.append([bool((slot == 0).all()) for slot in slots])
+
+            driver.streams[stream].enqueue(look)
+            run(image, outputs, grid, stream)
+
+        DevicePath(driver, package, watched, package.input.grids, batch=5)(noisy(*GEOMETRIES["axial"]))
+    patches = driver.started.count("cut_patch")
+    assert patches % 5
+    assert empty[0] == [False] * 5
+    assert empty[-1] == [False] * (patches % 5) + [True] * (5 - patches % 5)
 
 
 def test_a_network_without_memory_for_any_patch_says_so(pointwise: ModelPackage) -> None:
