@@ -10,7 +10,7 @@ from types import MappingProxyType
 import structlog
 
 from engines.description import RadiographInput
-from engines.errors import PermanentError, RuntimeUnavailable, WetreadError
+from engines.errors import PermanentError, RuntimeUnavailable, TransientError
 from engines.inference import Clock, analyse
 from engines.opening import Opener, ServedModel, choices
 from engines.package import ModelPackage, check_crops
@@ -114,7 +114,8 @@ class EngineSet:
 
         What comes earlier in the order of preference is tried again too: its engine may have been built meanwhile. An
         engine that is exchanged ends what it is at with `RuntimeUnavailable`, to be tried again on the new one. A model
-        that gives right answers on no runtime is served no more until it is verified again.
+        that gives right answers on no runtime is served no more until it is verified again; one that cannot be verified
+        just now, for want of memory say, is served as before.
         """
         with self._changing:
             changes = [self._verify_again(model) for model in tuple(self._models.values())]
@@ -124,7 +125,10 @@ class EngineSet:
         name = before.package.name
         try:
             after = self._opener.open(before.package, before)
-        except WetreadError as error:
+        except TransientError as error:
+            log.warning("engine.not_verified", model=name, reason=str(error))
+            return None
+        except PermanentError as error:
             after = replace(before, problem=str(error))
         self._models[name] = after
         if after.engine is before.engine and bool(after.problem) == bool(before.problem):

@@ -108,10 +108,13 @@ class Opener:
 
         Raises
         ------
+        EngineMismatch
+            Nothing serves, and the engine of ``before`` gives wrong answers.
         ModelPackageError, RuntimeUnavailable, EngineMismatch, OutOfMemory
-            Of the last that was tried.
+            Otherwise, of the last that was tried.
         """
         refusals: list[str] = []
+        wrong: EngineMismatch | None = None
         for settings in self._tried:
             told = log.bind(model=package.name, runtime=settings.runtime, precision=settings.precision)
             kept = before if before and before.settings == settings and not before.problem else None
@@ -119,10 +122,13 @@ class Opener:
                 model = self._kept(kept) if kept else self._opened_on(package, settings)
             except WetreadError as error:
                 if isinstance(error, EngineMismatch):
+                    wrong = error if kept else wrong
                     told.error("engine.refused", reason=str(error))
                 else:
                     told.warning("engine.unavailable", reason=str(error))
                 if settings == self._tried[-1]:
+                    if wrong:
+                        raise wrong from error
                     raise
                 refusals.append(f"{settings.runtime} {settings.precision}: {error}")
             else:

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from engines.device_memory import MEGABYTE, MemoryUse, ProcessMemory
 from engines.engine_set import EngineSet, open_engines
-from engines.errors import EngineMismatch, ModelPackageError, PermanentError, RuntimeUnavailable
+from engines.errors import EngineMismatch, ModelPackageError, OutOfMemory, PermanentError, RuntimeUnavailable
 from engines.opening import choices
 from engines.package import load_packages
 from engines.runtimes.base import Engine, Outputs, RuntimeSettings
@@ -246,6 +246,39 @@ def test_a_model_that_is_right_on_no_runtime_is_served_no_more_until_it_is_right
         assert (change.model, change.before) == ("tiny-cxr", None)
         assert change.after is not None
         assert engines.run("tiny-class", image()).classification.best.label == "Bright"
+
+
+def test_a_model_that_cannot_be_verified_just_now_is_served_as_before(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OutOfMemory("something else has all of it")
+
+    with open_engines(load_packages(models), CPU) as engines:
+        with monkeypatch.context() as patch, capture_logs() as events:
+            patch.setattr(OpenVinoEngine, "infer", refuse)
+            assert engines.verify_again() == ()
+        assert [event["model"] for event in events if event["event"] == "engine.not_verified"] == [
+            "tiny-class",
+            "tiny-cxr",
+        ]
+        assert engines.run("tiny-class", image()).classification.best.label == "Bright"
+
+
+def test_an_engine_that_gives_wrong_answers_serves_no_more_even_where_nothing_takes_its_place(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OutOfMemory("something else has all of it")
+
+    with_int8(models)
+    with open_engines(load_packages(models), INT8) as engines:
+        shift_golden(models / "tiny-cxr", by=0.01)
+        monkeypatch.setattr(OpenVinoEngine, "activate", refuse)
+        (change,) = engines.verify_again()
+        assert (change.model, change.after) == ("tiny-cxr", None)
+        with pytest.raises(RuntimeUnavailable, match=r"tiny-cxr is not served at present: .* int8 differs"):
+            engines.run("tiny-cxr", image())
 
 
 def test_what_comes_first_is_taken_as_soon_as_it_is_there(models: Path) -> None:
