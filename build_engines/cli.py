@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from build_engines.cli_import import app as import_app
+from build_engines.cli_quantise import app as quantise_app
 from engines.errors import ModelPackageError, RuntimeUnavailable
 from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
 from engines.runtimes.base import RUNTIMES, Precision, RuntimeSettings, create_engine
@@ -19,6 +20,7 @@ from engines.verify import Verification, verify
 
 app = typer.Typer(help="Models and their compiled engines.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
+app.add_typer(quantise_app)
 
 Names = Annotated[list[str] | None, typer.Argument(help="Models; all of them if none is named.", metavar="[MODEL]...")]
 Models = Annotated[list[Path] | None, typer.Option("--models", help="A further folder of model packages.")]
