@@ -18,8 +18,9 @@ from engines.errors import RuntimeUnavailable
 from engines.package import ModelPackage
 from engines.runtimes.base import DeviceAnswer, Engine, Outputs, RuntimeSettings, WholePath
 from engines.runtimes.cuda import Gpu
+from engines.runtimes.tensorrt_lane import BUFFERS, Pending
 from engines.runtimes.tensorrt_library import load_tensorrt
-from engines.runtimes.tensorrt_session import BUFFERS, Pending, Session
+from engines.runtimes.tensorrt_session import Session
 from engines.types import EngineIdentity, Volume
 
 log = structlog.get_logger()

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,59 +10,12 @@ from numpy.typing import NDArray
 
 from engines.errors import ModelPackageError, OutOfMemory, RuntimeUnavailable
 from engines.package import ModelPackage
-from engines.runtimes.base import Outputs
 from engines.runtimes.cuda_graph import CudaGraph
 from engines.runtimes.tensorrt_jit import JitCache
+from engines.runtimes.tensorrt_lane import Buffers, Lane, Pending, new_buffers
 from engines.runtimes.tensorrt_library import deserialise, refusal, tensorrt_logger
 
 Grid = tuple[int, ...]
-
-BUFFERS = 2
-"""While one input is inferred, the next is copied."""
-
-
-@dataclass
-class Buffers:
-    """Room for one input and its outputs, on the host and on the GPU, and the stream that goes between them.
-
-    The host's memory is page-locked: only from there do copies run beside the computation, and at the bus's full speed.
-    """
-
-    host: Mapping[str, NDArray[np.float32]]
-    device: Mapping[str, Any]
-    stream: Any
-    inferences: int = 0
-    graph: CudaGraph | None = None
-
-    def free(self) -> None:
-        """Give the GPU's memory back."""
-        if self.graph is not None:
-            self.graph.close()
-        for memory in self.device.values():
-            memory.free()
-
-
-@dataclass
-class Lane:
-    """One grid of the engine: an execution context with the grid's optimisation profile, and buffers of its size."""
-
-    context: Any
-    shapes: Mapping[str, tuple[int, ...]]
-    buffers: list[Buffers] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Pending:
-    """An answer that the GPU still works at."""
-
-    buffers: Buffers
-    outputs: tuple[str, ...]
-    count: int
-
-    def wait(self) -> Outputs:
-        """Wait for the answer; the arrays are the caller's."""
-        self.buffers.stream.synchronize()
-        return {name: self.buffers.host[name][: self.count].copy() for name in self.outputs}
 
 
 class Session:
@@ -242,20 +194,8 @@ class Session:
 
     def _buffers(self, lane: Lane, slot: int) -> Buffers:
         while len(lane.buffers) <= slot:
-            lane.buffers.append(self._new_buffers(lane))
+            lane.buffers.append(new_buffers(self._driver, lane.shapes))
         return lane.buffers[slot]
-
-    def _new_buffers(self, lane: Lane) -> Buffers:
-        host = {name: self._driver.pagelocked_empty(shape, np.float32) for name, shape in lane.shapes.items()}
-        device: dict[str, Any] = {}
-        try:
-            for name, array in host.items():
-                device[name] = self._driver.mem_alloc(array.nbytes)
-        except self._driver.MemoryError:
-            for memory in device.values():
-                memory.free()
-            raise
-        return Buffers(host, device, self._driver.Stream())
 
     def _enqueue_buffers(self, lane: Lane, buffers: Buffers) -> None:
         """Enqueue the network, from the third time on as a graph where there is none in the runtime itself.

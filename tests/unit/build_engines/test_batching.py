@@ -55,33 +55,52 @@ def test_a_shipped_x_ray_model_answers_each_of_a_batch_as_if_alone(folder: Path)
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_a_batch_of_one_is_answered_as_before_bit_for_bit(folder: Path) -> None:
     package = load_package(folder)
-    freed = free_batch(onnx.load(package.networks[0]))
+    freed = free_batch(model := onnx.load(package.networks[0]))
+    assert freed != model
     image = package.golden().input
     for tensor, answer in answers(package.networks[0], image).items():
         np.testing.assert_array_equal(answers(freed.SerializeToString(), image)[tensor], answer)
 
 
 @pytest.mark.parametrize(
-    "shape", [[4, 1, 8, 8], [1, 256], [1, -1], [256]], ids=["split", "flat", "flat, length open", "without batch"]
+    "shape", [[4, 1, 8, 8], [1, 256], [1, -1], [-1, 64]], ids=["split", "flat", "flat, length open", "batch open"]
 )
 def test_lengths_that_an_exporter_wrote_down_follow_the_batch(package: ModelPackage, shape: list[int]) -> None:
     nodes = [
         helper.make_node("Reshape", ["image", "there"], ["other"]),
-        helper.make_node("Mul", ["other", "other"], ["squared"]),
+        helper.make_node("Softmax", ["other"], ["squared"], axis=-1),
         helper.make_node("Reshape", ["squared", "back"], ["changed"]),
     ]
     assert_each_is_answered_as_if_alone(with_nodes(package, nodes, {"there": shape, "back": [1, 1, 16, 16]}))
 
 
-def test_a_network_that_moves_samples_is_left_as_it_is_and_refused_for_a_batch(package: ModelPackage) -> None:
+@pytest.mark.parametrize(
+    ("node", "there"),
+    [
+        (helper.make_node("Transpose", ["image"], ["other"], perm=[2, 0, 1, 3]), [1, 1, 16, 16]),
+        (helper.make_node("ReduceMean", ["image"], ["other"], keepdims=1), [1, 1, 1, 1]),
+        (helper.make_node("Softmax", ["image"], ["other"], axis=-4), [1, 1, 16, 16]),
+        (helper.make_node("Reshape", ["image", "flat"], ["other"]), [1, 1, 16, 16]),
+        (helper.make_node("CumSum", ["image", "flat"], ["other"]), [1, 1, 16, 16]),
+    ],
+    ids=["moved", "averaged over all axes", "along the first axis", "without a batch", "not known"],
+)
+def test_where_samples_could_touch_each_other_nothing_is_changed(
+    package: ModelPackage, node: onnx.NodeProto, there: list[int]
+) -> None:
+    nodes = [node, helper.make_node("Reshape", ["other", "there"], ["changed"])]
+    with_nodes(package, nodes, {"there": there, "flat": [256]})
+    model = onnx.load(package.networks[0])
+    assert free_batch(model) == model
+
+
+def test_a_batch_that_is_written_into_the_graph_and_cannot_be_freed_is_refused(package: ModelPackage) -> None:
     nodes = [
         helper.make_node("Transpose", ["image"], ["turned"], perm=[2, 0, 1, 3]),
         helper.make_node("Reshape", ["turned", "there"], ["rows"]),
         helper.make_node("Reshape", ["rows", "back"], ["changed"]),
     ]
     with_nodes(package, nodes, {"there": [16, 16], "back": [1, 1, 16, 16]})
-    model = onnx.load(package.networks[0])
-    assert free_batch(model) == model
     load_graph(package, package.networks[0])
     with pytest.raises(ModelPackageError, match=r"model\.onnx.*makes \[16, 16\] of \[16, 3, 1, 16\]; let all axes"):
         load_graph(package, package.networks[0], batch=3)

@@ -23,7 +23,7 @@ from build_engines.cli import app
 from build_engines.compile import WAITING, build
 from build_engines.errors import BuildError
 from build_engines.graph import load_graph, to_bfloat16, to_half
-from build_engines.tensorrt import optimisation_profiles
+from build_engines.tensorrt import TYPED, optimisation_profiles
 from engines.engine_file import read_engine
 from engines.errors import ModelPackageError, RuntimeUnavailable
 from engines.package import SHIPPED_MODELS, ModelPackage, load_package
@@ -160,6 +160,7 @@ def test_a_quantised_network_computes_in_int8_and_otherwise_in_fp16(
             assert makers[layer.get_input(0).name].type.name == "DEQUANTIZE"
     (path,) = build(package, "rtx", "int8", tmp_path / "engines")
     assert "-int8-" in path.name
+    assert TYPED["int8"] is to_half
 
 
 def test_a_model_without_a_quantised_network_is_told_how_to_get_one(

@@ -15,6 +15,7 @@ from tests.small_models import (
     answers,
     classifier_package,
     convolutional_package,
+    nearest,
     reference,
     volume_package,
     xray_package,
@@ -104,6 +105,13 @@ def test_bfloat16_takes_the_same_places_as_fp16(package: ModelPackage) -> None:
     weights = {weight.data_type for weight in brain.graph.initializer}
     assert TensorProto.BFLOAT16 in weights
     assert TensorProto.FLOAT16 not in weights
+
+
+def test_an_output_of_another_shape_than_described_is_refused_with_both(tmp_path: Path) -> None:
+    package = load_package(xray_package(tmp_path))
+    onnx.save_model(nearest([0.0, 0.5, 1.0], package.input_shape), package.networks[0])
+    with pytest.raises(ModelPackageError, match=r"is \[1, 3, 32, 48\] for image .*describes \[1, 2, 32, 48\]"):
+        load_graph(package, package.networks[0])
 
 
 def test_an_output_that_nobody_described_is_named(tmp_path: Path) -> None:
