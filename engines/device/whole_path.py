@@ -70,8 +70,8 @@ class DevicePath:
         wanted, section = package.input, package.description.segmentation
         if not package.on_device or not isinstance(wanted, VolumeInput) or section is None:
             raise ModelPackageError(
-                f"{package.name} gives more than one label map of a volume, which only the host computes; "
-                "use the engine's infer"
+                f"{package.name} cannot stay on the GPU: that takes one label map of a volume, one channel, the same "
+                "scaling of every image, and no further output; use the engine's infer"
             )
         self._driver = driver
         self._name = package.name

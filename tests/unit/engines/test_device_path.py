@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engines.device.check import compare
 from engines.device.whole_path import DevicePath
 from engines.errors import ModelPackageError, OutOfMemory, PermanentError
 from engines.inference import analyse
 from engines.package import SHIPPED_MODELS, ModelPackage, load_package
-from engines.runtimes.base import Engine, Outputs, RuntimeSettings, create_engine
-from engines.types import Affine
+from engines.runtimes.base import DeviceAnswer, Engine, Outputs, RuntimeSettings, create_engine
+from engines.types import Affine, Volume
 from tests.cuda_on_cpu import COMPILER, CpuDriver
 from tests.on_device import GEOMETRIES, NOON, Routed, both_ways, noisy, on_cpu, real_ct, require_the_same, unet
 from tests.small_models import overlapping_package, volume_package
@@ -71,6 +72,26 @@ def test_patches_are_scaled_mirrored_and_blended_as_on_the_host(tmp_path: Path, 
     assert host.label_map is not None
     assert device.label_map is not None
     require_the_same(host.label_map.array, device.label_map.array, labels=2)
+
+
+def test_the_check_tells_how_far_device_and_host_agree(pointwise: ModelPackage, pointwise_engine: Engine) -> None:
+    driver, volume = CpuDriver(), noisy(*GEOMETRIES["axial"])
+    path = DevicePath(driver, pointwise, on_cpu(driver, pointwise, pointwise_engine), pointwise.input.grids)
+
+    def half(volume: Volume) -> DeviceAnswer:
+        answer = path(volume)
+        answer.labels[:, :17] = 0
+        answer.values[3, 4, 5] += 8
+        return answer
+
+    same, other = (compare(pointwise, Routed(pointwise_engine, way), volume) for way in (path, half))  # type: ignore[arg-type]
+    assert (same.dice.keys(), same.least_dice, same.differing) == ({"Dark", "Bright"}, 1, 0)
+    assert same.value_error < 0.01
+    assert 0 < other.least_dice < 0.9
+    assert other.differing > 0.01
+    assert other.value_error == pytest.approx(8, abs=0.1)
+    with pytest.raises(PermanentError, match=r"tiny-ct on openvino .* has no whole path"):
+        compare(pointwise, pointwise_engine, volume)
 
 
 def test_the_values_are_what_the_network_was_given(pointwise: ModelPackage, pointwise_engine: Engine) -> None:
@@ -205,7 +226,7 @@ def test_an_answer_that_is_no_number_is_refused(
 
 def test_a_model_that_cannot_stay_on_the_device_is_refused(tmp_path: Path) -> None:
     package = load_package(overlapping_package(tmp_path))
-    with pytest.raises(ModelPackageError, match="gives more than one label map"):
+    with pytest.raises(ModelPackageError, match="tiny-overlap cannot stay on the GPU"):
         DevicePath(CpuDriver(), package, lambda *_: None, package.input.grids)
 
 
