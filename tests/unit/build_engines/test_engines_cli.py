@@ -26,7 +26,7 @@ def test_list_shows_shipped_and_further_models_and_where_they_run(models: Path) 
     entries = {entry["name"]: entry for entry in json.loads(engines("list", "--models", models, "--json").stdout)}
     assert {"ct-lung", "tiny-cxr", "tiny-class"} <= entries.keys()
     assert "openvino" in entries["tiny-cxr"]["runs_on"]
-    assert entries["tiny-class"]["task"] == "classification"
+    assert entries["tiny-class"]["tasks"] == ["classification"]
     assert "tiny-cxr" in engines("list", "--models", models).stdout
 
 
