@@ -8,7 +8,7 @@ from typing import Self
 import structlog
 
 from engines.compute_device import ComputeDevice
-from engines.errors import EngineMismatch, WetreadError
+from engines.errors import EngineMismatch, TransientError, WetreadError
 from engines.package import ModelPackage
 from engines.queued_engine import QueuedEngine
 from engines.runtimes.base import Precision, RuntimeSettings
@@ -127,7 +127,7 @@ class Opener:
                 else:
                     told.warning("engine.unavailable", reason=str(error))
                 if settings == self._tried[-1]:
-                    if wrong:
+                    if wrong and wrong is not error:
                         raise wrong from error
                     raise
                 refusals.append(f"{settings.runtime} {settings.precision}: {error}")
@@ -150,15 +150,23 @@ class Opener:
             opened.callback(engine.deactivate)
             # The engine's first inference: no patient waits for what happens only once.
             verification = verify(package, engine).require()
-            if settings.runtime == FALLBACK:
-                verify_further_grids(package, engine)
-            elif len(package.input.grids) > 1:
-                reference = replace(settings, runtime=FALLBACK, precision="fp32")
-                with self._device(reference).engine(package, reference) as other:
-                    verify(package, other).require()
-                    verify_further_grids(package, engine, other)
+            if len(package.input.grids) > 1:
+                with ExitStack() as beside:
+                    reference = None if settings.runtime == FALLBACK else self._reference(package, settings, beside)
+                    verify_further_grids(package, engine, reference)
             opened.pop_all()
         return ServedModel(package, settings, engine, verification)
+
+    def _reference(self, package: ModelPackage, settings: RuntimeSettings, opened: ExitStack) -> QueuedEngine | None:
+        """Give the same model on the CPU in FP32, None where there is no room for it."""
+        settings = replace(settings, runtime=FALLBACK, precision="fp32", batch=1)
+        try:
+            engine = opened.enter_context(self._device(settings).engine(package, settings))
+            verify(package, engine).require()
+        except TransientError as error:
+            log.warning("engine.no_reference", model=package.name, reason=str(error))
+            return None
+        return engine
 
     def _device(self, settings: RuntimeSettings) -> ComputeDevice:
         name = "the CPU" if settings.runtime == FALLBACK else f"GPU {settings.device}"

@@ -10,8 +10,10 @@ from engines.compute_device import GPU_SHARE, ComputeDevice
 from engines.device_memory import GpuMemory
 from engines.engine_file import write_engine
 from engines.engine_set import open_engines
+from engines.errors import OutOfMemory
 from engines.package import ModelPackage, load_package
-from engines.runtimes.base import RuntimeSettings
+from engines.runtimes.base import Outputs, RuntimeSettings
+from engines.runtimes.openvino import OpenVinoEngine
 from engines.runtimes.tensorrt import PORTABLE, engine_name
 from engines.types import Volume
 from tests.small_models import convolutional_package
@@ -129,3 +131,35 @@ def test_what_others_have_of_a_gpu_is_taken(driver: FullDriver, gpu: RuntimeSett
     assert memory.read() == (ELSEWHERE, driver.limit - ELSEWHERE)
     memory.close()
     assert driver.retained == 0
+
+
+def test_a_gpu_that_differs_from_the_cpu_on_a_further_grid_is_refused(
+    package: ModelPackage, gpu: RuntimeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(engine: OpenVinoEngine, tensor: np.ndarray) -> Outputs:
+        answers = infer(engine, tensor)
+        if engine.batch == 1 and tensor.shape[2:] == (16, 16, 16):  # the CPU's, which is as good as the GPU's
+            return {name: np.roll(array, 1, axis=1) for name, array in answers.items()}
+        return answers
+
+    infer = OpenVinoEngine.infer
+    monkeypatch.setattr(OpenVinoEngine, "infer", wrong)
+    build(package, gpu)
+    with open_engines({package.name: package}, gpu) as engines:
+        (refusal,) = engines.models[package.name].refusals
+    assert "fp32 on the patch [16, 16, 16]: probability error" in refusal
+
+
+def test_a_gpu_serves_where_the_cpu_has_no_room_for_the_reference(
+    package: ModelPackage, gpu: RuntimeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: OpenVinoEngine) -> None:
+        raise OutOfMemory("something else has all of it")
+
+    monkeypatch.setattr(OpenVinoEngine, "activate", refuse)
+    build(package, gpu)
+    with capture_logs() as events, open_engines({package.name: package}, gpu) as engines:
+        assert engines.models[package.name].settings == gpu
+    assert [event["reason"] for event in events if event["event"] == "engine.no_reference"] == [
+        "something else has all of it"
+    ]
