@@ -71,6 +71,17 @@ class Driver:
         self.retained -= 1
         assert not self.engines, "the GPU was given back before the engines on it"
 
+    @property
+    def Context(self) -> "Driver":  # noqa: N802
+        return self
+
+    def synchronize(self) -> None:
+        self.require_context()
+        if self.broken == "synchronize":
+            raise self.Error("cuCtxSynchronize failed: an illegal memory access was encountered")
+        for stream in self.streams:
+            stream.run_to(stream.mark)
+
     def require_context(self) -> None:
         assert self.pushed > 0, "no CUDA context is current"
 

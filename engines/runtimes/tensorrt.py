@@ -131,6 +131,7 @@ class TensorRtEngine(Engine):
                 if before is not None:
                     with gpu.current():
                         answer = before.wait()
+                        session.save_jit()
                     yield answer
             finally:
                 with gpu.current():
@@ -147,7 +148,6 @@ class TensorRtEngine(Engine):
                 with gpu.current():
                     if path is not None:
                         path.close()
-                    session.save_jit()
                     session.close()
             finally:
                 gpu.release()
@@ -173,7 +173,9 @@ class TensorRtEngine(Engine):
             session, path = self._session, self._path
             with self._gpu.current():
                 session.synchronise()
-                return path(volume)
+                answer = path(volume)
+                session.save_jit()
+                return answer
 
     def _not_active(self) -> RuntimeUnavailable:
         return RuntimeUnavailable(f"the engine of {self._package.name} is not active; activate it first")

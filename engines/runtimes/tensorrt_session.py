@@ -52,6 +52,7 @@ class Session:
         self._engine: Any = None
         self._config: Any = None
         self._jit: JitCache | None = None
+        self._kept: set[Grid] = set()
         self._stream: Any = None
         self._ran: Any = None
 
@@ -129,15 +130,20 @@ class Session:
                 buffers.stream.synchronize()
 
     def save_jit(self) -> None:
-        """Keep what was compiled on this machine."""
-        if self._jit is not None:
+        """Keep what was compiled on this machine, if grids have run that had not before."""
+        new = self._lanes.keys() - self._kept
+        if self._jit is not None and new:
             self._jit.save()
+            self._kept |= new
 
     def close(self) -> None:
         """Give everything back."""
-        self._forget()
-        # In this order: TensorRT wants contexts gone before their engine, and pycuda frees only in a live context.
-        self._jit = self._config = self._engine = self._runtime = self._stream = self._ran = None
+        try:
+            self._forget()
+        finally:
+            self._lanes.clear()
+            # TensorRT wants contexts gone before their engine, and pycuda frees only in a live context.
+            self._jit = self._config = self._engine = self._runtime = self._stream = self._ran = None
 
     @contextmanager
     def _or_nothing(self) -> Iterator[None]:
@@ -183,7 +189,9 @@ class Session:
         self._scratch_size = size
 
     def _forget(self) -> None:
-        self.synchronise()
+        if self._lanes:
+            # Of the whole GPU: `run_on_device` runs on a stream that is not known here.
+            self._driver.Context.synchronize()
         for lane in self._lanes.values():
             for buffers in lane.buffers:
                 buffers.free()

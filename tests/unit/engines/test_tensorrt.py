@@ -219,6 +219,15 @@ def test_other_errors_of_cuda_name_the_gpu_and_what_to_look_at(engine: TensorRtE
     assert (driver.retained, driver.pushed) == (0, 0)
 
 
+def test_a_gpu_that_is_lost_is_told_and_its_engine_let_go(engine: TensorRtEngine, driver: Driver) -> None:
+    engine.activate()
+    engine.infer(image(SMALL))
+    driver.broken = "synchronize"
+    with pytest.raises(RuntimeUnavailable, match="Imaginary GPU failed"):
+        engine.deactivate()
+    assert (driver.retained, driver.pushed, driver.engines) == (0, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("reason", "kind"),
     [("Error Code 2: OutOfMemory (no 5 bytes)", OutOfMemory), ("wrong version", RuntimeUnavailable)],
@@ -326,12 +335,16 @@ def test_kernels_that_were_compiled_here_are_kept_for_the_next_start(
     for _ in range(2):
         with rtx_engine:
             rtx_engine.infer(image(SMALL))
-    (path,) = tmp_path.glob("*.jit")
+            (path,) = tmp_path.glob("*.jit")
+            written = path.stat().st_ino
+            rtx_engine.infer(image(SMALL))
+            assert path.stat().st_ino == written, "nothing new was compiled"
     assert path.name.endswith("-sm89.jit")
     assert read_engine(path) == b"kernelskernels"
     path.write_bytes(path.read_bytes()[:-3])
     with rtx_engine:
         assert rtx_stand_in.configs[-1].cache.content == b"", "what is damaged is not used"
+        rtx_engine.infer(image(SMALL))
     assert read_engine(path) == b"kernels"
 
 
@@ -342,6 +355,7 @@ def test_kernels_that_cannot_be_written_stop_nothing(
         (path,) = (each.with_suffix("") for each in tmp_path.glob("*.engine"))
         # A folder of that name cannot be replaced by a file, not even by root.
         Path(f"{path}-sm89.jit").mkdir()
+        rtx_engine.infer(image(SMALL))
     assert not driver.held
 
 
