@@ -3,9 +3,18 @@
 import numpy as np
 import pytest
 
-from engines.device.memory import STAGE, DeviceMemory, Staging
+from engines.device import memory as module
+from engines.device.memory import DeviceMemory, Staging
 from engines.errors import OutOfMemory
 from tests.cuda_on_cpu import CpuDriver
+
+
+STAGE = 4096
+
+
+@pytest.fixture(autouse=True)
+def _small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STAGE", STAGE)
 
 
 @pytest.mark.parametrize("size", [1, STAGE - 1, STAGE, 2 * STAGE + 3, 5 * STAGE + 1])
