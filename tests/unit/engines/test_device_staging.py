@@ -8,7 +8,6 @@ from engines.device.memory import DeviceMemory, Staging
 from engines.errors import OutOfMemory
 from tests.cuda_on_cpu import CpuDriver
 
-
 STAGE = 4096
 
 
