@@ -103,6 +103,8 @@ class TensorRtCompiler:
         parser = trt.OnnxParser(parsed, logger)
         if not parser.parse(model.SerializeToString()):
             reasons = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
+            if "zero point" in reasons.lower():
+                reasons += "; TensorRT wants symmetric INT8: quantise it with zero points of 0"
             raise BuildError(f"TensorRT cannot read {file}: {reasons}")
         config = builder.create_builder_config()
         for profile in optimisation_profiles(builder, package, settings.batch):

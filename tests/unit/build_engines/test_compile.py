@@ -71,7 +71,7 @@ def two_grids(package: ModelPackage) -> ModelPackage:
     return edited(package, patch, f"{patch}\nfurther_patches = [{list(SECOND_GRID)}]")
 
 
-def quantised(package: ModelPackage) -> Path:
+def quantised(package: ModelPackage, symmetric: bool = True) -> Path:
     """Write a quantise-dequantise network beside the package's own."""
 
     class Golden(CalibrationDataReader):  # type: ignore[misc]
@@ -86,7 +86,7 @@ def quantised(package: ModelPackage) -> Path:
     quantize_static(
         plain, target, Golden(), quant_format=QuantFormat.QDQ, activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["Conv"],
-        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+        extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
     )  # fmt: skip
     return target
 
@@ -161,6 +161,14 @@ def test_a_quantised_network_computes_in_int8_and_otherwise_in_fp16(
     (path,) = build(package, "rtx", "int8", tmp_path / "engines")
     assert "-int8-" in path.name
     assert TYPED["int8"] is to_half
+
+
+def test_a_network_that_is_quantised_as_tensorrt_cannot_is_refused_with_what_it_wants(
+    rtx: Any, package: ModelPackage, tmp_path: Path
+) -> None:
+    quantised(package, symmetric=False)
+    with pytest.raises(BuildError, match=r"model\.int8\.onnx: .*quantise it with zero points of 0"):
+        build(package, "rtx", "int8", tmp_path)
 
 
 def test_a_model_without_a_quantised_network_is_told_how_to_get_one(
