@@ -22,21 +22,23 @@ log = structlog.get_logger()
 
 
 def choices(settings: RuntimeSettings, cpu_precision: Precision = "fp32") -> tuple[RuntimeSettings, ...]:
-    """Give what a model is tried on, one after the other: as configured, then OpenVINO, then OpenVINO in FP32.
+    """Give what a model is tried on, one after the other.
+
+    As configured; the same without a batch, for a network that takes one input at a time or does not keep them apart;
+    OpenVINO; OpenVINO in FP32.
 
     Parameters
     ----------
     settings
-        The configured runtime and precision.
+        The configured runtime, precision and batch.
     cpu_precision
         In which OpenVINO computes where another runtime was configured and cannot serve.
     """
-    full = replace(settings, runtime=FALLBACK, precision="fp32")
+    alone = replace(settings, batch=1)
+    full = replace(alone, runtime=FALLBACK, precision="fp32")
     if settings.runtime == FALLBACK:
-        return tuple(dict.fromkeys((settings, full)))
-    # A batch is for GPUs: a CPU works on whatever is filled in as on the rest.
-    full = replace(full, batch=1)
-    return tuple(dict.fromkeys((settings, replace(full, precision=cpu_precision), full)))
+        return tuple(dict.fromkeys((settings, alone, full)))
+    return tuple(dict.fromkeys((settings, alone, replace(full, precision=cpu_precision), full)))
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ class Opener:
                     if wrong and wrong is not error:
                         raise wrong from error
                     raise
-                refusals.append(f"{settings.runtime} {settings.precision}: {error}")
+                batch = f", batch {settings.batch}" if settings.batch > 1 else ""
+                refusals.append(f"{settings.runtime} {settings.precision}{batch}: {error}")
             else:
                 told.info(
                     "engine.verified",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 from structlog.testing import capture_logs
 
 from engines.device_memory import MEGABYTE, MemoryUse, ProcessMemory
@@ -20,7 +20,7 @@ from engines.runtimes.base import Engine, Outputs, RuntimeSettings
 from engines.runtimes.openvino import OpenVinoEngine
 from engines.scheduling import DeviceQueue
 from engines.types import LabelMap, Radiograph
-from tests.small_models import classifier_package, network, xray_package
+from tests.small_models import answers, classifier_package, network, xray_package
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CPU = RuntimeSettings(threads=1)
@@ -182,12 +182,35 @@ INT8 = RuntimeSettings(threads=1, precision="int8")
 
 
 def test_a_gpu_is_tried_first_then_openvino_in_its_own_precision_then_in_fp32() -> None:
-    gpu = RuntimeSettings(runtime="rtx", precision="fp16", device=2, threads=3, batch=8)
+    gpu = RuntimeSettings(runtime="rtx", precision="fp16", device=2, threads=3)
     cpu = RuntimeSettings(threads=3, device=2)
-    assert choices(gpu, "bf16") == (gpu, replace(cpu, precision="bf16"), cpu)
+    many = replace(gpu, batch=8)
+    assert choices(many, "bf16") == (many, gpu, replace(cpu, precision="bf16"), cpu)
     assert choices(gpu) == (gpu, cpu)
     assert choices(INT8, "bf16") == (INT8, CPU)
+    assert choices(replace(INT8, batch=2)) == (replace(INT8, batch=2), INT8, CPU)
     assert choices(CPU) == (CPU,)
+
+
+def test_a_network_that_takes_one_input_at_a_time_is_served_so(models: Path) -> None:
+    folder = models / "tiny-class"
+    nodes = [
+        # what exporters make of a group normalisation
+        helper.make_node("Constant", [], ["one group"], value=numpy_helper.from_array(np.array([1, 4, 64]))),
+        helper.make_node("Reshape", ["image", "one group"], ["group"]),
+        helper.make_node("Flatten", ["group"], ["row"]),
+        helper.make_node("Gemm", ["row", "weights"], ["logits"], transB=1),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    weights = {"weights": np.linspace(-1, 1, 512, dtype=np.float32).reshape(2, 256)}
+    whole = network(nodes, weights, [1, 1, 16, 16], [1, 2])
+    onnx.save_model(whole, folder / "model.onnx")
+    golden = load_packages(models)["tiny-class"].golden().input
+    np.savez(folder / "golden.npz", image=golden, **answers(folder / "model.onnx", golden))
+    with open_engines(load_packages(models), RuntimeSettings(threads=1, batch=4)) as engines:
+        assert {name: model.engine.batch for name, model in engines.models.items()} == {"tiny-class": 1, "tiny-cxr": 4}
+        (refusal,) = engines.models["tiny-class"].refusals
+        assert refusal.startswith("openvino fp32, batch 4: ")
 
 
 def test_a_model_says_why_it_does_not_run_on_what_was_asked_for(models: Path) -> None:
