@@ -47,6 +47,7 @@ accepts_partial = true
 spacing_mm = [3.0, 3.0, 3.0]
 window = [-1000.0, 400.0]
 patch = [128, 176, 176]
+further_patches = [[112, 112, 112], [128, 144, 144], [160, 176, 176]]
 overlap = 0.25
 
 [segmentation]
@@ -80,6 +81,14 @@ slice_step_mm = { least = 0.0, largest = 6.0 }
 [verify]
 max_probability_error = 0.02
 min_dice = 0.995
+
+[verify.bf16]
+max_probability_error = 0.2
+min_dice = 0.998
+
+[verify.int8]
+max_probability_error = 0.25
+min_dice = 0.998
 """
 NODULE, GAS, SOFT = (0.4, 0.75), (0.0, 0.1), 0.55
 """Values of what is drawn into training patches, and the least value of soft tissue, in the window 0–1."""

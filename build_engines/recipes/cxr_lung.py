@@ -64,6 +64,10 @@ middle = { least = -0.0241, largest = 0.415 }
 [verify]
 max_probability_error = 0.02
 min_dice = 0.995
+
+[verify.bf16]
+max_probability_error = 0.25
+min_dice = 0.99
 """
 
 CARD = """\
