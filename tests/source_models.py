@@ -1,7 +1,7 @@
 """Small models in the formats that other people's tools write, for the importers' tests."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +146,23 @@ def one_sided_volume(shape: tuple[int, int, int], spacing: tuple[float, float, f
     # columns of the affine: slice to z, row to y, column to x
     affine[:3, :3] = np.array([[0, 0, spacing[2]], [0, spacing[1], 0], [spacing[0], 0, 0]])
     return Volume(np.rint(array).astype(np.int16), affine, tuple(str(number) for number in range(shape[0])))
+
+
+def damaged(document: Any) -> Iterator[tuple[str, Any]]:
+    """The same document with one thing wrong: each value left out, or of another kind; and where that is."""
+    for path in list(_paths(document)):
+        for wrong in (None, "x", [], {}, -1, [0, "x"], {"_target_": 3}, "$x", "@x"):
+            copy = json.loads(json.dumps(document))
+            holder = copy
+            for part in path[:-1]:
+                holder = holder[part]
+            holder[path[-1]] = wrong
+            yield f"{path} = {wrong!r}", copy
+
+
+def _paths(document: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    entries = document.items() if isinstance(document, dict) else enumerate(document)
+    for key, value in entries:
+        yield (*before, key)
+        if isinstance(value, dict | list):
+            yield from _paths(value, (*before, key))

@@ -74,9 +74,9 @@ class Choices(BaseModel):
         said = {key: getattr(self, key) for key in INTENSITY_KEYS if getattr(self, key) is not None}
         return {key: value if isinstance(value, bool) else list(value) for key, value in said.items()}
 
-    def intended(self, source: str | None) -> str:
+    def intended(self, source: object) -> str:
         """The intended use, which is research in any case."""
-        use = " ".join((self.intended_use or source or "not stated").split())
+        use = " ".join(str(self.intended_use or source or "not stated").split())
         return use if use.lower().startswith("research use only") else f"Research use only: {use}"
 
     def licensed(self, source: str | None) -> str:

@@ -73,6 +73,8 @@ def _read(image: Path) -> Any:
     try:
         if image.is_dir():
             reader = sitk.ImageSeriesReader()
+            if not reader.GetGDCMSeriesIDs(str(image)):
+                raise PermanentError(f"{image} holds no DICOM series itself; name the folder that has its files")
             reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(image)))
             return reader.Execute()
         return sitk.ReadImage(str(image))

@@ -13,6 +13,7 @@ from build_engines.importers.bundle_files import METADATA, licence_of, unpacked
 from build_engines.importers.bundle_metadata import as_mapping, card_of, head_of, require_modality, tensors_of
 from build_engines.importers.choices import Choices, terms_remark
 from build_engines.importers.draft import Draft, Remark
+from build_engines.importers.mistakes import told_as
 from build_engines.importers.monai_intensities import Preparation
 from build_engines.importers.monai_transforms import (
     read_postprocessing,
@@ -46,7 +47,8 @@ def read_bundle(source: Path, choices: Choices) -> Draft:
         if path is None:
             raise ModelPackageError(f"{source} has none of {', '.join(INFERENCE)}; a bundle needs one")
         config = BundleConfig(as_mapping(read_config(path), path.name), path.name)
-        return _draft(root, source, metadata, config, choices)
+        with told_as(f"{METADATA} or {path.name}"):
+            return _draft(root, source, metadata, config, choices)
 
 
 def _draft(root: Path, source: Path, metadata: Values, config: BundleConfig, choices: Choices) -> Draft:

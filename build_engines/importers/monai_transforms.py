@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from build_engines.importers.bundle_config import Unresolved
 from build_engines.importers.draft import Remark
+from build_engines.importers.mistakes import told_as
 from build_engines.importers.monai_intensities import INTENSITIES, Preparation, Translation, Values
 from engines.errors import ModelPackageError
 
@@ -56,13 +57,11 @@ def read_preprocessing(steps: Iterable[Values], volume: bool, file: str, *, inte
     prepared = Preparation()
     for step in steps:
         name = transform_name(step)
-        if name in WITHOUT_MEANING:
+        if name in WITHOUT_MEANING or (name in INTENSITIES and not intensities):
             continue
-        if name in INTENSITIES:
-            if intensities:
-                prepared = INTENSITIES[name](prepared, _checked(step, file), volume)
-        elif name in SPACE:
-            prepared = SPACE[name](prepared, _checked(step, file), volume)
+        if name in INTENSITIES or name in SPACE:
+            with told_as(f"{file}: {step.get('_target_')}"):
+                prepared = (INTENSITIES.get(name) or SPACE[name])(prepared, _checked(step, file), volume)
         else:
             raise ModelPackageError(
                 f"{file}: nothing in model.toml says what the transform {step.get('_target_')} does to the image; "

@@ -12,6 +12,7 @@ from typing import Any
 
 from build_engines.importers.choices import Choices, terms_remark
 from build_engines.importers.draft import UNCLIPPED, Draft, Remark, Segmentation
+from build_engines.importers.mistakes import told_as
 from build_engines.importers.package_writer import slug
 from engines.errors import ModelPackageError
 
@@ -45,14 +46,19 @@ def read_nnunet(
     ModelPackageError
         A file is missing, the configuration is a cascade's or 2D, or it is not for CT.
     """
+    plans, dataset = _read(source / "plans.json"), _read(source / "dataset.json")
+    with told_as("plans.json or dataset.json"):
+        return _draft(source, plans, dataset, choices, configuration or source.name.rpartition("__")[2], checkpoint)
+
+
+def _draft(source: Path, plans: Values, dataset: Values, choices: Choices, name: str, checkpoint: str) -> Draft:
     from build_engines.importers.nnunet_network import export_folds
 
-    plans, dataset = _read(source / "plans.json"), _read(source / "dataset.json")
-    name = configuration or source.name.rpartition("__")[2]
     plan = resolve_configuration(plans, name)
     _require_supported(plan, dataset, name)
     labels, overlapping = _labels(dataset)
     chosen, remarks = _input(plans, plan, dataset, choices)
+    seen = _training(source / "dataset_fingerprint.json")
     folds = sorted(path.parent for path in source.glob(f"fold_*/{checkpoint}"))
     if not folds:
         raise ModelPackageError(f"{source} has no fold_*/{checkpoint}; name the file with --checkpoint")
@@ -88,7 +94,7 @@ def read_nnunet(
                 activation="sigmoid" if overlapping else "softmax",
             ),
         ),
-        training=_training(source / "dataset_fingerprint.json"),
+        training=seen,
         remarks=(*remarks, *trained.remarks, *terms_remark(licence)),
         card=_card(dataset),
     )

@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 
 from build_engines.importers.draft import Remark
+from build_engines.importers.mistakes import told_as
 from build_engines.importers.torch_export import export_network, import_torch
 from engines.errors import ModelPackageError, RuntimeUnavailable
 
@@ -27,6 +28,9 @@ ARCHITECTURES = {
 
 WRAPPERS = ("_orig_mod.", "module.")
 """What compiling and training on several GPUs put before the names of weights."""
+
+MISTAKES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError)
+"""What building a network with wrong settings can raise."""
 
 Values = Mapping[str, Any]
 
@@ -130,7 +134,8 @@ def build_network(plan: Values, inputs: int, outputs: int) -> Any:
     ModelPackageError
         The architecture or a layer is not known.
     """
-    name, settings = _architecture(plan)
+    with told_as("plans.json"):
+        name, settings = _architecture(plan)
     try:
         module = import_module(f"{LIBRARY}.architectures.unet")
     except ImportError as error:
@@ -138,7 +143,7 @@ def build_network(plan: Values, inputs: int, outputs: int) -> Any:
     network = getattr(module, name)
     try:
         return network(input_channels=inputs, num_classes=outputs, deep_supervision=False, **settings)
-    except (TypeError, ValueError, AssertionError) as error:
+    except MISTAKES as error:
         raise ModelPackageError(f"plans.json: {name} cannot be built as described: {error}") from error
 
 

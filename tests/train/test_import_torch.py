@@ -21,7 +21,7 @@ from engines.errors import ModelPackageError  # noqa: E402
 from engines.inference import analyse  # noqa: E402
 from engines.runtimes.base import RuntimeSettings, create_engine  # noqa: E402
 from engines.types import Findings, Volume  # noqa: E402
-from tests.source_models import bundle, one_sided_volume  # noqa: E402
+from tests.source_models import bundle, damaged, one_sided_volume  # noqa: E402
 
 PATCH = (16, 24, 32)
 SPACING = (2.0, 1.5, 1.0)
@@ -342,3 +342,27 @@ def test_a_torchscript_bundle_runs_only_when_trusted_and_then_as_monai_would(tmp
     assert found is not None
     assert agreement(found.array, expected) > 0.999
     assert 0 < expected.mean() < 1
+
+
+@pytest.mark.parametrize("name", ["plans.json", "dataset.json", "dataset_fingerprint.json"])
+def test_whatever_is_wrong_in_a_training_is_told_and_never_a_crash(tmp_path: Path, name: str) -> None:
+    source = training(tmp_path, folds=0)
+    path = source / name
+    for where, document in damaged(json.loads(path.read_text())):
+        path.write_text(json.dumps(document))
+        try:
+            read_nnunet(source, choose({}))
+        except ModelPackageError:
+            continue
+        except Exception as error:
+            pytest.fail(f"{where}: {error!r}")
+
+
+def test_whatever_is_wrong_in_an_architecture_is_told_and_never_a_crash() -> None:
+    for where, plan in damaged(NEW):
+        try:
+            build_network(plan, 1, 3)
+        except ModelPackageError:
+            continue
+        except Exception as error:
+            pytest.fail(f"{where}: {error!r}")

@@ -16,7 +16,7 @@ from engines.inference import analyse
 from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.types import Findings, Radiograph, Volume
 from tests.small_models import answers
-from tests.source_models import bundle, one_sided_volume, small_network
+from tests.source_models import bundle, damaged, one_sided_volume, small_network
 
 ROI = (20, 16, 12)
 """Along x, y, z, as MONAI counts."""
@@ -340,3 +340,19 @@ def test_yaml_is_read_like_json(tmp_path: Path) -> None:
     config.with_suffix(".yaml").write_text(yaml.safe_dump(json.loads(config.read_text())))
     config.unlink()
     assert read_bundle(source, choose({})).input["axes"] == "RAH"
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "inference.json"])
+def test_whatever_is_wrong_in_a_bundle_is_told_and_never_a_crash(tmp_path: Path, name: str) -> None:
+    source = spleen(tmp_path / "spleen")
+    path = source / "configs" / name
+    refused = 0
+    for where, document in damaged(json.loads(path.read_text())):
+        path.write_text(json.dumps(document))
+        try:
+            read_bundle(source, choose({}))
+        except ModelPackageError:
+            refused += 1
+        except Exception as error:
+            pytest.fail(f"{where}: {error!r}")
+    assert refused > 40
