@@ -5,7 +5,6 @@ process is ended and started again, and whoever waited gets `InferenceLost`, to 
 so.
 """
 
-import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from itertools import count
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe
 from types import TracebackType
 from typing import Any, Self
 
@@ -230,7 +229,7 @@ class EngineProcess:
             self.fell_back = True
 
     def _open_on(self, settings: RuntimeSettings) -> None:
-        ours, theirs = socket.socketpair()
+        connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "engines.serving", str(theirs.fileno())],
@@ -238,7 +237,6 @@ class EngineProcess:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        connection = Connection(ours.detach())
         try:
             connection.send(replace(self._spec, settings=settings))
             opened = self._first_word(connection)

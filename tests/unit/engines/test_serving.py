@@ -169,7 +169,7 @@ def test_a_pool_keeps_what_it_has_where_the_new_does_not_open(models: Path, tmp_
         folder = volume_package(tmp_path)
         packages = load_packages(tmp_path)
         (folder / "model.onnx").write_bytes(b"damaged")
-        with pytest.raises(Exception, match=r"OpenVINO cannot load .*model\.onnx"):
+        with pytest.raises(Exception, match=r"OpenVINO cannot use .*model\.onnx"):
             pool.open(packages)
         assert {status.model for status in pool.statuses} == {"tiny-cxr"}
         assert pool.run("tiny-cxr", image()).label_map.array.any()
