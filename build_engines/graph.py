@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference, version_con
 
 from build_engines.batching import free_batch
 from build_engines.shapes import Grid, with_open_grid, with_shape
+from build_engines.signed import QUANTISING, to_signed
 from engines.errors import ModelPackageError
 from engines.package import ModelPackage
 
@@ -24,8 +25,6 @@ KEPT_IN_FP32 = frozenset({
 
 TYPED_BY_ATTRIBUTE = frozenset({"Cast", "ConstantOfShape", "RandomNormal", "RandomUniform", "Range"})
 """Operators whose output type does not follow from their inputs' type; they stay as they are."""
-
-QUANTISING = frozenset({"DequantizeLinear", "QuantizeLinear"})
 
 HALF_SCALES = 19
 """The first operator set in which scales of quantisation may be FP16."""
@@ -91,7 +90,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
         A weight is too large for FP16.
     """
     if any(node.op_type in QUANTISING for node in model.graph.node):
-        model = _typed_scales(model)
+        model = _typed_scales(to_signed(model))
     half = _lowered(model, TensorProto.FLOAT16)
     onnx.checker.check_model(half)
     return shape_inference.infer_shapes(half, check_type=True, strict_mode=True)

@@ -1,44 +1,52 @@
-"""Quantised activations as TensorRT wants them: with a sign."""
+"""Quantised networks as TensorRT reads them: in signed integers around zero."""
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper, shape_inference
 
-QUANTISING = ("QuantizeLinear", "DequantizeLinear")
+from engines.errors import ModelPackageError
 
-WIDER = np.float32(255 / 127)
-"""So much larger are the steps, for the same range in half as many of them."""
+QUANTISING = frozenset({"DequantizeLinear", "QuantizeLinear"})
+
+WIDER = 255 / 127
+"""A scale that spread a range over 0 to 255 spreads it over 0 to 127."""
 
 
-def with_signed_activations(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Let activations that are quantised to 0…255 be quantised to −128…127 over the same range.
+def to_signed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Quantise to -127 to 127 what a network quantises to 0 to 255, as calibration does after a ReLU for the CPU.
 
-    What comes out of a ReLU has no sign, and OpenVINO wants it without: that is a bit more, and OpenVINO 2026.4.1
-    computes signed 3D convolutions wrong. TensorRT knows INT8 alone, and takes UINT8 for it without changing the scale:
-    everything above half of the range would be cut off.
-
-    Parameters
-    ----------
-    model
-        With a zero point of 0 wherever it is UINT8.
+    TensorRT takes UINT8 for INT8 without changing the scale, which would cut off the upper half of each range. With
+    wider scales nothing is cut off, and steps are twice as coarse. What has a zero point other than zero stays as it
+    is, and TensorRT refuses it.
 
     Raises
     ------
-    ValueError
-        A zero point is UINT8 and not 0.
+    ModelPackageError
+        Weights are kept as UINT8.
     """
     signed = onnx.ModelProto()
     signed.CopyFrom(model)
-    weights = {each.name: each for each in signed.graph.initializer}
-    nodes = [node for node in signed.graph.node if node.op_type in QUANTISING and len(node.input) > 2]
-    unsigned = [node for node in nodes if weights[node.input[2]].data_type == TensorProto.UINT8]
-    if any(numpy_helper.to_array(weights[node.input[2]]).any() for node in unsigned):
-        raise ValueError("a zero point of UINT8 is not 0, so the range has no middle; quantise symmetrically")
-    for name in {node.input[1] for node in unsigned}:
-        scale = numpy_helper.to_array(weights[name])
-        weights[name].CopyFrom(numpy_helper.from_array((scale * WIDER).astype(scale.dtype), name))
-    for name in {node.input[2] for node in unsigned}:
-        zero = numpy_helper.to_array(weights[name])
-        weights[name].CopyFrom(numpy_helper.from_array(zero.astype(np.int8), name))
+    weights = {weight.name: numpy_helper.to_array(weight) for weight in signed.graph.initializer}
+    made: set[str] = set()
+    for node in signed.graph.node:
+        if node.op_type not in QUANTISING or not _is_unsigned(node, weights):
+            continue
+        if node.input[0] in weights:
+            raise ModelPackageError(f"weight {node.input[0]} is kept as UINT8; quantise weights to symmetric INT8")
+        scale = weights[node.input[1]]
+        names = f"{node.input[1]}/signed", f"{node.input[1]}/zero"
+        if not made.issuperset(names):
+            signed.graph.initializer.append(numpy_helper.from_array((scale * WIDER).astype(scale.dtype), names[0]))
+            signed.graph.initializer.append(numpy_helper.from_array(np.zeros(scale.shape, np.int8), names[1]))
+            made.update(names)
+        del node.input[1:]
+        node.input.extend(names)
     del signed.graph.value_info[:]
-    return signed
+    return shape_inference.infer_shapes(signed, check_type=True, strict_mode=True)
+
+
+def _is_unsigned(node: onnx.NodeProto, weights: dict[str, np.ndarray]) -> bool:
+    if len(node.input) < 3 or node.input[1] not in weights:
+        return False
+    zero = weights.get(node.input[2])
+    return zero is not None and zero.dtype == np.uint8 and not zero.any()
