@@ -20,6 +20,13 @@ def head_of(prediction: Values, done: Completion, choices: Choices) -> tuple[Hea
     ModelPackageError
         The channels have no names, or it is a detection.
     """
+    kind = " ".join(str(prediction.get(key, "")) for key in ("type", "format")).lower()
+    if {"object", "dict", "box", "boxes", "detection"} & set(kind.split()):
+        raise ModelPackageError(
+            f"{METADATA}: the output is {kind!r}, as a detection's: such a network gives anchors, which the bundle's "
+            "own code turns into boxes; export one that gives boxes and scores, and import it with 'wetread engines "
+            "import onnx'"
+        )
     names = prediction.get("channel_def")
     channels = prediction.get("num_channels")
     if isinstance(names, dict) and names:
@@ -28,15 +35,10 @@ def head_of(prediction: Values, done: Completion, choices: Choices) -> tuple[Hea
         listed = [f"class {number}" for number in range(channels)]
     else:
         raise ModelPackageError(f"{METADATA}: outputs.pred.channel_def does not name the channels; write it")
-    kind = str(prediction.get("format") or prediction.get("type") or "").lower()
-    if "box" in kind or "detection" in kind:
-        raise ModelPackageError(
-            "a detection bundle's network gives anchors, which its own code turns into boxes; export a network that "
-            "gives boxes and scores, and import it with 'wetread engines import onnx'"
-        )
     activation: Activation = "sigmoid" if done.activation == "sigmoid" else "softmax" if _is_softmax(done) else "guess"
     remarks = (Remark("taken over", "labels", ", ".join(listed)),)
-    if "class" in kind or "probabilit" in kind or len(prediction.get("spatial_shape") or ()) in (0, 1):
+    of_the_image = "class" in kind or "probabilit" in kind or len(prediction.get("spatial_shape") or ()) in (0, 1)
+    if of_the_image and "segmentation" not in kind:
         labels = choices.labels or tuple(listed)
         return Classification(labels, exclusive=activation != "sigmoid", activation=activation), remarks
     with_background = listed[0].strip().lower() in ("background", "bg") or (activation == "softmax")

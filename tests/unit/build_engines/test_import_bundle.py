@@ -275,6 +275,18 @@ def test_a_classifier_bundle_becomes_a_classification(tmp_path: Path) -> None:
         ({"network": None}, {}, "neither models/model.onnx nor models/model.ts.*onnx_export"),
         ({"config": {**CONFIG, "pixdim": "@spacings"}}, {}, "Spacingd.pixdim is '@spacings'"),
         ({"config": {**CONFIG, "pixdim": "@image_key", "image_key": "@pixdim"}}, {}, "refers to itself"),
+        (
+            {
+                "metadata": {
+                    "network_data_format": {
+                        "inputs": {"image": {"modality": "CT", "spatial_shape": ["16*n", "16*n", "8*n"]}},
+                        "outputs": {"pred": {"type": "object", "format": "dict", "num_channels": 1}},
+                    }
+                }
+            },
+            {},
+            "the output is 'object dict', as a detection's: .*export one that gives boxes and scores",
+        ),
         ({}, {"labels": ["spleen"]}, r"shape \[1, 3, 20, 16, 12\], but its segments and the patch ask for \[1, 2,"),
         ({}, {"patch": [8, 8, 9]}, r"the network takes \[1, 1, 20, 16, 12\]"),
         (
