@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from engines.input_section import Tensor
 from engines.preprocessing import (
-    DIRECTIONS,
     Box,
     bounding_box,
     crop,
@@ -80,6 +79,7 @@ def test_slices_grow_to_the_head_rows_to_the_back_and_columns_to_the_left() -> N
     assert np.argwhere(grid == 500).tolist() == [[5, 3, 3]]
 
 
+TOWARDS = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0), "H": (0, 0, 1), "F": (0, 0, -1)}
 EVERY_AXES = ["".join(code) for order in permutations(("LR", "PA", "HF")) for code in product(*order)]
 
 
@@ -95,7 +95,7 @@ def test_each_axis_of_the_grid_points_where_its_letter_says(axes: str) -> None:
     grid, found = resample_to_grid(Volume(field, affine, ("1.2",) * 16), (1.0, 1.5, 2.0), axes)
     middle = tuple(length // 2 for length in grid.shape)
     for axis, (letter, spacing) in enumerate(zip(axes, (1.0, 1.5, 2.0), strict=True)):
-        step = np.array(DIRECTIONS[letter]) * spacing
+        step = np.array(TOWARDS[letter]) * spacing
         np.testing.assert_allclose(found[:3, axis], step)
         after = tuple(place + (axis == along) for along, place in enumerate(middle))
         assert grid[after] - grid[middle] == pytest.approx(step @ (1.0, 10.0, 100.0), abs=0.1)
