@@ -127,14 +127,13 @@ def _of_classes(analysis: Analysis) -> Iterator[ExpectedGroup]:
 def _of_detections(analysis: Analysis) -> Iterator[ExpectedGroup]:
     for found in analysis.detected:
         entry = found.detection
-        finding = (FINDING, entry.code.value, entry.code.scheme)
+        finding = frozenset({(FINDING, entry.code.value, entry.code.scheme)})
+        present = finding | {(PRESENCE, PRESENT, "SCT")}
         value = Measurement(0, SCORE, score(entry), FROM_0_TO_1)
         middle = Region(found.middle, found.on[found.middle])
-        codes = frozenset({finding, (PRESENCE, PRESENT, "SCT")})
-        yield ExpectedGroup(entry.label, codes, (value,), boxes=(middle,), detected=found)
+        yield ExpectedGroup(entry.label, present, (value,), boxes=(middle,), detected=found)
         if len(found.on) > 1:
-            boxes = tuple(detected_regions(found))
-            yield ExpectedGroup(entry.label, frozenset({finding}), boxes=boxes, detected=found)
+            yield ExpectedGroup(entry.label, finding, boxes=tuple(detected_regions(found)), detected=found)
 
 
 def _check_group(group: Dataset, expected: ExpectedGroup, analysis: Analysis) -> None:
