@@ -71,7 +71,13 @@ def _draft(source: Path, plans: Values, dataset: Values, choices: Choices, name:
     if trained.mirrored:
         chosen["flips"] = list(trained.mirrored)
         runs = 2 ** len(trained.mirrored) * len(folds)
-        remarks.append(Remark("to check", "flips", f"nnU-Net mirrors by default: {runs} runs a window; see model.toml"))
+        remarks.append(
+            Remark(
+                "to check",
+                "flips",
+                f"nnU-Net mirrors by default: {runs} runs a window; without the line in model.toml, {len(folds)}",
+            )
+        )
     names = ["model.onnx"] if len(folds) == 1 else [f"{fold.name}.onnx" for fold in folds]
     if len(folds) > 1:
         remarks.append(
@@ -158,9 +164,9 @@ def _input(plans: Values, plan: Values, dataset: Values, choices: Choices) -> tu
         if not reader.endswith("WithReorient"):
             remarks.append(
                 Remark(
-                    "assumed",
+                    "to check",
                     "axes",
-                    f"{axes}: nnU-Net does not say how its images lay; this is how {reader} reads an axial CT as "
+                    f"{axes} is assumed: nnU-Net does not say how its images lay; this is how {reader} reads an axial CT as "
                     "scanners make it. If they were turned to RAS first (TotalSegmentator does), give --set axes="
                     f"{''.join('HAR'[axis] for axis in order)}",
                 )

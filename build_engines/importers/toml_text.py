@@ -19,7 +19,7 @@ COMMENTS = {
     "standardise": "with the mean and deviation of each image itself",
     "patch": "of the sliding window, along the tensor's axes",
     "overlap": "least part of a patch that its neighbour sees too",
-    "flips": "test-time augmentation: every combination is run; without this line it is as many times faster",
+    "flips": "test-time augmentation: each axis doubles the time",
     "size": "rows and columns of the tensor",
     "percentiles": "of the image, mapped to 0..1",
     "keep_largest": "of each segment, only the largest connected component",

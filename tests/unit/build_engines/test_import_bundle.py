@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from typer.testing import CliRunner
 
+from build_engines.cli import app
 from build_engines.importers.choices import choose
 from build_engines.importers.monai import read_bundle
 from build_engines.importers.package_writer import Imported, write_package
 from engines.errors import ModelPackageError
 from engines.inference import analyse
+from engines.package import load_package
 from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.types import Findings, Radiograph, Volume
 from tests.small_models import answers
@@ -368,3 +371,15 @@ def test_whatever_is_wrong_in_a_bundle_is_told_and_never_a_crash(tmp_path: Path,
         except Exception as error:
             pytest.fail(f"{where}: {error!r}")
     assert refused > 40
+
+
+def test_the_command_imports_a_bundle_under_another_name(tmp_path: Path) -> None:
+    source = spleen(tmp_path / "spleen")
+    said = ["--name", "my-spleen", "--set", "body_part=ABDOMEN", "--set", "labels=spleen,pancreas", "--json"]
+    result = CliRunner().invoke(app, ["import", "bundle", str(source), "--out", str(tmp_path / "models"), *said])
+    assert result.exit_code == 0, result.output
+    written = json.loads(result.stdout)
+    assert (written["name"], written["tasks"]) == ("my-spleen", ["segmentation"])
+    assert {remark["kind"] for remark in written["remarks"]} <= {"taken over", "assumed", "left out", "to check"}
+    package = load_package(tmp_path / "models/my-spleen")
+    assert [segment.label for segment in package.segments] == ["Spleen", "Pancreas"]
