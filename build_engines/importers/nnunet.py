@@ -166,8 +166,8 @@ def _input(plans: Values, plan: Values, dataset: Values, choices: Choices) -> tu
                 Remark(
                     "to check",
                     "axes",
-                    f"{axes} is assumed: nnU-Net does not say how its images lay; this is how {reader} reads an axial CT as "
-                    "scanners make it. If they were turned to RAS first (TotalSegmentator does), give --set axes="
+                    f"{axes} is assumed: nnU-Net does not say how its images lay; this is how {reader} reads an axial "
+                    "CT as scanners make it. If they were turned to RAS first (TotalSegmentator does), give --set axes="
                     f"{''.join('HAR'[axis] for axis in order)}",
                 )
             )
