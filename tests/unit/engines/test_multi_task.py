@@ -10,15 +10,26 @@ import onnx
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from onnx import helper
+from structlog.testing import capture_logs
 
 from build_engines.recipes.evaluation import read_volume
 from engines.errors import ModelPackageError, OutOfMemory
 from engines.inference import analyse
 from engines.package import SHIPPED_MODELS, ModelPackage, load_package
-from engines.runtimes.base import Engine, Outputs, RuntimeSettings, create_engine
+from engines.runtimes.base import DeviceAnswer, Engine, Outputs, RuntimeSettings, WholePath, create_engine
 from engines.types import Findings, Image, Radiograph, Volume
 from engines.verify import dice
-from tests.small_models import CLASS, IDENTITY, SEGMENT, SHARPNESS, network, overlapping_package, random_image, write
+from tests.small_models import (
+    CLASS,
+    IDENTITY,
+    SEGMENT,
+    SHARPNESS,
+    network,
+    overlapping_package,
+    random_image,
+    volume_package,
+    write,
+)
 from tests.small_models import answers as reference_answers
 
 BALL = 3
@@ -188,6 +199,38 @@ class Short(Engine):
         if tensor[0, 0].size > self._voxels:
             raise OutOfMemory("no room")
         return self._engine.infer(tensor)
+
+
+class OnDevice(Short):
+    """An engine with a path of its own for whole volumes."""
+
+    def __init__(self, engine: Engine, path: WholePath) -> None:
+        super().__init__(engine, 10**9)
+        self._path = path
+
+    @property
+    def whole_path(self) -> WholePath:
+        return self._path
+
+
+def test_where_the_whole_path_has_no_room_on_the_device_the_network_alone_is_run_there(tmp_path: Path) -> None:
+    package = load_package(volume_package(tmp_path))
+    volume = ct(np.random.default_rng(3).integers(-1000, 1, (20, 20, 28)).astype(np.int16))
+
+    def no_room(_: Volume) -> DeviceAnswer:
+        raise OutOfMemory("no room for the volume")
+
+    def room(_: Volume) -> DeviceAnswer:
+        return DeviceAnswer(np.ones(volume.array.shape, np.uint8), np.zeros((2, 2, 2), np.float32), {"infer": 0.5})
+
+    with create_engine(package, RuntimeSettings(threads=1)) as engine, capture_logs() as logged:
+        expected = run(package, volume, engine).label_map.array
+        np.testing.assert_array_equal(run(package, volume, OnDevice(engine, no_room)).label_map.array, expected)
+        on_device = run(package, volume, OnDevice(engine, room))
+    assert [entry["reason"] for entry in logged if entry["event"] == "inference.on_host"] == ["no room for the volume"]
+    assert (on_device.label_map.array == 1).all()
+    assert on_device.seconds == {"infer": 0.5}
+    assert on_device.measurements[0].value == pytest.approx(volume.array.size * 0.008)
 
 
 def test_the_seams_between_windows_cost_no_measurable_dice(shared_data: Path) -> None:
