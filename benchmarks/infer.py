@@ -3,7 +3,8 @@
 Peers: ONNX Runtime and PyTorch with the same weights and threads, in the same rounds. "network" is the golden input;
 "whole path" is what a node does with a CT or an X-ray (`engines.inference.analyse`), the peers in the place of our
 runtime. Subjects take turns in every round. Memory is what a fresh process grows by at most from before the engine is
-made to after its first answer. Accuracy is that of the model's card, on the data that it was not trained on
+made to after its first answer. CPU seconds are those of all threads: other work on the machine disturbs them less.
+Accuracy is that of the model's card, on the data that it was not trained on
 (`build_engines.recipes.evaluation`); "fp16" is the graph that TensorRT is given, with every operator's result rounded
 to FP16.
 """
@@ -16,6 +17,7 @@ import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from engines.inference import analyse
 from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
 from engines.runtimes.base import Engine
 from engines.types import Image, LabelMap
-from engines.verify import verify
+from engines.verify import Verification, verify
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 PAUSE_SECONDS = 0.1
@@ -75,6 +77,14 @@ def main() -> None:
     tell("infer", rounds, rows, ratios, options.json)
 
 
+@dataclass(frozen=True)
+class Cost:
+    """``cpu_seconds`` of all threads, those included that spin while they wait for more work."""
+
+    seconds: float
+    cpu_seconds: float
+
+
 class Bench:
     """The measurements of one model."""
 
@@ -90,7 +100,7 @@ class Bench:
         """Seconds of the network and of the whole path, and whether each subject passes the golden check."""
         words, image = shown["xray" if isinstance(self.package.input, RadiographInput) else "ct"]
         network, whole = f"{self.name} network", f"{self.name} whole path, {words}"
-        seconds: dict[str, dict[str, list[float]]] = {network: defaultdict(list), whole: defaultdict(list)}
+        seconds: dict[str, dict[str, list[Cost]]] = {network: defaultdict(list), whole: defaultdict(list)}
         passed = set()
         with ExitStack() as stack:
             region = self.region(image)
@@ -99,9 +109,7 @@ class Bench:
             for subject, engine in engines.items():
                 found = verify(self.package, engine)
                 passed |= {subject} if found.ok else set()
-                case = f"{self.name} golden check"
-                rows.append(row(case, subject, [float(found.ok)], "passed"))
-                rows.append(row(case, subject, [found.probability_error], "largest probability error"))
+                rows += self.check_rows(subject, found)
                 self.whole(engine, image, region)
             task = self.bar.add_task(f"{self.name}: rounds", total=rounds * len(engines))
             for number in range(rounds):
@@ -112,12 +120,22 @@ class Bench:
                     seconds[whole][subject].append(timed(lambda engine=engine: self.whole(engine, image, region)))
                     self.bar.advance(task)
         for case, each in seconds.items():
-            rows += [row(case, subject, values, "s") for subject, values in each.items()]
-            ratios |= self.ratios(case, each, passed)
+            for subject, costs in each.items():
+                rows.append(row(case, subject, [cost.seconds for cost in costs], "s"))
+                rows.append(row(case, f"{subject}: CPU", [cost.cpu_seconds for cost in costs], "s"))
+            for words, of in {"": "seconds", ", CPU": "cpu_seconds"}.items():
+                middle = {who: statistics.median(getattr(cost, of) for cost in costs) for who, costs in each.items()}
+                ratios |= self.ratios(f"{case}{words}", middle, passed)
 
-    def ratios(self, case: str, seconds: dict[str, list[float]], passed: set[str]) -> dict[str, float]:
+    def check_rows(self, subject: str, found: Verification) -> list[Row]:
+        case = f"{self.name} golden check"
+        return [
+            row(case, subject, [float(found.ok)], "passed"),
+            row(case, subject, [found.probability_error], "largest probability error"),
+        ]
+
+    def ratios(self, case: str, middle: dict[str, float], passed: set[str]) -> dict[str, float]:
         """How many times as fast we are as each peer that passes the check too, in our best mode and in each."""
-        middle = {subject: statistics.median(values) for subject, values in seconds.items()}
         ours = {subject: middle[subject] for subject in WETREAD if subject in passed & set(middle)}
         best = min(ours, key=ours.__getitem__, default=None)
         if best is None:
@@ -160,10 +178,7 @@ class Bench:
                         figures[subject.name] = evaluation(models)
                         if not subject.timed:
                             found = verify(self.package, engine)
-                            case = f"{self.name} golden check"
-                            rows.append(row(case, subject.name, [float(found.ok)], "passed"))
-                            error = found.probability_error
-                            rows.append(row(case, subject.name, [error], "largest probability error"))
+                            rows += self.check_rows(subject.name, found)
         full = figures[next(iter(WETREAD))]
         for subject_name, found_figures in figures.items():
             for words, value in found_figures.items():
@@ -210,13 +225,13 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def timed(work: Any) -> float:
-    """Seconds of one run; the mean of several where one is short."""
-    count, began = 0, time.perf_counter()
+def timed(work: Any) -> Cost:
+    """One run, or the mean of several where one is short."""
+    count, began, cpu_began = 0, time.perf_counter(), time.process_time()
     while (took := time.perf_counter() - began) < LEAST_SECONDS:
         work()
         count += 1
-    return took / count
+    return Cost(took / count, (time.process_time() - cpu_began) / count)
 
 
 def grown_by(subject_name: str, model: str, threads: int) -> float | None:
