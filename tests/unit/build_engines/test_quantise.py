@@ -18,7 +18,6 @@ from build_engines.cli import app
 from build_engines.errors import BuildError
 from build_engines.images import find_images
 from build_engines.quantise import quantise
-from build_engines.signed import QUANTISING, with_signed_activations
 from engines.errors import ModelPackageError, PermanentError
 from engines.package import ModelPackage, load_package, load_packages
 from engines.runtimes.base import RuntimeSettings, create_engine
@@ -187,19 +186,6 @@ def test_an_unknown_model_is_named() -> None:
     result = run("no-such", "/tmp")
     assert isinstance(result.exception, ModelPackageError)
     assert "there is no model 'no-such'; choose of " in str(result.exception)
-
-
-def test_signed_activations_say_nearly_the_same(quantised: ModelPackage) -> None:
-    unsigned = network(quantised)
-    signed = with_signed_activations(unsigned)
-    zero_points = {node.input[2] for node in signed.graph.node if node.op_type in QUANTISING}
-    kinds = {each.data_type for each in signed.graph.initializer if each.name in zero_points}
-    assert TensorProto.UINT8 not in kinds
-    assert TensorProto.UINT8 in {each.data_type for each in unsigned.graph.initializer}
-    image = random_image(quantised.input_shape)
-    one = answers(unsigned.SerializeToString(), image)["probabilities"]
-    other = answers(signed.SerializeToString(), image)["probabilities"]
-    assert 0 < float(np.abs(one - other).max()) < 0.1
 
 
 def test_a_quantised_network_without_its_weights_is_refused(quantised: ModelPackage) -> None:
