@@ -131,7 +131,7 @@ No change is larger than 0.0006, which is less than what shifting the same CT by
 (0.963–0.967 on the other source). Probabilities are off at single voxels of the lungs' border, so `[verify.bf16]`
 and `[verify.int8]` allow a larger probability error (half as much again as was seen, or more, for other CPUs round
 otherwise) and ask for a higher Dice instead: 0.998. Computed by ONNX Runtime, not on a GPU: FP16 is 0.002 off and keeps
-the limits of FP32; INT8 in the signed steps of TensorRT, which are twice as coarse, is 0.296 off, with a Dice of 0.9990.
+the limits of FP32; INT8 in the signed steps of TensorRT, which are twice as coarse, is 0.296 off, Dice 0.9990.
 
 `model.int8.onnx`: NNCF 3.4.0 after training, 8-bit weights for each channel and activations for each tensor, calibrated
 with the 4 training CT (7 patches). With NNCF's bias correction the largest probability error was 0.27, the Dice on the
