@@ -16,6 +16,7 @@ from build_engines.cli_quantise import app as quantise_app
 from engines.errors import ModelPackageError, RuntimeUnavailable
 from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
 from engines.runtimes.base import RUNTIMES, Precision, RuntimeSettings, create_engine
+from engines.runtimes.tensorrt_library import installed_gpu_runtime
 from engines.verify import Verification, verify
 
 app = typer.Typer(help="Models and their compiled engines.", no_args_is_help=True)
@@ -54,7 +55,10 @@ def list_models(models: Models = None, engines: Engines = None, as_json: Json = 
 def build_engines(
     out: Annotated[Path, typer.Option(help="Folder of the engine files.")],
     names: Names = None,
-    target: Annotated[Literal["rtx", "tensorrt", "openvino"], typer.Option(help="What to compile for.")] = "rtx",
+    target: Annotated[
+        Literal["gpu", "rtx", "tensorrt", "openvino"],
+        typer.Option(help="What to compile for; gpu is the one of TensorRT's two that suits this machine's."),
+    ] = "rtx",
     precision: Annotated[Precision, typer.Option(help="In which the network computes.")] = "fp16",
     capability: Annotated[
         str | None, typer.Option(help="For rtx: one compute capability, for example sm89; else any from 8.0 on.")
@@ -66,16 +70,17 @@ def build_engines(
 ) -> None:
     """Compile models into engine files, where that was not done before. TensorRT for RTX needs no GPU for it."""
     try:
-        from build_engines.compile import build
+        from build_engines.compile import Target, build
     except ImportError as error:
         raise RuntimeUnavailable(f"{error.name} is not installed; pip install 'wetread[rtx]'") from error
+    compiler: Target = installed_gpu_runtime(device) if target == "gpu" else target
     columns = TextColumn("{task.fields[model]}"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     built: dict[str, list[Path]] = {}
     with Progress(*columns, console=Console(stderr=True)) as display:
         for name, package in _select(names, models).items():
             task = display.add_task("reading", total=1.0, model=name)
             built[name] = build(
-                package, target, precision, out,
+                package, compiler, precision, out,
                 capability=capability, batch=batch, device=device, progress=_show(display, task),
             )  # fmt: skip
             size = sum(path.stat().st_size for path in built[name])

@@ -12,9 +12,9 @@ import structlog
 from engines.description import RadiographInput
 from engines.errors import PermanentError, RuntimeUnavailable, TransientError
 from engines.inference import Clock, analyse
-from engines.opening import Opener, ServedModel, choices
+from engines.opening import Opener, ServedModel
 from engines.package import ModelPackage, check_crops
-from engines.runtimes.base import Precision, RuntimeSettings
+from engines.runtimes.base import RuntimeSettings
 from engines.scheduling import LATENCY_SECONDS, Running
 from engines.types import EngineIdentity, Findings, Image, LabelMap
 
@@ -157,11 +157,10 @@ def open_engines(
     settings: RuntimeSettings,
     clock: Clock = utc_now,
     *,
-    cpu_precision: Precision = "fp32",
     memory_mb: int | None = None,
     latency_seconds: float = LATENCY_SECONDS,
 ) -> Iterator[EngineSet]:
-    """Open every model on the first runtime that can serve it, see `choices`, and keep them resident.
+    """Open every model on the first runtime that can serve it, see `engines.opening.choices`, and keep them resident.
 
     The verification is each engine's first inference, so that no patient waits for what happens only once.
 
@@ -173,8 +172,6 @@ def open_engines(
         What to run on.
     clock
         Gives ``Findings.analysed_at``.
-    cpu_precision
-        See `choices`.
     memory_mb
         What the engines may take of the memory of the configured device; the least recently used makes room. None: no
         limit on a CPU, on a GPU what is free when it is opened, less a tenth.
@@ -190,6 +187,5 @@ def open_engines(
         silently lacks a model is worse than one that does not start.
     """
     check_crops(packages)
-    tried = choices(settings, cpu_precision)
-    with Opener(tried, memory_mb=memory_mb, latency_seconds=latency_seconds) as opener:
+    with Opener(settings, memory_mb=memory_mb, latency_seconds=latency_seconds) as opener:
         yield EngineSet(packages, opener, clock)

@@ -8,10 +8,12 @@ from typing import Self
 import structlog
 
 from engines.compute_device import ComputeDevice
+from engines.description import Limits
 from engines.errors import EngineMismatch, TransientError, WetreadError
 from engines.package import ModelPackage
 from engines.queued_engine import QueuedEngine
 from engines.runtimes.base import Precision, RuntimeSettings
+from engines.runtimes.openvino_compile import has_bf16
 from engines.scheduling import Running
 from engines.verify import Verification, verify, verify_further_grids
 
@@ -21,24 +23,41 @@ FALLBACK = "openvino"
 log = structlog.get_logger()
 
 
-def choices(settings: RuntimeSettings, cpu_precision: Precision = "fp32") -> tuple[RuntimeSettings, ...]:
+def choices(package: ModelPackage, settings: RuntimeSettings) -> tuple[RuntimeSettings, ...]:
     """Give what a model is tried on, one after the other.
 
     As configured; the same without a batch, for a network that takes one input at a time or does not keep them apart;
-    OpenVINO; OpenVINO in FP32.
-
-    Parameters
-    ----------
-    settings
-        The configured runtime, precision and batch.
-    cpu_precision
-        In which OpenVINO computes where another runtime was configured and cannot serve.
+    OpenVINO; OpenVINO in FP32. The precision ``auto`` is each that `precisions` gives.
     """
-    alone = replace(settings, batch=1)
-    full = replace(alone, runtime=FALLBACK, precision="fp32")
-    if settings.runtime == FALLBACK:
-        return tuple(dict.fromkeys((settings, alone, full)))
-    return tuple(dict.fromkeys((settings, alone, replace(full, precision=cpu_precision), full)))
+    asked = [replace(settings, precision=precision) for precision in precisions(package, settings)]
+    cpu = replace(settings, runtime=FALLBACK, batch=1)
+    on_cpu = [replace(cpu, precision=precision) for precision in precisions(package, replace(cpu, precision="auto"))]
+    return tuple(
+        dict.fromkeys(
+            (
+                *asked,
+                *(replace(each, batch=1) for each in asked),
+                *(on_cpu if settings.runtime != FALLBACK else ()),
+                replace(cpu, precision="fp32"),
+            )
+        )
+    )
+
+
+def precisions(package: ModelPackage, settings: RuntimeSettings) -> tuple[Precision, ...]:
+    """Give the precisions to try, the fastest first: the configured one, or for ``auto`` those that suit the model.
+
+    On a GPU that is FP16. On a CPU it is INT8 where the package has a quantised network, and bf16 where its
+    ``[verify.bf16]`` says how good that has to be and the CPU has it.
+    """
+    if settings.precision != "auto":
+        return (settings.precision,)
+    if settings.runtime != FALLBACK:
+        return ("fp16",)
+    found: list[Precision] = ["int8"] if package.quantised else []
+    if package.description.verify.bf16 != Limits() and has_bf16():
+        found.append("bf16")
+    return (*found, "fp32")
 
 
 @dataclass(frozen=True)
@@ -70,14 +89,14 @@ class Opener:
 
     Parameters
     ----------
-    tried
-        What each model is opened on, in the order of preference; the first that is verified serves.
+    settings
+        What to run on; see `choices`.
     memory_mb, latency_seconds
         See `engines.compute_device.ComputeDevice`.
     """
 
-    def __init__(self, tried: tuple[RuntimeSettings, ...], *, memory_mb: int | None, latency_seconds: float) -> None:
-        self._tried = tried
+    def __init__(self, settings: RuntimeSettings, *, memory_mb: int | None, latency_seconds: float) -> None:
+        self._settings = settings
         self._memory_mb = memory_mb
         self._latency_seconds = latency_seconds
         self._devices: dict[str, ComputeDevice] = {}
@@ -117,7 +136,8 @@ class Opener:
         """
         refusals: list[str] = []
         wrong: EngineMismatch | None = None
-        for settings in self._tried:
+        tried = choices(package, self._settings)
+        for settings in tried:
             told = log.bind(model=package.name, runtime=settings.runtime, precision=settings.precision)
             kept = before if before and before.settings == settings and not before.problem else None
             try:
@@ -128,7 +148,7 @@ class Opener:
                     told.error("engine.refused", reason=str(error))
                 else:
                     told.warning("engine.unavailable", reason=str(error))
-                if settings == self._tried[-1]:
+                if settings == tried[-1]:
                     if wrong and wrong is not error:
                         raise wrong from error
                     raise
@@ -175,7 +195,7 @@ class Opener:
         name = "the CPU" if settings.runtime == FALLBACK else f"GPU {settings.device}"
         if name not in self._devices:
             # The budget is that of the configured device; on a CPU beside a GPU, nobody has set one.
-            memory_mb = self._memory_mb if settings.runtime == self._tried[0].runtime else None
+            memory_mb = self._memory_mb if settings.runtime == self._settings.runtime else None
             self._devices[name] = self._opened.enter_context(
                 ComputeDevice(name, settings, memory_mb=memory_mb, latency_seconds=self._latency_seconds)
             )

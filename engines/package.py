@@ -72,6 +72,11 @@ class ModelPackage:
         return quantised
 
     @property
+    def quantised(self) -> bool:
+        """Whether it has a quantised network beside each of its networks."""
+        return all(network.with_suffix(".int8.onnx").is_file() for network in self.networks)
+
+    @property
     def input(self) -> VolumeInput | RadiographInput:
         """Which series the model wants, and how its tensor is made."""
         return self.description.input

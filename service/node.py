@@ -14,9 +14,9 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
-from engines.runtimes.base import RuntimeSettings
+from engines.runtimes.base import GPU, RuntimeSettings
 from engines.serving.messages import EngineSpec
-from engines.serving.pool import EnginePool
+from engines.serving.pool import DRIVER, EnginePool
 from service import __version__
 from service.archive.client import archives_of
 from service.deliver.capabilities import Capabilities
@@ -231,8 +231,9 @@ class Node:
 def runtime_settings(settings: Settings) -> RuntimeSettings:
     """What the engines run on."""
     engines = settings.engines
+    on_gpu = GPU if DRIVER.exists() else "openvino"
     return RuntimeSettings(
-        runtime=engines.runtime,
+        runtime=on_gpu if engines.runtime == "auto" else engines.runtime,
         precision=engines.precision,
         engines=compiled_folder(settings),
         threads=engines.threads,
@@ -249,11 +250,11 @@ def compiled_folder(settings: Settings) -> Path:
 def engine_spec(settings: Settings) -> EngineSpec:
     """What each engines' process serves."""
     engines, asked_for = settings.engines, runtime_settings(settings)
-    cpu = replace(asked_for, runtime="openvino", precision="fp32", batch=1)
+    cpu = replace(asked_for, runtime="openvino", precision="auto", batch=1)
     return EngineSpec(
         packages=(),
         settings=asked_for,
-        fallback=None if engines.runtime == "openvino" else cpu,
+        fallback=None if asked_for.runtime == "openvino" else cpu,
         memory_mb=engines.memory_mb,
         batch_seconds=engines.batch_seconds,
         parallel=engines.parallel + bool(settings.urgent_senders),

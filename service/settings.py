@@ -106,9 +106,10 @@ class SeriesSettings(_Section):
 class EngineSettings(_Section):
     """``[engines]``: which models run, and on what."""
 
-    runtime: Literal["openvino", "tensorrt", "rtx"] = "openvino"
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    """fp16 for TensorRT, bf16 for OpenVINO on a CPU that has it."""
+    runtime: Literal["auto", "openvino", "tensorrt", "rtx"] = "auto"
+    """auto: what is installed and suits the GPU, where there is an NVIDIA driver; otherwise OpenVINO on the CPU."""
+    precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
+    """auto: the fastest that a model has limits for: FP16 on a GPU; on a CPU INT8 or bf16 where it was shown to do."""
     models: tuple[str, ...] = ()
     """Names of the models to serve; empty for all that are found."""
     folders: tuple[Path, ...] = ()
@@ -344,8 +345,8 @@ path = "{spool}"
 # silent_seconds = 300.0          # the same while an association that carried it stays open
 
 [engines]
-# runtime = "openvino"            # CPU; "tensorrt" or "rtx" on an NVIDIA GPU, after `wetread engines build`
-# precision = "fp32"              # "fp16" for TensorRT, "bf16" for OpenVINO on a CPU that has it
+# runtime = "auto"                # "openvino" on the CPU, "tensorrt" or "rtx" (TensorRT for RTX) on an NVIDIA GPU
+# precision = "auto"              # "fp32", "fp16" (GPU), "bf16", "int8": auto is the fastest that suits each model
 # models = []                     # names of the models to serve; empty: all
 # folders = []                    # folders with model packages of your own
 # threads = 0                     # CPU threads for inference; 0: all
@@ -354,7 +355,7 @@ path = "{spool}"
 # batch = 1                       # X-rays or patches that a GPU runs at once ...
 # batch_seconds = 0.005           # ... and how long one may wait for others
 # parallel = 2                    # images that are worked on at a time
-# memory_mb =                     # what the engines of one device may take; default: no limit, on a GPU what is free
+# memory_mb = 8000                # what the engines of one device may take; not set: no limit, on a GPU what is free
 # hang_seconds = 300.0            # after so long a single inference is ended, and its job tried again
 # verify_hours = 24.0             # how often engines are compared with their golden outputs again
 # build = true                    # on a GPU: build missing engines in the background while the CPU serves

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from engines.package import ModelPackage
+from engines.runtimes.base import GPU
 from engines.serving.pool import DRIVER, EnginePool
 from service.control import answer_requests
 from service.errors import WetreadError
@@ -107,19 +108,21 @@ class EngineUpkeep(threading.Thread):
     def _build_missing(self) -> None:
         """Build in the background what the GPU has no engine of; a process of its own, so that nothing waits for it."""
         engines = self._settings.engines
+        target = GPU if engines.runtime == "auto" else engines.runtime
+        precision = "fp16" if engines.precision == "auto" else engines.precision
         missing = [
             status.model
             for status in self._engines.statuses
-            if status.refusals and not status.engine.runtime.startswith(engines.runtime)
+            if status.refusals and status.engine.runtime.startswith("openvino")
         ]
-        wanted = engines.build and engines.runtime != "openvino" and self._driver.exists()
+        wanted = engines.build and target != "openvino" and self._driver.exists()
         if not missing or not wanted or self._builder is not None:
             return
-        log.info("engines.building", models=missing, runtime=engines.runtime, precision=engines.precision)
+        log.info("engines.building", models=missing, runtime=target, precision=precision)
         folders = [part for folder in engines.folders for part in ("--models", str(folder))]
         command = [
             *(sys.executable, "-P", "-m", "service.cli", "engines", "build", *missing),
-            *("--target", engines.runtime, "--precision", engines.precision, "--batch", str(engines.batch)),
+            *("--target", target, "--precision", precision, "--batch", str(engines.batch)),
             *("--out", str(self._compiled), *folders),
         ]
         self._builder = subprocess.Popen(

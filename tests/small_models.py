@@ -456,21 +456,25 @@ def hanging_package(models: Path, name: str = "tiny-hang", uid_root: str = "97")
     )
     model = nearest([0.0, 1.0], shape)
     final = model.graph.node.pop()
-    model.graph.node.extend([
-        helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=0),
-        helper.make_node("Greater", ["mean", "much"], ["bright"]),
-        helper.make_node("Cast", ["bright"], ["once"], to=TensorProto.INT64),
-        helper.make_node("Mul", ["once", "very_often"], ["times"]),
-        helper.make_node("Loop", ["times", "", "nothing"], ["counted"], body=counted),
-        helper.make_node("Mul", ["counted", "nothing"], ["zero"]),
-        helper.make_node("Add", ["logits", "zero"], ["late"]),
-        helper.make_node("Softmax", ["late"], list(final.output), axis=1),
-    ])
-    model.graph.initializer.extend([
-        numpy_helper.from_array(np.array(0.6, np.float32), "much"),
-        numpy_helper.from_array(np.array(10**12, np.int64), "very_often"),
-        numpy_helper.from_array(np.zeros(1, np.float32), "nothing"),
-    ])
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=0),
+            helper.make_node("Greater", ["mean", "much"], ["bright"]),
+            helper.make_node("Cast", ["bright"], ["once"], to=TensorProto.INT64),
+            helper.make_node("Mul", ["once", "very_often"], ["times"]),
+            helper.make_node("Loop", ["times", "", "nothing"], ["counted"], body=counted),
+            helper.make_node("Mul", ["counted", "nothing"], ["zero"]),
+            helper.make_node("Add", ["logits", "zero"], ["late"]),
+            helper.make_node("Softmax", ["late"], list(final.output), axis=1),
+        ]
+    )
+    model.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array(0.6, np.float32), "much"),
+            numpy_helper.from_array(np.array(10**12, np.int64), "very_often"),
+            numpy_helper.from_array(np.zeros(1, np.float32), "nothing"),
+        ]
+    )
     description = (
         IDENTITY.format(name=name, uid_root=uid_root)
         + """

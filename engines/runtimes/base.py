@@ -17,6 +17,9 @@ from engines.types import EngineIdentity, Volume
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
+GPU = "gpu"
+"""Stands for the one of TensorRT's two runtimes that suits the GPU."""
+
 Outputs = Mapping[str, NDArray[np.float32]]
 """What a network answers: each of its output tensors by name, shaped as `ModelPackage.output_shapes` says."""
 
@@ -31,9 +34,11 @@ class RuntimeSettings:
     Attributes
     ----------
     runtime
-        Name of the runtime that is tried first, see `RUNTIMES`.
+        Name of the runtime that is tried first, see `RUNTIMES`; ``gpu``, for an engines' process, is the one of
+        TensorRT's two that is installed and suits the GPU.
     precision
-        In which the network computes. TensorRT takes ``fp32``, ``fp16`` and ``int8``, OpenVINO ``fp32``, ``bf16`` and
+        In which the network computes; ``auto``, where several models are opened, is the fastest that suits each
+        (`engines.opening.precisions`). TensorRT takes ``fp32``, ``fp16`` and ``int8``, OpenVINO ``fp32``, ``bf16`` and
         ``int8``.
     engines
         Folder of the engine files that ``wetread engines build`` wrote, and of the runtimes' caches, or None. TensorRT
@@ -50,7 +55,7 @@ class RuntimeSettings:
     """
 
     runtime: str = "openvino"
-    precision: Precision = "fp32"
+    precision: Precision | Literal["auto"] = "fp32"
     engines: Path | None = None
     threads: int = 0
     hint: Literal["latency", "throughput"] = "latency"

@@ -135,11 +135,18 @@ def _cpu_digest() -> str:
     return hashlib.sha256(repr(kind).encode()).hexdigest()[:8]
 
 
+def has_bf16(core: Any = None) -> bool:
+    """Whether this CPU computes in bf16."""
+    import openvino
+
+    return "BF16" in (core or openvino.Core()).get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def _precision_hint(core: Any, settings: RuntimeSettings) -> str:
     if settings.precision not in PRECISION_HINTS:
         raise RuntimeUnavailable(
             f"OpenVINO on the CPU has no precision {settings.precision!r}; choose one of {', '.join(PRECISION_HINTS)}"
         )
-    if settings.precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if settings.precision == "bf16" and not has_bf16(core):
         raise RuntimeUnavailable("this CPU does not compute in bf16; choose precision fp32")
     return PRECISION_HINTS[settings.precision]

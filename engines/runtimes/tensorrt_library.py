@@ -3,12 +3,13 @@
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
 from engines.engine_file import read_engine
 from engines.errors import OutOfMemory, RuntimeUnavailable
+from engines.runtimes.cuda import Gpu
 
 log = structlog.get_logger()
 
@@ -34,7 +35,7 @@ def load_tensorrt(runtime: str) -> Any:
         raise RuntimeUnavailable(f"{module} cannot be imported ({error}); pip install 'wetread[{runtime}]'") from error
 
 
-def best_gpu_runtime(capability: str) -> str:
+def best_gpu_runtime(capability: str) -> Literal["rtx", "tensorrt"]:
     """Choose the runtime for a GPU, of those that are installed.
 
     TensorRT for RTX comes first where NVIDIA names the GPU's compute capability for it: it builds in seconds and needs
@@ -61,6 +62,21 @@ def best_gpu_runtime(capability: str) -> str:
         return "rtx"
     extra = "rtx" if recent else "tensorrt"
     raise RuntimeUnavailable(f"nothing is installed that runs on a GPU of {capability}; pip install 'wetread[{extra}]'")
+
+
+def installed_gpu_runtime(device: int) -> Literal["rtx", "tensorrt"]:
+    """Choose the runtime for the GPU of this number, see `best_gpu_runtime`.
+
+    Raises
+    ------
+    RuntimeUnavailable
+        There is no such GPU, or nothing is installed that runs on it.
+    """
+    gpu = Gpu(device)
+    try:
+        return best_gpu_runtime(gpu.capability)
+    finally:
+        gpu.release()
 
 
 def deserialise(runtime: Any, path: Path) -> Any:

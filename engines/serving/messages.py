@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from engines.runtimes.base import Precision, RuntimeSettings
+from engines.runtimes.base import RuntimeSettings
 from engines.types import EngineIdentity, Image
 
 PULSE_SECONDS = 1.0
@@ -27,8 +27,6 @@ class EngineSpec:
         What to run on; ``device`` is the process's own.
     fallback
         What to run on where the process does not come up so, None for nothing else.
-    cpu_precision
-        In which the CPU computes where another runtime is asked for and cannot serve.
     memory_mb
         How much memory all engines together may take; the least recently used is put away. None for no limit.
     batch_seconds
@@ -42,7 +40,6 @@ class EngineSpec:
     packages: tuple[Path, ...]
     settings: RuntimeSettings
     fallback: RuntimeSettings | None = None
-    cpu_precision: Precision = "fp32"
     memory_mb: int | None = None
     batch_seconds: float = 0.005
     parallel: int = 2

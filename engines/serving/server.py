@@ -5,6 +5,7 @@ import time
 import traceback
 from collections.abc import MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 import structlog
 
 from engines.engine_set import EngineSet, open_engines
-from engines.errors import EngineFault, WetreadError
+from engines.errors import EngineFault, RuntimeUnavailable, WetreadError
 from engines.package import load_package
+from engines.runtimes.base import GPU, RuntimeSettings
+from engines.runtimes.tensorrt_library import installed_gpu_runtime
 from engines.serving.messages import (
     PULSE_SECONDS,
     Answer,
@@ -44,8 +47,7 @@ class Server:
             packages = {package.name: package for package in map(load_package, spec.packages)}
             opened = open_engines(
                 packages,
-                spec.settings,
-                cpu_precision=spec.cpu_precision,
+                self._settings(spec),
                 memory_mb=spec.memory_mb,
                 latency_seconds=spec.batch_seconds,
             )
@@ -58,6 +60,17 @@ class Server:
         with ThreadPoolExecutor(spec.parallel + 1) as pool:
             while True:
                 pool.submit(self._answer, engines, self._connection.recv())
+
+    @staticmethod
+    def _settings(spec: EngineSpec) -> RuntimeSettings:
+        """What to run on, with the GPU's runtime found out where the spec leaves it open."""
+        if spec.settings.runtime != GPU or spec.fallback is None:
+            return spec.settings
+        try:
+            return replace(spec.settings, runtime=installed_gpu_runtime(spec.settings.device))
+        except RuntimeUnavailable as error:
+            structlog.get_logger().warning("engine.unavailable", runtime=GPU, reason=str(error))
+            return spec.fallback
 
     def _answer(self, engines: EngineSet, message: Request | VerifyAgain) -> None:
         thread = threading.get_ident()

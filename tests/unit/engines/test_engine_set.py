@@ -15,9 +15,10 @@ from engines.device_memory import MEGABYTE, MemoryUse, ProcessMemory
 from engines.engine_set import EngineSet, open_engines
 from engines.errors import EngineMismatch, ModelPackageError, OutOfMemory, PermanentError, RuntimeUnavailable
 from engines.opening import choices
-from engines.package import load_packages
+from engines.package import load_package, load_packages
 from engines.runtimes.base import Engine, Outputs, RuntimeSettings
 from engines.runtimes.openvino import OpenVinoEngine
+from engines.runtimes.openvino_compile import has_bf16
 from engines.scheduling import DeviceQueue
 from engines.types import LabelMap, Radiograph
 from tests.small_models import answers, classifier_package, network, xray_package
@@ -181,15 +182,31 @@ def shift_golden(folder: Path, by: float) -> None:
 INT8 = RuntimeSettings(threads=1, precision="int8")
 
 
-def test_a_gpu_is_tried_first_then_openvino_in_its_own_precision_then_in_fp32() -> None:
+def test_a_gpu_is_tried_first_then_openvino_as_suits_the_model_then_in_fp32(tmp_path: Path) -> None:
+    plain = load_package(xray_package(tmp_path))
     gpu = RuntimeSettings(runtime="rtx", precision="fp16", device=2, threads=3)
     cpu = RuntimeSettings(threads=3, device=2)
     many = replace(gpu, batch=8)
-    assert choices(many, "bf16") == (many, gpu, replace(cpu, precision="bf16"), cpu)
-    assert choices(gpu) == (gpu, cpu)
-    assert choices(INT8, "bf16") == (INT8, CPU)
-    assert choices(replace(INT8, batch=2)) == (replace(INT8, batch=2), INT8, CPU)
-    assert choices(CPU) == (CPU,)
+    assert choices(plain, many) == (many, gpu, cpu)
+    assert choices(plain, gpu) == (gpu, cpu)
+    assert choices(plain, INT8) == (INT8, CPU)
+    assert choices(plain, replace(INT8, batch=2)) == (replace(INT8, batch=2), INT8, CPU)
+    assert choices(plain, CPU) == (CPU,)
+
+
+def test_by_itself_a_precision_is_chosen_that_the_package_has_what_it_takes_for(tmp_path: Path) -> None:
+    auto = RuntimeSettings(threads=1, precision="auto")
+    assert choices(load_package(xray_package(tmp_path)), auto) == (CPU,)
+    folder = xray_package(tmp_path, "quantised", uid_root="88")
+    (folder / "model.int8.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    assert choices(load_package(folder), auto) == (INT8, CPU)
+    folder = xray_package(tmp_path, "halved", uid_root="89")
+    description = folder / "model.toml"
+    description.write_text(f"{description.read_text()}\n[verify.bf16]\nmax_probability_error = 0.2\n")
+    bf16 = (replace(CPU, precision="bf16"),) if has_bf16() else ()
+    assert choices(load_package(folder), auto) == (*bf16, CPU)
+    on_gpu = replace(auto, runtime="rtx")
+    assert choices(load_package(folder), on_gpu) == (replace(on_gpu, precision="fp16"), *bf16, CPU)
 
 
 def test_a_network_that_takes_one_input_at_a_time_is_served_so(models: Path) -> None:
