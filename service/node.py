@@ -255,7 +255,7 @@ def engine_spec(settings: Settings) -> EngineSpec:
         packages=(),
         settings=asked_for,
         fallback=None if asked_for.runtime == "openvino" else cpu,
-        memory_mb=engines.memory_mb,
+        memory_mb=engines.memory_mb or None,
         batch_seconds=engines.batch_seconds,
         parallel=engines.parallel + bool(settings.urgent_senders),
         hang_seconds=engines.hang_seconds,

@@ -128,8 +128,9 @@ class EngineSettings(_Section):
     """How long one of them may wait for others."""
     parallel: Annotated[int, Field(ge=1, le=64)] = 2
     """How many images are worked on at a time: one is prepared while the network is at another."""
-    memory_mb: Annotated[int, Field(ge=1)] | None = None
-    """What the engines of a device may take; the least recently used one is put away. None: on a GPU what is free."""
+    memory_mb: Annotated[int, Field(ge=0)] = 0
+    """What the engines of a device may take; the least recently used one makes room. 0: no limit, on a GPU what is
+    free."""
     hang_seconds: Annotated[float, Field(gt=0)] = 300.0
     """After so long a single inference counts as hung: its process is ended, and the job is tried again."""
     verify_hours: Annotated[float, Field(gt=0)] = 24.0
@@ -355,7 +356,7 @@ path = "{spool}"
 # batch = 1                       # X-rays or patches that a GPU runs at once ...
 # batch_seconds = 0.005           # ... and how long one may wait for others
 # parallel = 2                    # images that are worked on at a time
-# memory_mb = 8000                # what the engines of one device may take; not set: no limit, on a GPU what is free
+# memory_mb = 0                   # what the engines of one device may take; 0: no limit, on a GPU what is free
 # hang_seconds = 300.0            # after so long a single inference is ended, and its job tried again
 # verify_hours = 24.0             # how often engines are compared with their golden outputs again
 # build = true                    # on a GPU: build missing engines in the background while the CPU serves
