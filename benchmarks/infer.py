@@ -30,9 +30,9 @@ from benchmarks.inference.images import images
 from benchmarks.inference.subjects import ONNX_RUNTIME, SUBJECTS, WETREAD, Subject, available
 from benchmarks.report import Row, row, tell
 from build_engines.recipes.evaluation import EVALUATIONS
-from engines.description import RadiographInput
-from engines.inference import analyse
-from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
+from engines.inference.analyse import analyse
+from engines.packages.description import RadiographInput
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
 from engines.runtimes.base import Engine
 from engines.types import Image, LabelMap
 from engines.verify import Verification, verify

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from build_engines.images import read_image
-from engines.description import RadiographInput, VolumeInput
 from engines.errors import PermanentError
-from engines.inference import analyse
-from engines.package import ModelPackage
+from engines.inference.analyse import analyse
+from engines.packages.description import RadiographInput, VolumeInput
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import Engine, Outputs, RuntimeSettings, create_engine
 from engines.types import EngineIdentity
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from build_engines.cli_import import app as import_app
 from build_engines.cli_quantise import app as quantise_app
 from engines.errors import ModelPackageError, RuntimeUnavailable
-from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
 from engines.runtimes.base import RUNTIMES, Precision, RuntimeSettings, create_engine
 from engines.runtimes.tensorrt_library import installed_gpu_runtime
 from engines.verify import Verification, verify

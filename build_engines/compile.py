@@ -10,10 +10,10 @@ from filelock import FileLock, Timeout
 
 from build_engines.errors import BuildError
 from build_engines.tensorrt import TensorRtCompiler, Told
-from engines.engine_file import read_engine, write_engine
 from engines.errors import RuntimeUnavailable
-from engines.package import ModelPackage
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import Precision, RuntimeSettings
+from engines.runtimes.engine_file import read_engine, write_engine
 from engines.runtimes.openvino_compile import compile_model, engine_path
 from engines.runtimes.tensorrt import engine_name
 
@@ -50,8 +50,8 @@ def build(
 ) -> list[Path]:
     """Compile one model for all of its grids, unless that was done before.
 
-    The name of an engine file holds everything that the engine depends on (`engines.engine_file`): a file of that name,
-    whole and undamaged, is not made again. Where several processes build the same, one does and the others wait.
+    The name of an engine file holds everything that the engine depends on (`engines.runtimes.engine_file`): a file of
+    that name, whole and undamaged, is not made again. Where several processes build the same, one does and the others wait.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from build_engines.batching import free_batch
 from build_engines.shapes import Grid, with_open_grid, with_shape
 from build_engines.signed import QUANTISING, to_signed
 from engines.errors import ModelPackageError
-from engines.package import ModelPackage
+from engines.packages.package import ModelPackage
 
 KEPT_IN_FP32 = frozenset({
     "BatchNormalization", "GlobalAveragePool", "GroupNormalization", "InstanceNormalization", "LayerNormalization",

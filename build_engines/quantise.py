@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from build_engines.errors import BuildError
 from build_engines.graph import KEPT_IN_FP32, load_graph
 from engines.errors import RuntimeUnavailable
-from engines.package import ModelPackage
+from engines.packages.package import ModelPackage
 
 TELEMETRY = "openvino_telemetry"
 

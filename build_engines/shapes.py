@@ -6,7 +6,7 @@ from math import prod
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from engines.package import ModelPackage
+from engines.packages.package import ModelPackage
 
 Grid = tuple[int, ...]
 

@@ -13,11 +13,11 @@ import structlog
 
 from build_engines.errors import BuildError
 from build_engines.graph import load_graph, to_bfloat16, to_half
-from engines.engine_file import read_engine, write_engine
 from engines.errors import RuntimeUnavailable
-from engines.package import ModelPackage
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import RuntimeSettings
 from engines.runtimes.cuda import Gpu
+from engines.runtimes.engine_file import read_engine, write_engine
 from engines.runtimes.tensorrt import PORTABLE
 from engines.runtimes.tensorrt_library import load_tensorrt, tensorrt_logger
 

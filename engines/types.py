@@ -236,7 +236,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class InputStatistic:
-    """One number about the image as the network saw it (`engines.input_statistics`).
+    """One number about the image as the network saw it (`engines.inference.input_statistics`).
 
     ``least`` and ``largest`` are those of the images that the model was trained on, None where the package says
     nothing. ``unit`` is "" where there is none.

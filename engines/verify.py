@@ -8,9 +8,9 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from engines.description import Limits
 from engines.errors import EngineMismatch, OutOfMemory
-from engines.package import ModelPackage
+from engines.packages.description import Limits
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import Engine, Outputs
 from engines.types import EngineIdentity
 
@@ -126,7 +126,7 @@ def verify_further_grids(package: ModelPackage, engine: Engine, reference: Engin
     convolutions make every voxel depend on the whole patch. So the reference is the same network on another runtime,
     and the input the golden one, cropped or padded with 0 as a sliding window does. The errors may be `SLACK` times as
     large as on the golden grid; Dice does not count, because the crop may leave a segment few voxels. A grid that does
-    not fit into memory is left out: `engines.inference` takes a smaller one then.
+    not fit into memory is left out: `engines.inference.analyse` takes a smaller one then.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from typing import Self
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
 from engines.runtimes.base import GPU, RuntimeSettings
 from engines.serving.messages import EngineSpec
 from engines.serving.pool import DRIVER, EnginePool

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from engines.package import ModelPackage
+from engines.packages.package import ModelPackage
 from engines.types import Findings, Image, Volume
 from service.deliver.capabilities import Capabilities
 from service.deliver.scu import send, sendable

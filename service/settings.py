@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from engines.selection import RadiographSelection, VolumeSelection
+from engines.packages.selection import RadiographSelection, VolumeSelection
 from service.errors import ConfigurationError
 from service.results.profile import ResultProfile
 from service.types import Destination
@@ -141,7 +141,7 @@ class EngineSettings(_Section):
 
 class RoutingSettings(VolumeSelection, RadiographSelection):
     """``[routing.MODEL]``: narrows which images a model runs on. The selection keys of its package can be given again
-    (`engines.selection`); both must agree, so nothing that the package excludes comes back.
+    (`engines.packages.selection`); both must agree, so nothing that the package excludes comes back.
     """
 
     enabled: bool = True

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from engines.package import ModelPackage
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import GPU
 from engines.serving.pool import DRIVER, EnginePool
 from service.control import answer_requests

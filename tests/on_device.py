@@ -8,8 +8,8 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
 from engines.device.whole_path import DevicePath
-from engines.inference import analyse
-from engines.package import ModelPackage, load_package
+from engines.inference.analyse import analyse
+from engines.packages.package import ModelPackage, load_package
 from engines.runtimes.base import Engine, WholePath
 from engines.types import Affine, Findings, Volume
 from tests.cuda_on_cpu import CpuDriver

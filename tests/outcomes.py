@@ -13,7 +13,7 @@ from pathlib import Path
 import pydicom
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
-from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
 from service.errors import Quarantined
 from service.header import read_facts
 from service.routing.dry_run import DryRun, PlannedItem, PlannedSeries, dry_run

@@ -284,7 +284,7 @@ def detector_package(
     Parameters
     ----------
     format, order
-        How the network writes places (`engines.description.DetectionSection`).
+        How the network writes places (`engines.packages.description.DetectionSection`).
     """
     dimensions, shape = len(grid), [1, 1, *grid]
     selection = (

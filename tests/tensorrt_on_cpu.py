@@ -18,7 +18,7 @@ import onnxruntime
 import pytest
 
 from build_engines.graph import load_graph
-from engines.package import ModelPackage
+from engines.packages.package import ModelPackage
 
 NOISE = 0xAB
 SCRATCH_PER_VOXEL = 8

@@ -17,8 +17,8 @@ from benchmarks.inference.subjects import onnx_runtime
 from benchmarks.inference.torch_graph import TorchGraph, folded
 from build_engines.compile import build
 from build_engines.recipes import phantom
-from engines.inference import analyse
-from engines.package import SHIPPED_MODELS, ModelPackage, load_package
+from engines.inference.analyse import analyse
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import Engine, Outputs, RuntimeSettings, create_engine
 from engines.types import EngineIdentity, Volume
 from engines.verify import dice, verify

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.gpu.step import Step, arguments, gpu_is_there
 from build_engines.compile import build
-from engines.package import SHIPPED_MODELS, load_package
+from engines.packages.package import SHIPPED_MODELS, load_package
 from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.runtimes.tensorrt_library import load_tensorrt
 from engines.verify import verify

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from engines.package import ModelPackage
-from engines.postprocessing import keep_largest_component
-from engines.sliding_window import LEAST_WEIGHT, SIGMA, choose_patch
+from engines.inference.postprocessing import keep_largest_component
+from engines.inference.sliding_window import LEAST_WEIGHT, SIGMA, choose_patch
+from engines.packages.package import ModelPackage
 from engines.types import Volume
 
 SLAB = 32

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from engines.description import RadiographInput
-from engines.inference import analyse
-from engines.package import ModelPackage
+from engines.inference.analyse import analyse
+from engines.packages.description import RadiographInput
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import Engine
 from engines.types import Findings, Image, LabelMap
 

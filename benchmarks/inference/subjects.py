@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from build_engines.graph import load_graph, to_half
 from engines.errors import ModelPackageError, RuntimeUnavailable
-from engines.package import ModelPackage
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import Engine, Outputs, Precision, RuntimeSettings, create_engine
 from engines.types import EngineIdentity
 

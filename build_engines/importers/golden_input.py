@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from build_engines.importers.draft import TENSOR, Draft
 from build_engines.recipes import phantom
-from engines.description import RadiographInput, VolumeInput
 from engines.errors import PermanentError
-from engines.preprocessing import DIRECTIONS, fit, percentile_window, resample_to_grid, scale
+from engines.inference.preprocessing import DIRECTIONS, fit, percentile_window, resample_to_grid, scale
+from engines.packages.description import RadiographInput, VolumeInput
 from engines.types import Affine, Volume
 
 Array = NDArray[np.float32]

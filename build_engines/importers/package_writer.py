@@ -20,7 +20,7 @@ from build_engines.importers.normalise import normalise, run
 from build_engines.importers.toml_text import model_toml
 from build_engines.recipes.files import SMALLEST, halve
 from engines.errors import ModelPackageError
-from engines.package import SHIPPED_MODELS, ModelPackage, load_package
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.verify import Verification, verify
 

@@ -31,7 +31,7 @@ COMMENTS = {
 
 
 def model_toml(draft: Draft, uid_root: str) -> str:
-    """Write the description of a package; `engines.description` reads it."""
+    """Write the description of a package; `engines.packages.description` reads it."""
     lines = [
         f"# Imported from {_line(draft.source)}. Every key: docs/model-package.md.",
         *_remarks(draft),

@@ -12,9 +12,9 @@ from rich.progress import Progress as Bar
 from build_engines.recipes import ct_lung, cxr_lung, cxr_pneumonia, training
 from build_engines.recipes.export import export, write_card
 from build_engines.recipes.networks import Network
-from engines.engine_set import open_engines
-from engines.package import load_packages
+from engines.packages.package import load_packages
 from engines.runtimes.base import RuntimeSettings
+from engines.serving.engine_set import open_engines
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES: Mapping[str, Callable[[Path], training.Recipe]] = {

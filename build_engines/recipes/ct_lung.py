@@ -18,8 +18,8 @@ from build_engines.recipes import augmentation, phantom, training
 from build_engines.recipes.augmentation import Random, chance
 from build_engines.recipes.evaluation import HELD_OUT_CT, LEFT, RIGHT, LabelledCt, judge_cts, read_cts, read_labelled_ct
 from build_engines.recipes.networks import Network, UNet3d
-from engines.engine_set import EngineSet
-from engines.preprocessing import resample_to_grid, window
+from engines.inference.preprocessing import resample_to_grid, window
+from engines.serving.engine_set import EngineSet
 from engines.types import Volume
 from engines.verify import dice
 

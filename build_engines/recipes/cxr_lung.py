@@ -18,9 +18,9 @@ from build_engines.recipes import augmentation, phantom, radiographs, training
 from build_engines.recipes.augmentation import Random, chance
 from build_engines.recipes.evaluation import OutlinedXray, judge_outlines, read_masks, read_outlined
 from build_engines.recipes.networks import Network, UNet
-from engines.engine_set import EngineSet
-from engines.postprocessing import keep_largest_component, labels_on_radiograph
-from engines.preprocessing import Array, fit, percentile_window
+from engines.inference.postprocessing import keep_largest_component, labels_on_radiograph
+from engines.inference.preprocessing import Array, fit, percentile_window
+from engines.serving.engine_set import EngineSet
 from engines.verify import dice
 
 NAME = "cxr-lung"

@@ -19,10 +19,10 @@ from build_engines.recipes import augmentation, cxr_lung, phantom, radiographs, 
 from build_engines.recipes.augmentation import Random
 from build_engines.recipes.evaluation import CLASSES, ClassifiedXray, accuracies, judge_classes, read_picture, rows_of
 from build_engines.recipes.networks import Classifier, Network
-from engines.engine_set import EngineSet, open_engines
-from engines.package import SHIPPED_MODELS, load_package
-from engines.preprocessing import Box, bounding_box, crop, fit, percentile_window
+from engines.inference.preprocessing import Box, bounding_box, crop, fit, percentile_window
+from engines.packages.package import SHIPPED_MODELS, load_package
 from engines.runtimes.base import RuntimeSettings
+from engines.serving.engine_set import EngineSet, open_engines
 from engines.types import Radiograph
 
 NAME = "cxr-pneumonia"

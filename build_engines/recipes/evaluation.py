@@ -15,7 +15,7 @@ import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
-from engines.preprocessing import Array
+from engines.inference.preprocessing import Array
 from engines.types import Affine, Findings, Image, Radiograph, Volume
 from engines.verify import dice
 
@@ -24,7 +24,7 @@ Figures = dict[str, float]
 
 
 class Models(Protocol):
-    """What is judged: an `engines.engine_set.EngineSet`, or anything that runs a model like one."""
+    """What is judged: an `engines.serving.engine_set.EngineSet`, or anything that runs a model like one."""
 
     def run(self, name: str, image: Image, /) -> Findings:
         """Run a model over an image, and before it the model that it is cropped to, if need be."""

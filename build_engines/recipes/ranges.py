@@ -1,8 +1,9 @@
 """``python -m build_engines.recipes.ranges MODEL``: what a shipped model was trained on, as ``[training.ranges]``.
 
-Every training image is prepared as serving prepares it, and its statistics taken (`engines.input_statistics`). A range
-is what was observed in all but the two oddest of a hundred images, widened by what the augmentation of the recipes
-changed in training, so that another scanner is no stranger: see `WIDENED`. Needs no PyTorch.
+Every training image is prepared as serving prepares it, and its statistics taken
+(`engines.inference.input_statistics`). A range is what was observed in all but the two oddest of a hundred images,
+widened by what the augmentation of the recipes changed in training, so that another scanner is no stranger: see
+`WIDENED`. Needs no PyTorch.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,15 +17,15 @@ from rich.console import Console
 from rich.progress import track
 
 from build_engines.recipes.evaluation import HELD_OUT_CT, read_classified, read_masks, read_volume
-from engines.description import RadiographInput, TrainingSection, VolumeInput
-from engines.engine_set import EngineSet, open_engines
 from engines.errors import PermanentError
-from engines.input_statistics import input_statistics
-from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
-from engines.radiograph_path import radiograph_tensor
+from engines.inference.input_statistics import input_statistics
+from engines.inference.radiograph_path import radiograph_tensor
+from engines.inference.volume_path import volume_tensor
+from engines.packages.description import RadiographInput, TrainingSection, VolumeInput
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
 from engines.runtimes.base import RuntimeSettings
+from engines.serving.engine_set import EngineSet, open_engines
 from engines.types import Image, InputStatistic, Radiograph, Volume
-from engines.volume_path import volume_tensor
 
 Range = tuple[float, float]
 Widen = Callable[[float, float], Range]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from build_engines.recipes.networks import Network
-from engines.engine_set import EngineSet
+from engines.serving.engine_set import EngineSet
 
 Batch = tuple[Tensor, Tensor]
 

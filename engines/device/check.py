@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.description import VolumeInput
 from engines.errors import PermanentError
-from engines.inference import analyse
-from engines.package import ModelPackage
+from engines.inference.analyse import analyse
+from engines.inference.volume_path import volume_tensor
+from engines.packages.description import VolumeInput
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import Engine, Outputs
 from engines.types import EngineIdentity, Volume
-from engines.volume_path import volume_tensor
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.description import VolumeInput
-from engines.preprocessing import block, even_places, grid_over
+from engines.inference.preprocessing import block, even_places, grid_over
+from engines.packages.description import VolumeInput
 from engines.types import Volume
 
 Shape = tuple[int, int, int]
@@ -18,7 +18,7 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """A volume and the grid over it; what `engines.preprocessing.resample_to_grid` works out on the way.
+    """A volume and the grid over it; what `engines.inference.preprocessing.resample_to_grid` works out on the way.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-// The whole path of a volume on the GPU: `engines.preprocessing`, `sliding_window` and `postprocessing` once more.
+// The whole path of a volume on the GPU: `engines.inference.preprocessing`, `sliding_window` and `postprocessing` once more.
 //
 // Arrays are [slice, row, column], rows of columns one after the other; one thread does one voxel. There is no shared
 // memory and no order between threads that any result depends on. `scripts/make_ptx.sh` compiles this file without

@@ -1,4 +1,4 @@
-"""The whole path of a volume on a GPU, step by step as `engines.inference` takes it on the host."""
+"""The whole path of a volume on a GPU, step by step as `engines.inference.analyse` takes it on the host."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.description import SegmentationSection, VolumeInput
 from engines.device.components import drop_small_components
 from engines.device.geometry import Geometry, Shape
 from engines.device.kernels import Kernels
 from engines.device.memory import STAGE, DeviceMemory, Staging
 from engines.errors import ModelPackageError, OutOfMemory, PermanentError
-from engines.package import ModelPackage
+from engines.inference.sliding_window import LEAST_WEIGHT, mirrorings, on_largest_patch, tile
+from engines.packages.description import SegmentationSection, VolumeInput
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import DeviceAnswer
-from engines.sliding_window import LEAST_WEIGHT, mirrorings, on_largest_patch, tile
 from engines.types import Volume
 
 RunOnDevice = Callable[[int, Mapping[str, int], tuple[int, ...], int], None]
@@ -91,7 +91,7 @@ class DevicePath:
         Parameters
         ----------
         volume
-            In HU and finite, as `engines.inference.analyse` checks.
+            In HU and finite, as `engines.inference.analyse.analyse` checks.
 
         Raises
         ------
@@ -129,7 +129,7 @@ class DevicePath:
         del self._kernels, self._staging, self._stream
 
     def _read(self, array: NDArray[Any], geometry: Geometry, values: int) -> None:
-        """`engines.preprocessing.resample_to_grid`, and the window."""
+        """`engines.inference.preprocessing.resample_to_grid`, and the window."""
         array = np.ascontiguousarray(array, np.int16 if array.dtype.kind == "i" else np.float32)
         kind, start = array.dtype.name, self._kernels.start
         with DeviceMemory(self._driver, self._stream) as memory:
@@ -158,7 +158,7 @@ class DevicePath:
             )
 
     def _infer(self, values: int, grid: Shape, probabilities: int, labels: int) -> None:
-        """`engines.sliding_window.sliding_window` with flips; then the most probable class on the grid."""
+        """`engines.inference.sliding_window.sliding_window` with flips; then the most probable class on the grid."""
         with DeviceMemory(self._driver, self._stream) as memory:
             weights = memory.take(prod(grid), np.float32)
 
@@ -205,7 +205,7 @@ class DevicePath:
                     start("add_patch", count, address, weight, sums, weights, *where)
 
     def _label(self, probabilities: int, geometry: Geometry) -> NDArray[np.uint8]:
-        """`engines.postprocessing.labels_on_source`, a part of the source at a time."""
+        """`engines.inference.postprocessing.labels_on_source`, a part of the source at a time."""
         labels = np.empty(geometry.stored, np.uint8)
         with DeviceMemory(self._driver, self._stream) as memory:
             part = memory.take(min(labels.size, STAGE))
@@ -222,7 +222,7 @@ class DevicePath:
 
 
 def _scaling(wanted: VolumeInput) -> tuple[float, float, float, float]:
-    """Give what is subtracted, divided by, multiplied with and added, as `engines.preprocessing.scale` does."""
+    """Give what is subtracted, divided by, multiplied with and added, as `preprocessing.scale` does."""
     if wanted.mean is not None and wanted.deviation is not None:
         return wanted.mean[0], wanted.deviation[0], 1.0, 0.0
     (low, high), (bottom, top) = wanted.window, wanted.range or (0.0, 1.0)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import RuntimeUnavailable
-from engines.package import ModelPackage
+from engines.packages.package import ModelPackage
 from engines.types import EngineIdentity, Volume
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -38,8 +38,7 @@ class RuntimeSettings:
         TensorRT's two that is installed and suits the GPU.
     precision
         In which the network computes; ``auto``, where several models are opened, is the fastest that suits each
-        (`engines.opening.precisions`). TensorRT takes ``fp32``, ``fp16`` and ``int8``, OpenVINO ``fp32``, ``bf16`` and
-        ``int8``.
+        (`engines.serving.opening.precisions`). TensorRT takes all but that, OpenVINO all but ``fp16``.
     engines
         Folder of the engine files that ``wetread engines build`` wrote, and of the runtimes' caches, or None. TensorRT
         needs one; OpenVINO compiles the ONNX file itself where there is none.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import ModelPackageError, OutOfMemory, RuntimeUnavailable
-from engines.package import ModelPackage
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import Engine, Outputs, RuntimeSettings
 from engines.runtimes.openvino_compile import Grid, compile_model, cpu_name, openvino_errors, openvino_version
 from engines.types import EngineIdentity

@@ -9,10 +9,10 @@ from typing import Any
 
 import structlog
 
-from engines.engine_file import engine_file_name, read_engine, write_engine
 from engines.errors import OutOfMemory, RuntimeUnavailable
-from engines.package import ModelPackage
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import RuntimeSettings
+from engines.runtimes.engine_file import engine_file_name, read_engine, write_engine
 
 log = structlog.get_logger()
 

@@ -13,11 +13,11 @@ import structlog
 from numpy.typing import NDArray
 
 from engines.device.whole_path import DevicePath
-from engines.engine_file import engine_file_name
 from engines.errors import RuntimeUnavailable
-from engines.package import ModelPackage
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import DeviceAnswer, Engine, Outputs, RuntimeSettings, WholePath
 from engines.runtimes.cuda import Gpu
+from engines.runtimes.engine_file import engine_file_name
 from engines.runtimes.tensorrt_lane import BUFFERS, Pending
 from engines.runtimes.tensorrt_library import load_tensorrt
 from engines.runtimes.tensorrt_session import Session

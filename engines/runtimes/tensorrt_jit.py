@@ -5,8 +5,8 @@ from typing import Any
 
 import structlog
 
-from engines.engine_file import read_engine, write_engine
 from engines.errors import RuntimeUnavailable
+from engines.runtimes.engine_file import read_engine, write_engine
 
 log = structlog.get_logger()
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import structlog
 
-from engines.engine_file import read_engine
 from engines.errors import OutOfMemory, RuntimeUnavailable
 from engines.runtimes.cuda import Gpu
+from engines.runtimes.engine_file import read_engine
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import ModelPackageError, OutOfMemory, RuntimeUnavailable
-from engines.package import ModelPackage
+from engines.packages.package import ModelPackage
 from engines.runtimes.cuda_graph import CudaGraph
 from engines.runtimes.tensorrt_jit import JitCache
 from engines.runtimes.tensorrt_lane import Buffers, Lane, Pending, new_buffers

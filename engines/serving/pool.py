@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from engines.errors import PermanentError, WetreadError
-from engines.package import ModelPackage
+from engines.packages.package import ModelPackage
 from engines.serving.messages import EngineSpec, EngineStatus
 from engines.serving.process import EngineProcess
 from engines.types import Findings, Image

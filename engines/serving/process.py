@@ -64,7 +64,7 @@ class EngineProcess:
         Raises
         ------
         WetreadError
-            As from `engines.engine_set.open_engines`.
+            As from `engines.serving.engine_set.open_engines`.
         InferenceLost
             The process hung or died before that, also with the fallback.
         """
@@ -103,7 +103,7 @@ class EngineProcess:
         return len(self._waiting)
 
     def run(self, model: str, image: Image, *, probabilities: bool = False, urgent: bool = False) -> Findings:
-        """Run a model over an image; see `engines.engine_set.EngineSet.run`.
+        """Run a model over an image; see `engines.serving.engine_set.EngineSet.run`.
 
         Raises
         ------

@@ -12,11 +12,11 @@ from typing import Any
 
 import structlog
 
-from engines.engine_set import EngineSet, open_engines
 from engines.errors import EngineFault, RuntimeUnavailable, WetreadError
-from engines.package import load_package
+from engines.packages.package import load_package
 from engines.runtimes.base import GPU, RuntimeSettings
 from engines.runtimes.tensorrt_library import installed_gpu_runtime
+from engines.serving.engine_set import EngineSet, open_engines
 from engines.serving.messages import (
     PULSE_SECONDS,
     Answer,

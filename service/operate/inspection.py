@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydicom.uid import generate_uid
 
-from engines.engine_set import open_engines
+from engines.serving.engine_set import open_engines
 from service.archive.client import ArchiveClient
 from service.deliver.capabilities import accepted
 from service.deliver.scu import echo

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from engines.selection import Section
+from engines.packages.selection import Section
 
 Kind = Literal["SEG", "HEATMAP-SEG", "SC", "HEATMAP", "PDF", "RTSTRUCT", "GSPS", "KO", "SR"]
 """The kinds of result objects (docs/results.md)."""

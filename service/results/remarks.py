@@ -17,7 +17,7 @@ IN_WORDS = {
     "cross_section_cm2": "cross-section",
     "middle": "brightness of the middle against the whole",
 }
-"""Names of statistics (`engines.input_statistics`) for a reader."""
+"""Names of statistics (`engines.inference.input_statistics`) for a reader."""
 SCORES = "A score is what the network itself gives a detection, from 0 to 1; it is no probability."
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.detection import ROUNDING, within_volume
+from engines.inference.detection import ROUNDING, within_volume
 from engines.types import Classification, Detections, Image, LabelMap, Measurement, Volume
 from service.errors import Quarantined
 from service.results.analysis import Analysis

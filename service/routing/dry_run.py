@@ -10,7 +10,7 @@ import numpy as np
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
 
-from engines.package import ModelPackage
+from engines.packages.package import ModelPackage
 from engines.types import Image, Volume
 from service.errors import Quarantined
 from service.fingerprint import fingerprint

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
-from engines.package import ModelPackage
-from engines.selection import RadiographSelection, Selection, VolumeSelection
+from engines.packages.package import ModelPackage
+from engines.packages.selection import RadiographSelection, Selection, VolumeSelection
 from service.routing.image_type import not_primary
 from service.series.facts import ImageFacts
 from service.settings import RoutingSettings
@@ -134,7 +134,8 @@ def matches(text: str, patterns: Sequence[str]) -> bool:
     Parameters
     ----------
     patterns
-        As `engines.selection` says: letter case does not matter, ``*`` and ``?`` are wildcards, ``!`` excludes.
+        As `engines.packages.selection` says: letter case does not matter, ``*`` and ``?`` are wildcards, ``!``
+        excludes.
     """
     values = {text.upper(), *(value.strip().upper() for value in text.split("\\"))}
     wanted = [pattern.upper() for pattern in patterns if not pattern.startswith("!")]

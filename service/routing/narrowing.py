@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from engines.package import ModelPackage
-from engines.selection import RadiographSelection, VolumeSelection
+from engines.packages.package import ModelPackage
+from engines.packages.selection import RadiographSelection, VolumeSelection
 from service.errors import ConfigurationError
 from service.settings import RoutingSettings, Settings
 

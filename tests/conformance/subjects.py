@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation
 
-from engines.diameters import long_and_short_axis
-from engines.measurements import LONG_AXIS, MILLIMETRE, SHORT_AXIS
+from engines.inference.diameters import long_and_short_axis
+from engines.inference.measurements import LONG_AXIS, MILLIMETRE, SHORT_AXIS
 from engines.types import (
     Classification,
     Code,

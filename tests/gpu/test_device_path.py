@@ -13,8 +13,8 @@ from engines.device.kernels import Kernels
 from engines.device.memory import DeviceMemory, Staging
 from engines.device.whole_path import DevicePath
 from engines.errors import OutOfMemory, RuntimeUnavailable
-from engines.package import SHIPPED_MODELS, ModelPackage, load_package
-from engines.postprocessing import keep_largest_component
+from engines.inference.postprocessing import keep_largest_component
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import Engine, RuntimeSettings, create_engine
 from engines.runtimes.cuda import Gpu
 from engines.types import Affine, Volume

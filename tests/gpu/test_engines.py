@@ -7,7 +7,7 @@ import pytest
 
 from build_engines.compile import build
 from engines.errors import RuntimeUnavailable
-from engines.package import SHIPPED_MODELS, load_package
+from engines.packages.package import SHIPPED_MODELS, load_package
 from engines.runtimes.base import Precision, RuntimeSettings, create_engine
 from engines.runtimes.cuda import Gpu
 from engines.verify import verify

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from engines.engine_file import read_engine
+from engines.runtimes.engine_file import read_engine
 from engines.serving.pool import EnginePool
 from service.node import compiled_folder, engine_spec, served_packages
 from service.settings import Settings, parse

@@ -16,7 +16,7 @@ import SimpleITK
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from engines.package import SHIPPED_MODELS, load_packages
+from engines.packages.package import SHIPPED_MODELS, load_packages
 from service.handover import load_findings, load_item
 from service.types import Destination
 from tests.conftest import WrapAsDX

@@ -7,7 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
 from engines.types import Volume
 from service.series.assembly import Item, assemble
 from tests.outcomes import ANY_CT, ONE_BY_ONE, TABLE, folders, planned, table

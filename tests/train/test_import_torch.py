@@ -18,7 +18,7 @@ from build_engines.importers.nnunet import read_nnunet  # noqa: E402
 from build_engines.importers.nnunet_network import build_network, read_checkpoint  # noqa: E402
 from build_engines.importers.package_writer import Imported, write_package  # noqa: E402
 from engines.errors import ModelPackageError  # noqa: E402
-from engines.inference import analyse  # noqa: E402
+from engines.inference.analyse import analyse  # noqa: E402
 from engines.runtimes.base import RuntimeSettings, create_engine  # noqa: E402
 from engines.types import Findings, Volume  # noqa: E402
 from tests.source_models import bundle, damaged, one_sided_volume  # noqa: E402

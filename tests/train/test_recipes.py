@@ -14,8 +14,8 @@ from build_engines.recipes.__main__ import RECIPES  # noqa: E402
 from build_engines.recipes.evaluation import OutlinedXray  # noqa: E402
 from build_engines.recipes.export import export  # noqa: E402
 from build_engines.recipes.networks import Network, ShuffleAttention  # noqa: E402
-from engines.package import load_package  # noqa: E402
-from engines.preprocessing import Box  # noqa: E402
+from engines.inference.preprocessing import Box  # noqa: E402
+from engines.packages.package import load_package  # noqa: E402
 
 STEPS = 12
 

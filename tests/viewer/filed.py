@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset
 
-from engines.diameters import long_and_short_axis
-from engines.measurements import LONG_AXIS, MILLIMETRE, SHORT_AXIS
+from engines.inference.diameters import long_and_short_axis
+from engines.inference.measurements import LONG_AXIS, MILLIMETRE, SHORT_AXIS
 from engines.types import Code, Detection, Detections, Findings, LabelMap, Measurement, Segment, Volume
 from service.results.analysis import Analysis
 from service.results.encode import encode

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from engines.measurements import LONG_AXIS
+from engines.inference.measurements import LONG_AXIS
 from engines.types import Volume
 from tests.viewer.filed import Filed
 from tests.viewer.ohif import ShownMeasurement, Viewer

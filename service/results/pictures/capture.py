@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from engines.orientation import Turn
+from engines.inference.orientation import Turn
 from engines.types import Findings, Radiograph, Segment, Volume
 from service.results.detected import Detected
 from service.results.pictures.boxes import draw_rings, marks_on, name_marks

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engines.measurements import HOUNSFIELD, MILLILITRE
+from engines.inference.measurements import HOUNSFIELD, MILLILITRE
 from engines.types import Detection, Findings, Measurement
 from service.results.detected import is_point
 from service.results.pictures.lettering import printable

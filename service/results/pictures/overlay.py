@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from engines.orientation import Turn
+from engines.inference.orientation import Turn
 from engines.types import Classification, Findings, Image, Radiograph, Volume
 from service.results.detected import detected
 from service.results.pictures.boxes import draw_rings, marks_on

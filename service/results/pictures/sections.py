@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 from PIL import Image as Pillow
 
-from engines.measurements import HOUNSFIELD
+from engines.inference.measurements import HOUNSFIELD
 from engines.types import Detection, LabelMap, Volume
 from service.results.contours import Points
 from service.results.pictures.boxes import Mark, draw_rings

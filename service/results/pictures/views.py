@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageChops, ImageDraw, ImageFilter
 
-from engines.orientation import Turn
+from engines.inference.orientation import Turn
 from engines.types import Affine, Segment
 from service.results.contours import Points
 from service.results.pictures.lettering import PANEL, TEXT, font

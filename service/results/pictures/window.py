@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.measurements import HOUNSFIELD
+from engines.inference.measurements import HOUNSFIELD
 from engines.types import Image, Radiograph
 from service.results.pictures.views import Array, grey
 

@@ -9,7 +9,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.valuerep import format_number_as_ds
 
-from engines.measurements import HOUNSFIELD
+from engines.inference.measurements import HOUNSFIELD
 from engines.types import Volume
 from service.results.analysis import Analysis
 from service.results.pictures.window import display_window

@@ -97,7 +97,7 @@ def test_the_network_of_random_weights_is_a_package_and_pytorch_labels_like_the_
     from benchmarks.gpu.models import chest, labels_of
     from benchmarks.gpu.nnunet import make, write_package
     from benchmarks.gpu.torch_path import TorchPath
-    from engines.package import load_package
+    from engines.packages.package import load_package
     from engines.runtimes.base import RuntimeSettings, create_engine
     from engines.verify import dice
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from benchmarks.inference.subjects import SUBJECTS, available, half, on_grid
-from engines.package import SHIPPED_MODELS, load_package
+from engines.packages.package import SHIPPED_MODELS, load_package
 from tests.small_models import volume_package
 
 XRAY = SHIPPED_MODELS / "cxr-lung"

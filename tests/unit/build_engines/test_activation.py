@@ -8,7 +8,7 @@ from onnx import numpy_helper
 from build_engines.compile import build
 from build_engines.graph import load_graph
 from build_engines.recipes.activation import add_activation, run
-from engines.package import SHIPPED_MODELS, ModelPackage, load_package
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.verify import verify
 from tests.small_models import activating_package, answers, classifier_package, convolutional_package, random_image

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from build_engines.batching import free_batch
 from build_engines.graph import load_graph
 from engines.errors import ModelPackageError
-from engines.package import SHIPPED_MODELS, ModelPackage, load_package
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from tests.small_models import answers, classifier_package
 
 SHIPPED = sorted(SHIPPED_MODELS.glob("cxr-*/"))

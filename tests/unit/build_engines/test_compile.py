@@ -23,10 +23,10 @@ from build_engines.compile import WAITING, build
 from build_engines.errors import BuildError
 from build_engines.graph import load_graph, to_bfloat16, to_half
 from build_engines.tensorrt import TYPED, optimisation_profiles
-from engines.engine_file import read_engine
 from engines.errors import ModelPackageError, RuntimeUnavailable
-from engines.package import SHIPPED_MODELS, ModelPackage, load_package
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import Precision, RuntimeSettings, create_engine
+from engines.runtimes.engine_file import read_engine
 from engines.runtimes.tensorrt_library import load_tensorrt
 from tests.small_models import classifier_package, convolutional_package
 from tests.tensorrt_on_cpu import Driver, TensorRt, install
@@ -268,7 +268,7 @@ INTERRUPTED = """\
 import signal, sys
 from pathlib import Path
 from build_engines.compile import build
-from engines.package import load_package
+from engines.packages.package import load_package
 told = []
 def interrupt(phases, done):
     told.append(phases)
@@ -311,7 +311,7 @@ def test_what_an_engine_depends_on_makes_it_anew(
     elif key == "version":
         monkeypatch.setattr(rtx, "__version__", "9.9")
     elif key == "revision":
-        monkeypatch.setattr("engines.engine_file.ENGINE_REVISION", 99)
+        monkeypatch.setattr("engines.runtimes.engine_file.ENGINE_REVISION", 99)
     elif key == "capability":
         capability = "sm89"
     elif key == "precision":
@@ -343,7 +343,7 @@ BUILDER = """\
 import sys
 from pathlib import Path
 from build_engines.compile import build
-from engines.package import load_package
+from engines.packages.package import load_package
 build(
     load_package(Path(sys.argv[1])), "rtx", "fp16", Path(sys.argv[2]),
     progress=lambda phases, done: print(*phases, sep="|", flush=True),

@@ -7,7 +7,7 @@ from typer.testing import CliRunner, Result
 
 from build_engines.cli import app
 from engines.errors import WetreadError
-from engines.package import load_package
+from engines.packages.package import load_package
 from tests.small_models import classifier_package, xray_package
 
 

@@ -20,7 +20,7 @@ from build_engines.recipes.evaluation import (
     area_under_curve,
     split_lungs,
 )
-from engines.package import SHIPPED_MODELS
+from engines.packages.package import SHIPPED_MODELS
 
 
 def test_judging_needs_no_pytorch() -> None:

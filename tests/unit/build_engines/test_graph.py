@@ -9,7 +9,7 @@ from onnx.reference import ReferenceEvaluator
 
 from build_engines.graph import KEPT_IN_FP32, load_graph, to_bfloat16, to_half
 from engines.errors import ModelPackageError
-from engines.package import SHIPPED_MODELS, ModelPackage, load_package
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from tests.small_models import (
     activating_package,
     answers,

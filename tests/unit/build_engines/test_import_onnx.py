@@ -14,8 +14,8 @@ from build_engines.importers.bare import read_bare
 from build_engines.importers.choices import read_answers
 from build_engines.importers.package_writer import Imported, write_package
 from engines.errors import ModelPackageError, WetreadError
-from engines.inference import analyse
-from engines.package import load_packages
+from engines.inference.analyse import analyse
+from engines.packages.package import load_packages
 from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.types import Findings, Radiograph, Volume
 from tests.small_models import answers

@@ -19,7 +19,7 @@ from build_engines.errors import BuildError
 from build_engines.images import find_images
 from build_engines.quantise import quantise
 from engines.errors import ModelPackageError, PermanentError
-from engines.package import ModelPackage, load_package, load_packages
+from engines.packages.package import ModelPackage, load_package, load_packages
 from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.verify import verify
 from tests.small_models import (

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from build_engines.graph import load_graph, to_half
 from build_engines.signed import to_signed
 from engines.errors import ModelPackageError
-from engines.package import ModelPackage, load_package
+from engines.packages.package import ModelPackage, load_package
 from tests.small_models import answers, convolutional_package
 
 

@@ -9,14 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.description import ClassEntry, CodeEntry, DetectionSection
-from engines.detection import Candidates, candidates, detect, extent, non_maximum_suppression, to_patient, within_volume
 from engines.errors import ModelPackageError
-from engines.inference import analyse
-from engines.orientation import Turn
-from engines.package import ModelPackage, load_package
+from engines.inference.analyse import analyse
+from engines.inference.detection import (
+    Candidates,
+    candidates,
+    detect,
+    extent,
+    non_maximum_suppression,
+    to_patient,
+    within_volume,
+)
+from engines.inference.orientation import Turn
+from engines.inference.sliding_window import Window
+from engines.packages.description import ClassEntry, CodeEntry, DetectionSection
+from engines.packages.package import ModelPackage, load_package
 from engines.runtimes.base import RuntimeSettings, create_engine
-from engines.sliding_window import Window
 from engines.types import Detections, Image, LabelMap, Radiograph, Segment, Volume
 from tests.small_models import detector_package
 

@@ -12,7 +12,7 @@ import pytest
 from engines.device.components import drop_small_components
 from engines.device.kernels import Kernels
 from engines.device.memory import DeviceMemory, Staging
-from engines.postprocessing import keep_largest_component
+from engines.inference.postprocessing import keep_largest_component
 from tests.cuda_on_cpu import COMPILER, CpuDriver
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++, which compiles the kernels for the CPU")

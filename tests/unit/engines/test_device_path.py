@@ -13,8 +13,8 @@ import pytest
 from engines.device.check import compare
 from engines.device.whole_path import DevicePath
 from engines.errors import ModelPackageError, OutOfMemory, PermanentError
-from engines.inference import analyse
-from engines.package import SHIPPED_MODELS, ModelPackage, load_package
+from engines.inference.analyse import analyse
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import DeviceAnswer, Engine, Outputs, RuntimeSettings, create_engine
 from engines.types import Affine, Volume
 from tests.cuda_on_cpu import COMPILER, CpuDriver

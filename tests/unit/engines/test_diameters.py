@@ -3,7 +3,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from engines.diameters import long_and_short_axis
+from engines.inference.diameters import long_and_short_axis
 from tests.unit.engines.shapes import outline_points
 
 SPACING = (0.5, 0.8)

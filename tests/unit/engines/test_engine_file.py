@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-import engines.engine_file as engine_file
-from engines.engine_file import HEADER, engine_file_name, read_engine, write_engine
+import engines.runtimes.engine_file as engine_file
 from engines.errors import RuntimeUnavailable
-from engines.package import ModelPackage, load_package
+from engines.packages.package import ModelPackage, load_package
+from engines.runtimes.engine_file import HEADER, engine_file_name, read_engine, write_engine
 from tests.small_models import xray_package
 
 ENGINE = bytes(range(256)) * 64

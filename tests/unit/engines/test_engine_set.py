@@ -11,15 +11,15 @@ import pytest
 from onnx import helper, numpy_helper
 from structlog.testing import capture_logs
 
-from engines.device_memory import MEGABYTE, MemoryUse, ProcessMemory
-from engines.engine_set import EngineSet, open_engines
 from engines.errors import EngineMismatch, ModelPackageError, OutOfMemory, PermanentError, RuntimeUnavailable
-from engines.opening import choices
-from engines.package import load_package, load_packages
+from engines.packages.package import load_package, load_packages
 from engines.runtimes.base import Engine, Outputs, RuntimeSettings
 from engines.runtimes.openvino import OpenVinoEngine
 from engines.runtimes.openvino_compile import has_bf16
-from engines.scheduling import DeviceQueue
+from engines.serving.device_memory import MEGABYTE, MemoryUse, ProcessMemory
+from engines.serving.engine_set import EngineSet, open_engines
+from engines.serving.opening import choices
+from engines.serving.scheduling import DeviceQueue
 from engines.types import LabelMap, Radiograph
 from tests.small_models import answers, classifier_package, network, xray_package
 

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engines.errors import PermanentError
-from engines.inference import analyse
-from engines.package import ModelPackage, load_package
+from engines.inference.analyse import analyse
+from engines.packages.package import ModelPackage, load_package
 from engines.runtimes.base import Engine, Outputs, RuntimeSettings, create_engine
 from engines.types import Findings, Image, LabelMap, Radiograph, Volume
 from tests.small_models import activating_package, classifier_package, volume_package, xray_package

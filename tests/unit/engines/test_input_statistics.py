@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from build_engines.recipes.evaluation import read_masks, read_volume
 from build_engines.recipes.ranges import as_toml, ranges
-from engines.description import RadiographInput, VolumeInput
 from engines.errors import PermanentError
-from engines.inference import analyse
-from engines.input_statistics import input_statistics
-from engines.package import SHIPPED_MODELS, ModelPackage, load_package
-from engines.radiograph_path import radiograph_tensor
+from engines.inference.analyse import analyse
+from engines.inference.input_statistics import input_statistics
+from engines.inference.radiograph_path import radiograph_tensor
+from engines.inference.volume_path import volume_tensor
+from engines.packages.description import RadiographInput, VolumeInput
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.types import Image, InputStatistic, Radiograph, Volume
-from engines.volume_path import volume_tensor
 from tests.small_models import volume_package
 
 AXIAL = np.array([[0, 0, 2.0, 0], [0, 2.0, 0, 0], [2.0, 0, 0, 0], [0, 0, 0, 1]])

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.measurements import (
+from engines.inference.measurements import (
     ATTENUATION,
     LONG_AXIS,
     MAXIMUM,
@@ -14,7 +14,7 @@ from engines.measurements import (
     VOLUME,
     measure,
 )
-from engines.package import ModelPackage, load_package
+from engines.packages.package import ModelPackage, load_package
 from engines.types import Volume
 from tests.small_models import volume_package
 

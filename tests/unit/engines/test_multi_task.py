@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 
 from build_engines.recipes.evaluation import read_volume
 from engines.errors import ModelPackageError, OutOfMemory
-from engines.inference import analyse
-from engines.package import SHIPPED_MODELS, ModelPackage, load_package
+from engines.inference.analyse import analyse
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import DeviceAnswer, Engine, Outputs, RuntimeSettings, WholePath, create_engine
 from engines.types import Findings, Image, Radiograph, Volume
 from engines.verify import dice

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from engines.compute_device import GPU_SHARE, ComputeDevice
-from engines.device_memory import GpuMemory
-from engines.engine_file import write_engine
-from engines.engine_set import open_engines
 from engines.errors import OutOfMemory
-from engines.package import ModelPackage, load_package
+from engines.packages.package import ModelPackage, load_package
 from engines.runtimes.base import Outputs, RuntimeSettings
+from engines.runtimes.engine_file import write_engine
 from engines.runtimes.openvino import OpenVinoEngine
 from engines.runtimes.tensorrt import PORTABLE, engine_name
+from engines.serving.compute_device import GPU_SHARE, ComputeDevice
+from engines.serving.device_memory import GpuMemory
+from engines.serving.engine_set import open_engines
 from engines.types import Volume
 from tests.small_models import convolutional_package
 from tests.tensorrt_on_cpu import Driver, TensorRt, install

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.description import Description, VolumeInput
 from engines.errors import ModelPackageError
-from engines.package import SHIPPED_MODELS, load_package, load_packages
-from engines.selection import VolumeSelection
+from engines.packages.description import Description, VolumeInput
+from engines.packages.package import SHIPPED_MODELS, load_package, load_packages
+from engines.packages.selection import VolumeSelection
 from engines.types import Code
 from tests.conftest import REPO_ROOT
 from tests.small_models import activating_package, classifier_package, volume_package, xray_package

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engines.activation_maps import activations_on_radiograph
-from engines.postprocessing import (
+from engines.inference.activation_maps import activations_on_radiograph
+from engines.inference.postprocessing import (
     drop_small_components,
     keep_largest_component,
     labels_on_radiograph,
@@ -15,7 +15,7 @@ from engines.postprocessing import (
     probabilities_on_radiograph,
     probabilities_on_source,
 )
-from engines.preprocessing import fit, resample, resample_to_grid, window
+from engines.inference.preprocessing import fit, resample, resample_to_grid, window
 from engines.types import Affine, Volume
 from tests.unit.engines.test_preprocessing import EVERY_AXES, affines, ball
 

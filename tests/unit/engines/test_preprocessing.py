@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engines.input_section import Tensor
-from engines.preprocessing import (
+from engines.inference.preprocessing import (
     Box,
     bounding_box,
     crop,
@@ -19,6 +18,7 @@ from engines.preprocessing import (
     tensor_from_image,
     window,
 )
+from engines.packages.input_section import Tensor
 from engines.types import Affine, Volume
 
 SHAPE = (24, 30, 28)

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from engines.compute_device import ComputeDevice
-from engines.device_memory import MEGABYTE, ProcessMemory
 from engines.errors import OutOfMemory, RuntimeUnavailable
-from engines.package import SHIPPED_MODELS, load_package
-from engines.residency import Residency, ResidentEngine
+from engines.packages.package import SHIPPED_MODELS, load_package
 from engines.runtimes.base import Engine, Outputs, RuntimeSettings
+from engines.serving.compute_device import ComputeDevice
+from engines.serving.device_memory import MEGABYTE, ProcessMemory
+from engines.serving.residency import Residency, ResidentEngine
 from engines.types import EngineIdentity
 
 

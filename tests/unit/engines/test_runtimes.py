@@ -12,12 +12,12 @@ import openvino
 import pytest
 from structlog.testing import capture_logs
 
-from engines.engine_file import write_engine
 from engines.errors import ModelPackageError, OutOfMemory, RuntimeUnavailable
-from engines.package import ModelPackage, load_package
+from engines.packages.package import ModelPackage, load_package
 from engines.runtimes import openvino as openvino_engine
 from engines.runtimes import openvino_compile
 from engines.runtimes.base import RUNTIMES, RuntimeSettings, create_engine
+from engines.runtimes.engine_file import write_engine
 from engines.runtimes.openvino_compile import engine_path
 from tests.small_models import convolutional_package, random_image, reference
 
@@ -209,7 +209,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from engines.errors import OutOfMemory
-from engines.package import load_package
+from engines.packages.package import load_package
 from engines.runtimes.base import RuntimeSettings, create_engine
 
 package = load_package(Path(sys.argv[1]))

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.errors import OutOfMemory, RuntimeUnavailable
-from engines.package import load_package
-from engines.queued_engine import QueuedEngine
+from engines.packages.package import load_package
 from engines.runtimes.base import Engine, Outputs, RuntimeSettings, create_engine
-from engines.scheduling import DeviceQueue
+from engines.serving.queued_engine import QueuedEngine
+from engines.serving.scheduling import DeviceQueue
 from engines.types import EngineIdentity
 from tests.small_models import convolutional_package, xray_package
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from engines.engine_set import open_engines
 from engines.errors import EngineMismatch, InferenceLost, PermanentError
-from engines.package import load_packages
+from engines.packages.package import load_packages
 from engines.runtimes.base import RuntimeSettings
+from engines.serving.engine_set import open_engines
 from engines.serving.messages import EngineSpec, SentImage
 from engines.serving.pool import EnginePool
 from engines.serving.process import EngineProcess

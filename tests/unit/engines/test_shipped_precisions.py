@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from engines.package import SHIPPED_MODELS, ModelPackage, load_package, load_packages
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package, load_packages
 from engines.runtimes.base import Engine, Outputs, Precision, RuntimeSettings, create_engine
 from engines.types import EngineIdentity
 from engines.verify import verify

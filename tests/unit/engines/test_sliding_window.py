@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from engines import sliding_window as module
 from engines.errors import OutOfMemory
+from engines.inference import sliding_window as module
+from engines.inference.sliding_window import Answer, choose_patch, flipped, on_largest_patch, sliding_window, tile
 from engines.runtimes.base import Outputs
-from engines.sliding_window import Answer, choose_patch, flipped, on_largest_patch, sliding_window, tile
 
 PATCH = (8, 8, 8)
 

@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 
 from build_engines.graph import load_graph
-from engines.engine_file import read_engine, write_engine
 from engines.errors import ModelPackageError, OutOfMemory, RuntimeUnavailable
-from engines.package import ModelPackage, load_package
+from engines.packages.package import ModelPackage, load_package
 from engines.runtimes import tensorrt as module
 from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.runtimes.cuda import driver_version
+from engines.runtimes.engine_file import read_engine, write_engine
 from engines.runtimes.tensorrt import PORTABLE, TensorRtEngine, TensorRtRtxEngine, engine_name, find_engine_file
 from engines.runtimes.tensorrt_library import best_gpu_runtime, deserialise, load_tensorrt, tensorrt_logger
 from engines.types import Volume

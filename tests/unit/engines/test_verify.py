@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 from structlog.testing import capture_logs
 
 from engines.errors import EngineMismatch, OutOfMemory
-from engines.package import SHIPPED_MODELS, ModelPackage, load_package
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import Engine, Outputs, RuntimeSettings, create_engine
 from engines.runtimes.openvino import OpenVinoEngine
 from engines.verify import Verification, dice, verify, verify_further_grids

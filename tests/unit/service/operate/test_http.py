@@ -15,7 +15,7 @@ WELL = Health(
     ledger_reachable=True,
     spool_writable=True,
     spool_free_bytes=5_000_000,
-    engines=(EngineHealth("ct-lung", "openvino", verified=True),),
+    engines=(EngineHealth("ct-lung", "openvino", "fp32", "CPU", verified=True),),
 )
 
 
@@ -61,7 +61,7 @@ def test_a_node_with_a_broken_part_answers_503_and_names_it(node: Node, part: st
     assert answer.json()[part] is False
 
 
-@pytest.mark.parametrize("engines", [(), (EngineHealth("ct-lung", "openvino", verified=False),)])
+@pytest.mark.parametrize("engines", [(), (EngineHealth("ct-lung", "openvino", "fp32", "CPU", verified=False),)])
 def test_a_node_without_verified_engines_is_degraded(node: Node, engines: tuple[EngineHealth, ...]) -> None:
     node.health = replace(WELL, engines=engines)
 

@@ -9,8 +9,8 @@ import pydicom
 import pytest
 from pydicom import Dataset
 
-from engines.inference import analyse
-from engines.package import load_package
+from engines.inference.analyse import analyse
+from engines.packages.package import load_package
 from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.types import Findings, Image, Radiograph, Volume
 from service.handover import load_findings, save_findings

@@ -7,7 +7,7 @@ import pytest
 from pydicom import Dataset
 from rich.console import Console
 
-from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
 from service.routing.dry_run import Counted, DryRun, dry_run
 from service.routing.dry_run_view import view
 from service.settings import Settings, parse

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.package import SHIPPED_MODELS, ModelPackage, load_packages
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
 from service.routing.models import matches, route
 from service.series.facts import ImageFacts
 from service.settings import RoutingSettings

@@ -1,6 +1,6 @@
 import pytest
 
-from engines.package import SHIPPED_MODELS, load_packages
+from engines.packages.package import SHIPPED_MODELS, load_packages
 from service.errors import ConfigurationError
 from service.routing.narrowing import check_narrowing
 from service.settings import parse

@@ -8,8 +8,8 @@ import pytest
 from pydicom import Dataset, uid
 from pydicom.dataset import FileMetaDataset
 
-from engines.inference import analyse
-from engines.package import load_package
+from engines.inference.analyse import analyse
+from engines.packages.package import load_package
 from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.types import Radiograph
 from service.errors import Quarantined

@@ -6,8 +6,8 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from engines.preprocessing import Array, Placement, resample, tensor_from_image
-from engines.sliding_window import Maps
+from engines.inference.preprocessing import Array, Placement, resample, tensor_from_image
+from engines.inference.sliding_window import Maps
 from engines.types import Affine, LabelMap, Segment, Volume
 
 HALF = 0.5
@@ -33,7 +33,7 @@ def labels_on_source(probabilities: Maps, grid_affine: Affine, volume: Volume) -
     probabilities
         ``[class, slice, row, column]`` on the grid; class 0 is background, and they sum to 1.
     grid_affine
-        Index of the grid to LPS millimetres, as from `engines.preprocessing.resample_to_grid`.
+        Index of the grid to LPS millimetres, as from `engines.inference.preprocessing.resample_to_grid`.
     volume
         The source; only its geometry is read.
 
@@ -122,7 +122,7 @@ def labels_on_radiograph(probabilities: Maps, placement: Placement) -> NDArray[n
     probabilities
         ``[class, row, column]`` on the tensor; class 0 is background, and they sum to 1.
     placement
-        As from `engines.preprocessing.fit`.
+        As from `engines.inference.preprocessing.fit`.
 
     Returns
     -------

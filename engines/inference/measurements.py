@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.diameters import long_and_short_axis
-from engines.package import ModelPackage
+from engines.inference.diameters import long_and_short_axis
+from engines.packages.package import ModelPackage
 from engines.types import Code, Measurement, Volume
 
 # what is measured: CID 7469

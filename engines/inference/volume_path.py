@@ -6,13 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import structlog
 
-from engines.description import ClassificationSection, SegmentationSection, VolumeInput
-from engines.detection import detect, extent, to_patient, within_volume
 from engines.errors import OutOfMemory, PermanentError
-from engines.input_statistics import input_statistics
-from engines.measurements import HOUNSFIELD, measure
-from engines.package import ModelPackage
-from engines.postprocessing import (
+from engines.inference.detection import detect, extent, to_patient, within_volume
+from engines.inference.input_statistics import input_statistics
+from engines.inference.measurements import HOUNSFIELD, measure
+from engines.inference.postprocessing import (
     drop_small_components,
     drop_small_components_of_each,
     labels_on_source,
@@ -20,10 +18,12 @@ from engines.postprocessing import (
     probabilities_on_source,
     separate,
 )
-from engines.preprocessing import Array, resample_to_grid, scale
-from engines.reading import Reading, answer_of, classification, require_finite
+from engines.inference.preprocessing import Array, resample_to_grid, scale
+from engines.inference.reading import Reading, answer_of, classification, require_finite
+from engines.inference.sliding_window import Answer, Maps, Window, flipped, on_largest_patch, sliding_window
+from engines.packages.description import ClassificationSection, SegmentationSection, VolumeInput
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import DeviceAnswer, Engine
-from engines.sliding_window import Answer, Maps, Window, flipped, on_largest_patch, sliding_window
 from engines.types import Affine, Classification, LabelMap, Volume
 
 log = structlog.get_logger()
@@ -58,7 +58,7 @@ def volume_tensor(wanted: VolumeInput, volume: Volume) -> VolumeTensor:
 def read_volume(
     package: ModelPackage, wanted: VolumeInput, engine: Engine, volume: Volume, probabilities: bool
 ) -> Reading:
-    """Run a model over a volume; see `engines.inference.analyse`."""
+    """Run a model over a volume; see `engines.inference.analyse.analyse`."""
     _require_readable(package, wanted, volume)
     found, described = Reading(), package.description
     on_device = None if probabilities else _on_device(package, engine, volume)

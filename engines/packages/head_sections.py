@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from engines.input_section import Positive
-from engines.selection import Section, Text
+from engines.packages.input_section import Positive
+from engines.packages.selection import Section, Text
 from engines.types import Code
 
 Channel8 = Annotated[int, Field(ge=0, le=255)]

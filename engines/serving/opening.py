@@ -7,14 +7,14 @@ from typing import Self
 
 import structlog
 
-from engines.compute_device import ComputeDevice
-from engines.description import Limits
 from engines.errors import EngineMismatch, TransientError, WetreadError
-from engines.package import ModelPackage
-from engines.queued_engine import QueuedEngine
+from engines.packages.description import Limits
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import Precision, RuntimeSettings
 from engines.runtimes.openvino_compile import has_bf16
-from engines.scheduling import Running
+from engines.serving.compute_device import ComputeDevice
+from engines.serving.queued_engine import QueuedEngine
+from engines.serving.scheduling import Running
 from engines.verify import Verification, verify, verify_further_grids
 
 FALLBACK = "openvino"
@@ -92,7 +92,7 @@ class Opener:
     settings
         What to run on; see `choices`.
     memory_mb, latency_seconds
-        See `engines.compute_device.ComputeDevice`.
+        See `engines.serving.compute_device.ComputeDevice`.
     """
 
     def __init__(self, settings: RuntimeSettings, *, memory_mb: int | None, latency_seconds: float) -> None:

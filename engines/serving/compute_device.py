@@ -4,12 +4,12 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from engines.device_memory import MEGABYTE, open_memory
-from engines.package import ModelPackage
-from engines.queued_engine import QueuedEngine
-from engines.residency import Residency, ResidentEngine
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import RuntimeSettings, create_engine
-from engines.scheduling import DeviceQueue
+from engines.serving.device_memory import MEGABYTE, open_memory
+from engines.serving.queued_engine import QueuedEngine
+from engines.serving.residency import Residency, ResidentEngine
+from engines.serving.scheduling import DeviceQueue
 
 GPU_SHARE = 0.9
 """Part of a GPU's free memory that engines take at most, unless a setting says otherwise."""
@@ -27,7 +27,7 @@ class ComputeDevice:
     memory_mb
         What its engines may take together. None: no limit on a CPU, on a GPU `GPU_SHARE` of what is free now.
     latency_seconds
-        See `engines.scheduling.DeviceQueue`.
+        See `engines.serving.scheduling.DeviceQueue`.
 
     Raises
     ------

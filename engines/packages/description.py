@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from engines.head_sections import (
+from engines.packages.head_sections import (
     ClassEntry,
     ClassificationSection,
     CodeEntry,
@@ -15,8 +15,8 @@ from engines.head_sections import (
     SegmentationSection,
     SegmentEntry,
 )
-from engines.input_section import Number, Positive, RadiographInput, Tensor, VolumeInput, input_kind
-from engines.selection import Section, Text
+from engines.packages.input_section import Number, Positive, RadiographInput, Tensor, VolumeInput, input_kind
+from engines.packages.selection import Section, Text
 
 __all__ = [
     "ClassEntry",
@@ -118,7 +118,7 @@ class RangeEntry(Section):
 
 
 class TrainingSection(Section):
-    """What the model has seen, statistic by statistic (`engines.input_statistics`), and what to do with other images.
+    """What the model has seen (`engines.inference.input_statistics`), and what to do with other images.
 
     Attributes
     ----------

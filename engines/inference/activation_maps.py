@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.postprocessing import quantised
-from engines.preprocessing import Array, Placement
+from engines.inference.postprocessing import quantised
+from engines.inference.preprocessing import Array, Placement
 
 BAND = 64
 """Rows of an X-ray whose maps are made at a time: they stay in the processor's cache."""
@@ -20,7 +20,7 @@ def activations_on_radiograph(activations: Array, placement: Placement, size: tu
     activations
         Float32 ``[class, row, column]``, with fewer rows and columns than the tensor.
     placement
-        As from `engines.preprocessing.fit`.
+        As from `engines.inference.preprocessing.fit`.
     size
         Rows and columns of the tensor.
 

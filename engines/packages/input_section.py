@@ -5,7 +5,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from engines.selection import Length, Millimetres, Patterns, RadiographSelection, Section, Text, VolumeSelection
+from engines.packages.selection import (
+    Length,
+    Millimetres,
+    Patterns,
+    RadiographSelection,
+    Section,
+    Text,
+    VolumeSelection,
+)
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Percentile = Annotated[float, Field(ge=0.0, le=100.0)]

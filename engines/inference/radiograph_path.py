@@ -7,14 +7,12 @@ from math import floor
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.activation_maps import activations_on_radiograph
-from engines.description import RadiographInput, SegmentationSection
-from engines.detection import Places, detect, extent
 from engines.errors import PermanentError
-from engines.input_statistics import input_statistics
-from engines.orientation import Turn, to_upright
-from engines.package import ModelPackage
-from engines.postprocessing import (
+from engines.inference.activation_maps import activations_on_radiograph
+from engines.inference.detection import Places, detect, extent
+from engines.inference.input_statistics import input_statistics
+from engines.inference.orientation import Turn, to_upright
+from engines.inference.postprocessing import (
     drop_small_components,
     drop_small_components_of_each,
     labels_on_radiograph,
@@ -22,7 +20,7 @@ from engines.postprocessing import (
     probabilities_on_radiograph,
     separate,
 )
-from engines.preprocessing import (
+from engines.inference.preprocessing import (
     Array,
     Box,
     Placement,
@@ -33,9 +31,11 @@ from engines.preprocessing import (
     scale,
     tensor_from_image,
 )
-from engines.reading import Reading, answer_of, classification, require_finite
+from engines.inference.reading import Reading, answer_of, classification, require_finite
+from engines.inference.sliding_window import Window, flipped, on_largest_patch
+from engines.packages.description import RadiographInput, SegmentationSection
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import Engine
-from engines.sliding_window import Window, flipped, on_largest_patch
 from engines.types import LabelMap, Radiograph
 
 
@@ -104,7 +104,7 @@ def read_radiograph(
     region: LabelMap | None,
     probabilities: bool,
 ) -> Reading:
-    """Run a model over an X-ray; see `engines.inference.analyse`."""
+    """Run a model over an X-ray; see `engines.inference.analyse.analyse`."""
     found, described = Reading(), package.description
     with found.timed("preprocess"):
         require_finite(radiograph.array, "the image")

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from engines.description import RadiographInput, VolumeInput
 from engines.errors import PermanentError
-from engines.input_statistics import in_words
-from engines.package import ModelPackage
-from engines.radiograph_path import read_radiograph
+from engines.inference.input_statistics import in_words
+from engines.inference.radiograph_path import read_radiograph
+from engines.inference.volume_path import read_volume
+from engines.packages.description import RadiographInput, VolumeInput
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import Engine
 from engines.types import Findings, Image, InputStatistic, LabelMap, Radiograph, Volume
-from engines.volume_path import read_volume
 
 Clock = Callable[[], datetime]
 """Gives the present time, with its time zone."""

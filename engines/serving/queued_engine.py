@@ -3,7 +3,7 @@
 from typing import Self
 
 from engines.runtimes.base import DeviceAnswer, Engine, Outputs, WholePath
-from engines.scheduling import DeviceQueue, Tensor
+from engines.serving.scheduling import DeviceQueue, Tensor
 from engines.types import EngineIdentity, Volume
 
 

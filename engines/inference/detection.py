@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.description import DetectionSection
-from engines.sliding_window import Window
+from engines.inference.sliding_window import Window
+from engines.packages.description import DetectionSection
 from engines.types import Affine, Detection, Detections, Volume
 
 Places = NDArray[np.float64]

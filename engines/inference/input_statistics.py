@@ -14,9 +14,9 @@ from math import ceil, gcd, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.description import VolumeInput
 from engines.errors import PermanentError
-from engines.package import ModelPackage
+from engines.packages.description import VolumeInput
+from engines.packages.package import ModelPackage
 from engines.types import Image, InputStatistic, Radiograph, Volume
 
 Values = NDArray[np.float32]

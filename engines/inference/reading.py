@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.description import ClassificationSection
 from engines.errors import PermanentError
-from engines.package import ModelPackage
+from engines.packages.description import ClassificationSection
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import Engine
 from engines.types import Classification, ClassProbability, Detections, InputStatistic, LabelMap, Measurement
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from engines.description import Description, RadiographInput, VolumeInput
 from engines.errors import ModelPackageError
-from engines.golden import Golden, Shape, read_golden
+from engines.packages.description import Description, RadiographInput, VolumeInput
+from engines.packages.golden import Golden, Shape, read_golden
 from engines.types import ModelIdentity, Segment
 
-SHIPPED_MODELS = Path(__file__).parent / "models"
+SHIPPED_MODELS = Path(__file__).parents[1] / "models"
 """The folder of the models that come with Wetread."""
 
 FILES = ("model.toml", "golden.npz", "CARD.md")

@@ -9,13 +9,13 @@ from types import MappingProxyType
 
 import structlog
 
-from engines.description import RadiographInput
 from engines.errors import PermanentError, RuntimeUnavailable, TransientError
-from engines.inference import Clock, analyse
-from engines.opening import Opener, ServedModel
-from engines.package import ModelPackage, check_crops
+from engines.inference.analyse import Clock, analyse
+from engines.packages.description import RadiographInput
+from engines.packages.package import ModelPackage, check_crops
 from engines.runtimes.base import RuntimeSettings
-from engines.scheduling import LATENCY_SECONDS, Running
+from engines.serving.opening import Opener, ServedModel
+from engines.serving.scheduling import LATENCY_SECONDS, Running
 from engines.types import EngineIdentity, Findings, Image, LabelMap
 
 log = structlog.get_logger()
@@ -79,11 +79,11 @@ class EngineSet:
         name
             Of the model.
         image
-            See `engines.inference.analyse`.
+            See `engines.inference.analyse.analyse`.
         label_maps
             What other models have already found in this image, by model name; they are not run again.
         probabilities
-            Whether to keep the probabilities of the segments too; see `engines.inference.analyse`.
+            Whether to keep the probabilities of the segments too; see `engines.inference.analyse.analyse`.
         urgent
             Whether it comes before all routine work on the device.
 
@@ -160,14 +160,14 @@ def open_engines(
     memory_mb: int | None = None,
     latency_seconds: float = LATENCY_SECONDS,
 ) -> Iterator[EngineSet]:
-    """Open every model on the first runtime that can serve it, see `engines.opening.choices`, and keep them resident.
+    """Open every model on the first runtime that can serve it (`engines.serving.opening`), and keep them resident.
 
     The verification is each engine's first inference, so that no patient waits for what happens only once.
 
     Parameters
     ----------
     packages
-        By name, as from `engines.package.load_packages`.
+        By name, as from `engines.packages.package.load_packages`.
     settings
         What to run on.
     clock

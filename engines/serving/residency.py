@@ -7,9 +7,9 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from engines.device_memory import MEGABYTE
 from engines.errors import OutOfMemory, RuntimeUnavailable, WetreadError
 from engines.runtimes.base import DeviceAnswer, Engine, Outputs, WholePath
+from engines.serving.device_memory import MEGABYTE
 from engines.types import EngineIdentity, Volume
 
 Answer = TypeVar("Answer")
@@ -22,8 +22,9 @@ log = structlog.get_logger()
 class Residency:
     """The engines of one device that are active.
 
-    Everything here runs on the device's own thread (`engines.scheduling.DeviceQueue`), so no engine is evicted while it
-    infers. What an engine takes is the change of the used memory over its activation and its first inference on a grid.
+    Everything here runs on the device's own thread (`engines.serving.scheduling.DeviceQueue`), so no engine is evicted
+    while it infers. What an engine takes is the change of the used memory over its activation and its first inference
+    on a grid.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from engines.description import Tensor
+from engines.packages.description import Tensor
 from engines.types import Affine, Volume
 
 Array = NDArray[np.float32]
@@ -65,7 +65,7 @@ def resample_to_grid(volume: Volume, spacing_mm: tuple[float, float, float], axe
     spacing_mm
         Of the grid, along its axes.
     axes
-        Where the grid's axes point to: three of L, R, A, P, H, F (`engines.description.VolumeInput`).
+        Where the grid's axes point to: three of L, R, A, P, H, F (`engines.packages.description.VolumeInput`).
 
     Returns
     -------

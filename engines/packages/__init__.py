@@ -1,0 +1,1 @@
+"""Model packages: folders that say everything about a model."""
