@@ -51,7 +51,8 @@ def build(
     """Compile one model for all of its grids, unless that was done before.
 
     The name of an engine file holds everything that the engine depends on (`engines.runtimes.engine_file`): a file of
-    that name, whole and undamaged, is not made again. Where several processes build the same, one does and the others wait.
+    that name, whole and undamaged, is not made again. Where several processes build the same, one does and the others
+    wait.
 
     Parameters
     ----------

@@ -47,7 +47,12 @@ def test_a_healthy_node_answers_200_with_what_it_serves(node: Node) -> None:
     assert content["status"] == "ok"
     assert content["version"] == "1.2.3"
     assert content["spool_free_bytes"] == 5_000_000
-    assert content["engines"] == [{"model": "ct-lung", "runtime": "openvino", "verified": True}]
+    assert content["engines"] == [
+        {
+            "model": "ct-lung", "runtime": "openvino", "precision": "fp32", "device": "CPU", "verified": True,
+            "problem": "", "refusals": [],
+        }
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("part", ["receiver_listening", "ledger_reachable", "spool_writable"])
