@@ -16,11 +16,15 @@ from engines.runtimes.openvino_compile import Grid, compile_model, cpu_name, ope
 from engines.types import EngineIdentity
 
 
+KEPT_GRIDS = 2
+"""How many grids stay compiled. Another one is read from its engine file in a tenth of a second."""
+
+
 class OpenVinoEngine(Engine):
     """A network on OpenVINO.
 
-    Each grid is compiled when it is first asked for, that of the golden input when the engine is activated. A grid
-    keeps the memory of its layers; where memory ends, the other grids give theirs back.
+    Each grid is compiled when it is asked for, that of the golden input when the engine is activated. A grid keeps the
+    memory of its layers, so only the `KEPT_GRIDS` used last are kept; where memory ends, the other gives its own back.
 
     Parameters
     ----------
@@ -87,8 +91,10 @@ class OpenVinoEngine(Engine):
         with self._lock:
             if not self._active:
                 raise RuntimeUnavailable(f"the engine of {self._package.name} is not active; activate it first")
-            if grid not in self._idle:
-                self._idle[grid] = self._compile(grid)
+            # The most recently used last.
+            self._idle[grid] = self._idle.pop(grid) if grid in self._idle else self._compile(grid)
+            for oldest in list(self._idle)[:-KEPT_GRIDS]:
+                del self._idle[oldest]
             return self._idle[grid]
 
     def _release_all_but(self, grid: Grid) -> bool:

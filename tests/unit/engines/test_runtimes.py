@@ -18,8 +18,9 @@ from engines.runtimes import openvino as openvino_engine
 from engines.runtimes import openvino_compile
 from engines.runtimes.base import RUNTIMES, RuntimeSettings, create_engine
 from engines.runtimes.engine_file import write_engine
+from engines.runtimes.openvino import KEPT_GRIDS
 from engines.runtimes.openvino_compile import engine_path
-from tests.small_models import convolutional_package, random_image, reference
+from tests.small_models import convolutional_package, random_image, reference, volume_package
 
 HAS_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
@@ -255,3 +256,17 @@ def test_where_memory_ends_the_other_grids_give_theirs_back(
         assert engine.infer(random_image((1, 1, 4, 8, 8)))
         assert engine.infer(several.golden().input)
     assert compiled == [several.grid, (4, 8, 8), (4, 8, 8), several.grid]
+
+
+def test_only_the_grids_used_last_stay_compiled_and_every_grid_answers(tmp_path: Path) -> None:
+    folder = volume_package(tmp_path)
+    description = folder / "model.toml"
+    further = "further_patches = [[8, 8, 8], [8, 16, 16], [16, 16, 16]]\noverlap"
+    description.write_text(description.read_text().replace("overlap", further))
+    package = load_package(folder)
+    with create_engine(package, RuntimeSettings(threads=1)) as engine:
+        for grid in (*package.input.grids, *reversed(package.input.grids)):
+            image = random_image((1, 1, *grid))
+            expected = np.abs(image - 0.5) < 0.25
+            np.testing.assert_array_equal(engine.infer(image)["probabilities"].argmax(axis=1)[:, None] == 1, expected)
+        assert len(engine._idle) == KEPT_GRIDS
