@@ -30,7 +30,7 @@ PATCH = (64, 96, 96)
 TOML = """\
 [identity]
 name = "ct-lung"
-version = "0.1.1"
+version = "0.1.2"
 uid_root = "1"
 licence = "Apache-2.0"
 intended_use = "Research use only: outlines the left and the right lung on chest CT. Not for diagnosis."
