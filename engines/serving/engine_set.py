@@ -16,7 +16,7 @@ from engines.packages.package import ModelPackage, check_crops
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.opening import Opener, ServedModel
 from engines.serving.scheduling import LATENCY_SECONDS, Running
-from engines.types import EngineIdentity, Findings, Image, LabelMap
+from engines.types import EngineIdentity, Findings, Image
 
 log = structlog.get_logger()
 
@@ -63,15 +63,7 @@ class EngineSet:
         """What has run longest of all that the devices do now, so that somebody can see that it hangs."""
         return self._opener.running
 
-    def run(
-        self,
-        name: str,
-        image: Image,
-        label_maps: Mapping[str, LabelMap] | None = None,
-        *,
-        probabilities: bool = False,
-        urgent: bool = False,
-    ) -> Findings:
+    def run(self, name: str, image: Image, *, probabilities: bool = False, urgent: bool = False) -> Findings:
         """Run a model over an image, and before it the model that it is cropped to, if need be.
 
         Parameters
@@ -80,8 +72,6 @@ class EngineSet:
             Of the model.
         image
             See `engines.inference.analyse.analyse`.
-        label_maps
-            What other models have already found in this image, by model name; they are not run again.
         probabilities
             Whether to keep the probabilities of the segments too; see `engines.inference.analyse.analyse`.
         urgent
@@ -99,15 +89,17 @@ class EngineSet:
         model = self._models[name]
         if model.problem:
             raise RuntimeUnavailable(f"{name} is not served at present: {model.problem}")
-        region = self._region(model.package, image, label_maps or {}, urgent)
-        return analyse(
+        cropping = self._cropping(model.package, image, urgent)
+        findings = analyse(
             model.package,
             model.engine.asked(urgent=urgent),
             image,
             clock=self._clock,
-            region=region,
+            region=cropping.label_map if cropping else None,
             probabilities=probabilities,
         )
+        # What makes the crop doubtful makes doubtful what was found in it.
+        return replace(findings, notes=(*cropping.notes, *findings.notes)) if cropping else findings
 
     def verify_again(self) -> tuple[Change, ...]:
         """Compare every engine with its golden outputs once more, as routine work while it serves.
@@ -142,13 +134,11 @@ class EngineSet:
         )
         return Change(name, was, now, reasons)
 
-    def _region(
-        self, package: ModelPackage, image: Image, label_maps: Mapping[str, LabelMap], urgent: bool
-    ) -> LabelMap | None:
+    def _cropping(self, package: ModelPackage, image: Image, urgent: bool) -> Findings | None:
+        """What the model finds that this one is cropped to, if it is."""
         if not isinstance(package.input, RadiographInput) or package.input.crop_to is None:
             return None
-        name = package.input.crop_to
-        return label_maps[name] if name in label_maps else self.run(name, image, urgent=urgent).label_map
+        return self.run(package.input.crop_to, image, urgent=urgent)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from engines.serving.device_memory import MEGABYTE, MemoryUse, ProcessMemory
 from engines.serving.engine_set import EngineSet, open_engines
 from engines.serving.opening import choices
 from engines.serving.scheduling import DeviceQueue
-from engines.types import LabelMap, Radiograph
+from engines.types import Radiograph
 from tests.small_models import answers, classifier_package, network, xray_package
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -70,11 +70,13 @@ def test_a_cropped_model_runs_the_model_that_it_needs_first(engines: EngineSet) 
     assert findings.analysed_at == NOON
 
 
-def test_a_label_map_that_is_known_is_used_and_not_made_again(engines: EngineSet) -> None:
-    corner = np.zeros((60, 80), np.uint8)
-    corner[0:30, 0:30] = 1
-    given = engines.run("tiny-class", image(), {"tiny-cxr": LabelMap(corner, ())})
-    assert given.classification.best.label == "Dark"
+def test_what_makes_the_crop_doubtful_is_told_of_what_was_found_in_it(models: Path) -> None:
+    description = models / "tiny-cxr" / "model.toml"
+    ranges = "[training.ranges]\nmedian = { least = 5.0, largest = 6.0 }\n\n[verify]"
+    description.write_text(description.read_text().replace("[verify]", ranges))
+    with open_engines(load_packages(models), CPU) as engines:
+        findings = engines.run("tiny-class", image())
+    assert [note for note in findings.notes if "tiny-cxr was trained on" in note]
 
 
 def test_several_threads_get_the_same_answers_as_one(engines: EngineSet) -> None:
