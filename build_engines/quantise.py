@@ -6,13 +6,11 @@ a scale for each output channel, activations with one for each tensor.
 
 import io
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from build_engines.errors import BuildError
 from build_engines.graph import KEPT_IN_FP32, load_graph
 from engines.errors import RuntimeUnavailable
 from engines.packages.package import ModelPackage
+from engines.runtimes.engine_file import write_whole
 
 TELEMETRY = "openvino_telemetry"
 
@@ -86,7 +85,8 @@ def quantise(package: ModelPackage, inputs: Sequence[NDArray[np.float32]], told:
             onnx.checker.check_model(quantised)
         except (RuntimeError, ValueError, onnx.checker.ValidationError, nncf.ValidationError) as error:
             raise BuildError(f"{network} cannot be quantised: {error}") from error
-        paths.append(_write(quantised, network.with_suffix(".int8.onnx")))
+        paths.append(network.with_suffix(".int8.onnx"))
+        write_whole(paths[-1], quantised.SerializeToString())
     return paths
 
 
@@ -122,17 +122,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _write(model: onnx.ModelProto, path: Path) -> Path:
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(model.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-    return path

@@ -14,6 +14,7 @@ from engines.packages.description import VolumeInput
 from engines.packages.package import ModelPackage
 from engines.runtimes.base import Engine, Outputs
 from engines.types import EngineIdentity, Volume
+from engines.verify import dice
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def compare(package: ModelPackage, engine: Engine, volume: Volume) -> Agreement:
     host = analyse(package, OnHost(engine), volume, clock=lambda: datetime.now(UTC))
     labels = np.zeros_like(device.labels) if host.label_map is None else host.label_map.array
     return Agreement(
-        dice={each.label: _dice(labels == each.number, device.labels == each.number) for each in package.segments},
+        dice={each.label: dice(labels == each.number, device.labels == each.number) for each in package.segments},
         differing=float((labels != device.labels).mean()),
         value_error=float(np.abs(volume_tensor(wanted, volume).values - device.values).max()),
         host_seconds=dict(host.seconds),
@@ -101,8 +102,3 @@ class OnHost(Engine):
 
     def deactivate(self) -> None:
         """Nothing: whoever activated the engine deactivates it."""
-
-
-def _dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    both = int(one.sum()) + int(other.sum())
-    return 2 * int((one & other).sum()) / both if both else 1.0

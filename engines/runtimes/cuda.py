@@ -1,28 +1,11 @@
 """One NVIDIA GPU through pycuda: its context and its errors."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from engines.errors import OutOfMemory, RuntimeUnavailable
-
-DRIVER_FILE = Path("/proc/driver/nvidia/version")
-
-
-def driver_version(path: Path = DRIVER_FILE) -> str | None:
-    """Give the version of the NVIDIA kernel driver, for example ``580.65.06``; None where none is loaded.
-
-    An engine that was verified with one driver may answer otherwise with the next, so a change asks for verification.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError:
-        return None
-    found = re.search(r"Kernel Module .*?\s(\d+(?:\.\d+)+)\s", text)
-    return found.group(1) if found else None
 
 
 class Gpu:

@@ -48,12 +48,16 @@ def engine_file_name(
 
 
 def write_engine(path: Path, engine: bytes) -> None:
-    """Write an engine file; it is there whole or not at all, also after a crash of the machine."""
+    """Write an engine file as `write_whole` does."""
+    write_whole(path, MAGIC + hashlib.sha256(engine).digest(), engine)
+
+
+def write_whole(path: Path, *parts: bytes) -> None:
+    """Write a file; it is there whole or not at all, also after a crash of the machine."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:100]}.", delete=False) as file:
         try:
-            file.write(MAGIC + hashlib.sha256(engine).digest())
-            file.write(engine)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).chmod(0o644)

@@ -26,7 +26,7 @@ class ComputeDevice:
         Name the device.
     memory_mb
         What its engines may take together. None: no limit on a CPU, on a GPU `GPU_SHARE` of what is free now.
-    latency_seconds
+    batch_seconds
         See `engines.serving.scheduling.DeviceQueue`.
 
     Raises
@@ -35,8 +35,8 @@ class ComputeDevice:
         On entering: the device cannot be used.
     """
 
-    def __init__(self, name: str, settings: RuntimeSettings, *, memory_mb: int | None, latency_seconds: float) -> None:
-        self.queue = DeviceQueue(name, latency_seconds)
+    def __init__(self, name: str, settings: RuntimeSettings, *, memory_mb: int | None, batch_seconds: float) -> None:
+        self.queue = DeviceQueue(name, batch_seconds)
         self._name = name
         self._settings = settings
         self._budget = None if memory_mb is None else memory_mb * MEGABYTE

@@ -15,7 +15,7 @@ from engines.packages.description import RadiographInput
 from engines.packages.package import ModelPackage, check_crops
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.opening import Opener, ServedModel
-from engines.serving.scheduling import LATENCY_SECONDS, Running
+from engines.serving.scheduling import BATCH_SECONDS, Running
 from engines.types import EngineIdentity, Findings, Image
 
 log = structlog.get_logger()
@@ -148,7 +148,7 @@ def open_engines(
     clock: Clock = utc_now,
     *,
     memory_mb: int | None = None,
-    latency_seconds: float = LATENCY_SECONDS,
+    batch_seconds: float = BATCH_SECONDS,
 ) -> Iterator[EngineSet]:
     """Open every model on the first runtime that can serve it (`engines.serving.opening`), and keep them resident.
 
@@ -165,7 +165,7 @@ def open_engines(
     memory_mb
         What the engines may take of the memory of the configured device; the least recently used makes room. None: no
         limit on a CPU, on a GPU what is free when it is opened, less a tenth.
-    latency_seconds
+    batch_seconds
         How long a routine inference waits for others to share its batch.
 
     Raises
@@ -177,5 +177,5 @@ def open_engines(
         silently lacks a model is worse than one that does not start.
     """
     check_crops(packages)
-    with Opener(settings, memory_mb=memory_mb, latency_seconds=latency_seconds) as opener:
+    with Opener(settings, memory_mb=memory_mb, batch_seconds=batch_seconds) as opener:
         yield EngineSet(packages, opener, clock)

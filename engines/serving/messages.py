@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from engines.runtimes.base import RuntimeSettings
+from engines.serving.scheduling import BATCH_SECONDS
 from engines.types import EngineIdentity, Image
 
 PULSE_SECONDS = 1.0
@@ -41,7 +42,7 @@ class EngineSpec:
     settings: RuntimeSettings
     fallback: RuntimeSettings | None = None
     memory_mb: int | None = None
-    batch_seconds: float = 0.005
+    batch_seconds: float = BATCH_SECONDS
     parallel: int = 2
     hang_seconds: float = 300.0
 

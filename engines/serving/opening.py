@@ -91,14 +91,14 @@ class Opener:
     ----------
     settings
         What to run on; see `choices`.
-    memory_mb, latency_seconds
+    memory_mb, batch_seconds
         See `engines.serving.compute_device.ComputeDevice`.
     """
 
-    def __init__(self, settings: RuntimeSettings, *, memory_mb: int | None, latency_seconds: float) -> None:
+    def __init__(self, settings: RuntimeSettings, *, memory_mb: int | None, batch_seconds: float) -> None:
         self._settings = settings
         self._memory_mb = memory_mb
-        self._latency_seconds = latency_seconds
+        self._batch_seconds = batch_seconds
         self._devices: dict[str, ComputeDevice] = {}
         self._opened = ExitStack()
 
@@ -139,6 +139,7 @@ class Opener:
         tried = choices(package, self._settings)
         for settings in tried:
             told = log.bind(model=package.name, runtime=settings.runtime, precision=settings.precision)
+            told.debug("engine.opening")
             kept = before if before and before.settings == settings and not before.problem else None
             try:
                 model = self._kept(kept) if kept else self._opened_on(package, settings)
@@ -197,6 +198,6 @@ class Opener:
             # The budget is that of the configured device; on a CPU beside a GPU, nobody has set one.
             memory_mb = self._memory_mb if settings.runtime == self._settings.runtime else None
             self._devices[name] = self._opened.enter_context(
-                ComputeDevice(name, settings, memory_mb=memory_mb, latency_seconds=self._latency_seconds)
+                ComputeDevice(name, settings, memory_mb=memory_mb, batch_seconds=self._batch_seconds)
             )
         return self._devices[name]

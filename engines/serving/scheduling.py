@@ -20,7 +20,7 @@ Answer = TypeVar("Answer")
 
 Tensor = NDArray[np.float32]
 
-LATENCY_SECONDS = 0.005
+BATCH_SECONDS = 0.005
 """How long an input waits for others to share its batch, unless a setting says otherwise."""
 
 
@@ -57,13 +57,13 @@ class DeviceQueue:
     ----------
     device
         Its name, for messages and the thread.
-    latency_seconds
+    batch_seconds
         How long an inference waits at most for others to join it.
     """
 
-    def __init__(self, device: str, latency_seconds: float = LATENCY_SECONDS) -> None:
+    def __init__(self, device: str, batch_seconds: float = BATCH_SECONDS) -> None:
         self._device = device
-        self._latency = latency_seconds
+        self._batch_seconds = batch_seconds
         self._changed = Condition()
         self._urgent: deque[_Work] = deque()
         self._routine: deque[_Work] = deque()
@@ -197,7 +197,7 @@ class DeviceQueue:
             return 0.0
         if len(together) < len(self._urgent) + len(self._routine):
             return 0.0  # what waits behind it would wait too
-        return together[0].arrived + self._latency - monotonic()
+        return together[0].arrived + self._batch_seconds - monotonic()
 
 
 @dataclass(eq=False)

@@ -1,5 +1,6 @@
 """The other end of `engines.serving.process`: opens the engines of one device, and answers requests."""
 
+import os
 import threading
 import time
 import traceback
@@ -17,6 +18,7 @@ from engines.packages.package import load_package
 from engines.runtimes.base import GPU, RuntimeSettings
 from engines.runtimes.tensorrt_library import installed_gpu_runtime
 from engines.serving.engine_set import EngineSet, open_engines
+from engines.serving.line import Line
 from engines.serving.messages import (
     PULSE_SECONDS,
     Answer,
@@ -34,14 +36,13 @@ class Server:
     """Answers what comes through a connection."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._sending = threading.Lock()
+        self._line = Line(connection, ended=_end)
         self._threads: dict[int, int] = {}
         """Which request each thread works on."""
 
     def serve(self) -> None:
         """Open the engines that are asked for, and answer until the other end closes."""
-        spec: EngineSpec = self._connection.recv()
+        spec: EngineSpec = self._line.next()
         structlog.configure(processors=[self._forward], wrapper_class=structlog.BoundLogger)
         try:
             packages = {package.name: package for package in map(load_package, spec.packages)}
@@ -49,17 +50,17 @@ class Server:
                 packages,
                 self._settings(spec),
                 memory_mb=spec.memory_mb,
-                latency_seconds=spec.batch_seconds,
+                batch_seconds=spec.batch_seconds,
             )
             engines = opened.__enter__()
         except Exception as error:
-            self._send(Opened(error=_sendable(error)))
+            self._line.send(Opened(error=_sendable(error)))
             return
         threading.Thread(target=self._pulse, args=[engines], daemon=True).start()
-        self._send(Opened(statuses(engines)))
+        self._line.send(Opened(statuses(engines)))
         with ThreadPoolExecutor(spec.parallel + 1) as pool:
             while True:
-                pool.submit(self._answer, engines, self._connection.recv())
+                pool.submit(self._answer, engines, self._line.next())
 
     @staticmethod
     def _settings(spec: EngineSpec) -> RuntimeSettings:
@@ -85,7 +86,12 @@ class Server:
             answer = Answer(message.number, error=_sendable(error))
         finally:
             del self._threads[thread]
-        self._send(answer)
+        try:
+            self._line.send(answer)
+        except OSError:  # the node is gone, and nobody waits any more
+            return
+        except Exception as error:  # not to be pickled, or no memory for that: whoever waits must be told
+            self._line.send(Answer(message.number, error=_sendable(error)))
 
     @staticmethod
     def _run(engines: EngineSet, request: Request) -> Any:
@@ -96,20 +102,21 @@ class Server:
         while True:
             running = engines.running
             if running is None:
-                self._send(Pulse())
+                self._line.send(Pulse())
             else:
                 requests = [self._threads[thread] for thread in running.threads if thread in self._threads]
-                self._send(Pulse(tuple(requests), time.monotonic() - running.since))
+                self._line.send(Pulse(tuple(requests), time.monotonic() - running.since))
             time.sleep(PULSE_SECONDS)
 
     def _forward(self, _logger: Any, level: str, fields: MutableMapping[str, Any]) -> Any:
         event = str(fields.pop("event", ""))
-        self._send(Logged(level, event, {key: _plain(value) for key, value in fields.items()}))
+        self._line.send(Logged(level, event, {key: _plain(value) for key, value in fields.items()}))
         raise structlog.DropEvent
 
-    def _send(self, message: Any) -> None:
-        with self._sending:
-            self._connection.send(message)
+
+def _end() -> None:
+    """End with the node, whatever is going on here: nobody else would end what hangs in a driver."""
+    os._exit(0)
 
 
 def statuses(engines: EngineSet) -> tuple[EngineStatus, ...]:

@@ -119,9 +119,9 @@ def test_a_grid_that_would_fill_the_gpu_is_left_out_and_the_others_served(
 
 
 def test_the_budget_of_a_gpu_is_a_share_of_what_is_free(driver: FullDriver, gpu: RuntimeSettings) -> None:
-    with ComputeDevice("GPU 0", gpu, memory_mb=None, latency_seconds=0.0) as device:
+    with ComputeDevice("GPU 0", gpu, memory_mb=None, batch_seconds=0.0) as device:
         assert device._residency._budget == int(GPU_SHARE * (driver.limit - ELSEWHERE))
-    with ComputeDevice("GPU 0", gpu, memory_mb=3, latency_seconds=0.0) as device:
+    with ComputeDevice("GPU 0", gpu, memory_mb=3, batch_seconds=0.0) as device:
         assert device._residency._budget == 3_000_000
     assert driver.retained == 0
 

@@ -267,7 +267,7 @@ def test_the_second_number_of_statm_counts_pages(tmp_path: Path) -> None:
 def test_a_real_engine_larger_than_the_setting_is_refused() -> None:
     package = load_package(SHIPPED_MODELS / "cxr-lung")
     settings = RuntimeSettings(threads=1)
-    with ComputeDevice("the CPU", settings, memory_mb=2, latency_seconds=0.0) as cpu:
+    with ComputeDevice("the CPU", settings, memory_mb=2, batch_seconds=0.0) as cpu:
         engine = cpu.engine(package, settings)
         with pytest.raises(
             OutOfMemory, match=r"cxr-lung alone takes \d+ MB .* budget of 2 MB; raise engines\.memory_mb"

@@ -89,7 +89,7 @@ class Stage:
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
-    with ThreadPoolExecutor(16) as pool, DeviceQueue("the device", latency_seconds=NEVER) as queue:
+    with ThreadPoolExecutor(16) as pool, DeviceQueue("the device", batch_seconds=NEVER) as queue:
         stage = Stage(queue, pool)
         yield stage
         stage.go_on()
@@ -184,7 +184,7 @@ def test_a_routine_input_waits_until_its_batch_is_full(stage: Stage) -> None:
 
 def test_a_routine_input_waits_no_longer_than_the_latency() -> None:
     engine = Twice(batch=4)
-    with DeviceQueue("the device", latency_seconds=0.01) as queue:
+    with DeviceQueue("the device", batch_seconds=0.01) as queue:
         queue.infer("twice", engine, np.ones((1, 1, 3), np.float32))
     assert engine.asked == [[1]]
 
@@ -266,7 +266,7 @@ def test_everybody_gets_the_answer_to_what_he_asked(asked: list[tuple[int, int, 
         assert not fails
         np.testing.assert_array_equal(answer["twice"], 2 * tensor)
 
-    with ThreadPoolExecutor(8) as pool, DeviceQueue("the device", latency_seconds=0.0005) as queue:
+    with ThreadPoolExecutor(8) as pool, DeviceQueue("the device", batch_seconds=0.0005) as queue:
         for _ in pool.map(ask, range(len(asked))):
             pass
     for engine in engines:
@@ -282,7 +282,7 @@ def test_a_real_engine_answers_the_same_bits_whatever_the_batch(tmp_path: Path, 
     tensors = [random.random((1 + number % 2, *package.input_shape[1:]), np.float32) for number in range(9)]
     with create_engine(package, RuntimeSettings(threads=2, batch=4)) as engine:
         alone = [engine.infer(tensor)["probabilities"] for tensor in tensors]
-        with ThreadPoolExecutor(4) as pool, DeviceQueue("the CPU", latency_seconds=0.002) as queue:
+        with ThreadPoolExecutor(4) as pool, DeviceQueue("the CPU", batch_seconds=0.002) as queue:
             queued = QueuedEngine(package.name, engine, queue)
             for _ in range(3):
                 order = random.permutation(len(tensors))

@@ -15,10 +15,10 @@ from engines.errors import ModelPackageError, OutOfMemory, RuntimeUnavailable
 from engines.packages.package import ModelPackage, load_package
 from engines.runtimes import tensorrt as module
 from engines.runtimes.base import RuntimeSettings, create_engine
-from engines.runtimes.cuda import driver_version
 from engines.runtimes.engine_file import read_engine, write_engine
 from engines.runtimes.tensorrt import PORTABLE, TensorRtEngine, TensorRtRtxEngine, engine_name, find_engine_file
 from engines.runtimes.tensorrt_library import best_gpu_runtime, deserialise, load_tensorrt, tensorrt_logger
+from engines.serving.pool import DRIVER
 from engines.types import Volume
 from tests.small_models import convolutional_package, random_image
 from tests.tensorrt_on_cpu import CudaBindings, Driver, TensorRt, install
@@ -103,7 +103,7 @@ def image(grid: tuple[int, ...], seed: int = 7, count: int = 1) -> np.ndarray:
 
 
 def has_gpu() -> bool:
-    return driver_version() is not None
+    return DRIVER.exists()
 
 
 def test_every_grid_and_any_number_of_inputs_is_answered_as_the_network_does(
@@ -500,17 +500,3 @@ def test_for_other_gpus_tensorrt_comes_first_where_it_is_there(rtx: Any, monkeyp
     there.clear()
     with pytest.raises(RuntimeUnavailable, match=r"sm89; pip install 'wetread\[rtx\]'"):
         best_gpu_runtime("sm89")
-
-
-@pytest.mark.parametrize(
-    ("text", "version"),
-    [
-        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15  Thu Jan 23 02:03:04 UTC 2025\n", "570.86.15"),
-        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n", "580.65.06"),
-        ("GCC version:  gcc version 13.3.0\n", None),
-    ],
-)
-def test_the_drivers_version_is_read_from_the_kernel(tmp_path: Path, text: str, version: str | None) -> None:
-    (tmp_path / "version").write_text(text)
-    assert driver_version(tmp_path / "version") == version
-    assert driver_version(tmp_path / "none") is None
