@@ -152,8 +152,8 @@ class Node:
         self._completeness.close()
         self._http.stop()
         self._streaming.stop()
+        self._engines.close()  # first: the upkeep may be at a reload that would take long
         self._upkeep.stop()
-        self._engines.close()
         self._ledger.close()
         self._spool.unlock()
         self._started = False

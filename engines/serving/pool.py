@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from engines.errors import PermanentError, WetreadError
+from engines.errors import PermanentError, RuntimeUnavailable, WetreadError
 from engines.packages.package import ModelPackage
 from engines.serving.messages import EngineSpec, EngineStatus
 from engines.serving.process import EngineProcess
@@ -40,6 +40,8 @@ class EnginePool:
         self._driver_version = ""
         self._changing = threading.Lock()
         self._processes: list[EngineProcess] = []
+        self._coming: list[EngineProcess] = []
+        self._closed = False
         self.packages: Mapping[str, ModelPackage] = {}
 
     def open(self, packages: Mapping[str, ModelPackage]) -> None:
@@ -53,18 +55,23 @@ class EnginePool:
         spec = replace(self._spec, packages=tuple(package.folder for package in packages.values()))
         with self._changing:
             self._driver_version = self._read_driver()
+            each = [replace(spec, settings=replace(spec.settings, device=device)) for device in self._devices]
+            processes = self._coming = [EngineProcess(one) for one in each]
             with ExitStack() as opened:
-                processes = []
-                for device in self._devices:
-                    process = EngineProcess(replace(spec, settings=replace(spec.settings, device=device)))
-                    processes.append(opened.enter_context(process))
+                for process in processes:
+                    if self._closed:
+                        raise RuntimeUnavailable("the engines are being closed")
+                    opened.enter_context(process)
                 opened.pop_all()
             earlier, self._processes, self.packages = self._processes, processes, packages
             for process in earlier:
                 process.drain()
 
     def close(self) -> None:
-        """End every process."""
+        """End every process, also those that are only being opened."""
+        self._closed = True
+        for process in self._coming:
+            process.give_up()
         with self._changing:
             for process in self._processes:
                 process.stop()

@@ -5,6 +5,7 @@ process is ended and started again, and whoever waited gets `InferenceLost`, to 
 so.
 """
 
+import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from itertools import count
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Pipe
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ import structlog
 
 from engines.errors import InferenceLost, RuntimeUnavailable, WetreadError
 from engines.runtimes.base import RuntimeSettings
+from engines.serving.line import Line
 from engines.serving.messages import (
     Answer,
     EngineSpec,
@@ -39,6 +41,8 @@ log = structlog.get_logger()
 RESTART_SECONDS = 10.0
 """Between attempts to start a process that does not come up."""
 
+CLOSING = "the engines are being closed"
+
 
 class EngineProcess:
     """One process, kept alive. `run` may be called from several threads."""
@@ -46,13 +50,12 @@ class EngineProcess:
     def __init__(self, spec: EngineSpec) -> None:
         self._spec = spec
         self._lock = threading.Lock()
-        self._sending = threading.Lock()
         self._numbers = count(1)
         self._waiting: dict[int, Future[Any]] = {}
         self._ready = threading.Event()
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
+        self._line: Line | None = None
         self._pulse = Pulse()
         self.statuses: tuple[EngineStatus, ...] = ()
         self.fell_back = False
@@ -73,10 +76,14 @@ class EngineProcess:
 
     def stop(self, grace_seconds: float = 5.0) -> None:
         """Let the process end; what still waits gets `InferenceLost`."""
-        self._stopping.set()
+        self.give_up()
         if self._thread.is_alive():
             self._thread.join()
         self._close(grace_seconds)
+
+    def give_up(self) -> None:
+        """Let a `start` that is under way in another thread end with `InferenceLost`; does not wait for it."""
+        self._stopping.set()
 
     def drain(self) -> None:
         """Take no more requests, and stop once those that are there are answered."""
@@ -133,21 +140,26 @@ class EngineProcess:
         self.stop()
 
     def _ask(self, message: Callable[[int], Request | VerifyAgain]) -> Any:
-        if not self._ready.wait(self._spec.hang_seconds):
-            raise RuntimeUnavailable("the engines' process does not come up; see engine.process in the log")
+        given_up = time.monotonic() + self._spec.hang_seconds
+        while not self._ready.wait(0.2):
+            if self._stopping.is_set():
+                raise InferenceLost(CLOSING)
+            if time.monotonic() > given_up:
+                raise RuntimeUnavailable("the engines' process does not come up; see engine.process_failed in the log")
         answer: Future[Any] = Future()
         number = next(self._numbers)
         with self._lock:
-            connection = self._connection
-            if connection is None:
+            line = self._line
+            if line is None:
                 raise InferenceLost("the engines' process is being started again")
             self._waiting[number] = answer
         try:
-            with self._sending:  # not `_lock`: a process that takes nothing any more must not hold up its own end
-                connection.send(message(number))
-        except OSError as error:
+            line.send(message(number))  # not under `_lock`: a process that takes nothing must not hold up its own end
+        except Exception as error:
             with self._lock:
                 self._waiting.pop(number, None)
+            if not isinstance(error, OSError):
+                raise
             raise InferenceLost(f"the engines' process is gone ({error}); it is being started again") from error
         return answer.result()
 
@@ -158,18 +170,18 @@ class EngineProcess:
             except InferenceLost as error:
                 self._lose(error)
                 self._come_up_again()
-        self._lose(InferenceLost("the engines are being closed"))
+        self._lose(InferenceLost(CLOSING))
 
     def _listen(self) -> None:
         """Take what the process says, until it hangs or dies."""
-        connection, heard = self._connection, time.monotonic()
-        assert connection is not None
+        line, heard = self._line, time.monotonic()
+        assert line is not None
         while not self._stopping.is_set():
             try:
-                while connection.poll(0.2):
-                    self._take(connection.recv())
+                while (message := line.next(0.2)) is not None:
+                    self._take(message)
                     heard = time.monotonic()
-            except (EOFError, OSError):
+            except EOFError:
                 raise InferenceLost(f"the engines' process died ({self._ended()}); it is started again") from None
             silent = time.monotonic() - heard
             if self._pulse.seconds and self._pulse.seconds + silent > self._spec.hang_seconds:
@@ -229,42 +241,51 @@ class EngineProcess:
             self.fell_back = True
 
     def _open_on(self, settings: RuntimeSettings) -> None:
-        connection, theirs = Pipe()
+        ours, theirs = Pipe()
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "engines.serving", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "engines.serving", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                ours.close()
+                raise RuntimeUnavailable(f"no process can be started for the engines ({error.strerror})") from error
+        with self._lock:
+            self._line = line = Line(ours)
         try:
-            connection.send(replace(self._spec, settings=settings))
-            opened = self._first_word(connection)
+            opened = self._first_word(line, replace(self._spec, settings=settings))
         except WetreadError:
-            connection.close()
             self._close(0.0)
             raise
-        with self._lock:
-            self._connection = connection
-            self.statuses = opened.statuses
+        self._pulse = Pulse()
+        self.statuses = opened.statuses
         self._ready.set()
 
-    def _first_word(self, connection: Connection) -> Opened:
-        """Wait until the process says that all engines are verified."""
-        heard = time.monotonic()
-        while time.monotonic() - heard < self._spec.hang_seconds and not self._stopping.is_set():
-            try:
-                message = connection.recv() if connection.poll(0.2) else None
-            except (EOFError, OSError):
-                raise InferenceLost(f"the engines' process died while it opened ({self._ended()})") from None
-            if isinstance(message, Opened):
-                if message.error is not None:
-                    raise message.error
-                return message
-            if message is not None:
-                heard = time.monotonic()
-                self._take(message)
-        raise InferenceLost(f"the engines did not open within {self._spec.hang_seconds:g} s")
+    def _first_word(self, line: Line, spec: EngineSpec) -> Opened:
+        """Ask for engines, and wait until the process says that all are verified."""
+        heard, at = time.monotonic(), "the engines"
+        try:
+            line.send(spec)
+            while time.monotonic() - heard < spec.hang_seconds:
+                if self._stopping.is_set():
+                    raise InferenceLost(CLOSING)
+                message = line.next(0.2)
+                if isinstance(message, Opened):
+                    return _whole(message)
+                if message is not None:
+                    heard = time.monotonic()
+                    self._take(message)
+                if isinstance(message, Logged):
+                    at = str(message.fields.get("model", at))
+        except (EOFError, OSError):
+            raise InferenceLost(f"the engines' process died while it opened {at} ({self._ended()})") from None
+        raise InferenceLost(
+            f"the engines' process was at {at} for {spec.hang_seconds:g} s, and was ended before it served; if it only "
+            "needs longer, raise engines.hang_seconds"
+        )
 
     def _ended(self) -> str:
         assert self._process is not None
@@ -272,19 +293,29 @@ class EngineProcess:
             code = self._process.wait(5.0)
         except subprocess.TimeoutExpired:
             return "it closed its connection"
+        if -code == signal.SIGKILL:
+            return "signal 9, as the kernel ends what takes more memory than there is"
         return f"signal {-code}" if code < 0 else f"exit status {code}"
 
     def _close(self, grace_seconds: float) -> None:
         with self._lock:
-            connection, self._connection = self._connection, None
+            line, self._line = self._line, None
             process, self._process = self._process, None
-        if connection is not None and grace_seconds:
-            connection.close()
+        if line is not None and grace_seconds:
+            line.close()
         if process is not None:
             try:
                 process.wait(grace_seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        if connection is not None:
-            connection.close()
+        if line is not None:
+            line.close()
+
+
+def _whole(opened: Opened) -> Opened:
+    if opened.error is None:
+        return opened
+    if isinstance(opened.error, WetreadError):
+        raise opened.error
+    raise RuntimeUnavailable(f"the engines cannot be opened: {opened.error}") from opened.error
