@@ -1,11 +1,12 @@
 """From an ONNX network to an engine, with TensorRT or TensorRT for RTX."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
-from types import TracebackType
+from threading import Lock, current_thread, main_thread
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 import onnx
@@ -118,7 +119,8 @@ class TensorRtCompiler:
         monitor = progress_monitor(trt, told)
         config.progress_monitor = monitor
         timings = self._read_timings(config) if self._needs_gpu else None
-        engine = builder.build_serialized_network(parsed, config)
+        with _control_c_told(monitor):
+            engine = builder.build_serialized_network(parsed, config)
         if monitor.interruption is not None:
             raise monitor.interruption
         if engine is None:
@@ -228,6 +230,28 @@ def progress_monitor(trt: Any, told: Told) -> Any:
             told(names, self._furthest)
 
     return Monitor()
+
+
+@contextmanager
+def _control_c_told(monitor: Any) -> Iterator[None]:
+    """Let Control-C end a build through its monitor.
+
+    As an exception it would come up in whatever Python the compiler calls next, before that can catch it, and the
+    compiler drops exceptions: the build would go on.
+    """
+    usual = signal.default_int_handler
+    if current_thread() is not main_thread() or signal.getsignal(signal.SIGINT) is not usual:
+        yield
+        return
+
+    def tell(_number: int, _frame: FrameType | None) -> None:
+        monitor.interruption = KeyboardInterrupt()
+
+    signal.signal(signal.SIGINT, tell)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def _progress(phases: Mapping[str, _Phase], name: str) -> tuple[list[str], float]:

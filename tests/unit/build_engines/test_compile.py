@@ -289,6 +289,39 @@ def test_control_c_ends_a_build(rtx: Any, package: ModelPackage, tmp_path: Path)
     assert not files(out)
 
 
+INTERRUPTED_BETWEEN = """\
+import signal, sys
+from pathlib import Path
+from build_engines import tensorrt
+from build_engines.compile import build
+from engines.packages.package import load_package
+made = tensorrt.progress_monitor
+def monitor(trt, told):
+    monitor = made(trt, told)
+    class Interrupted(type(monitor)):
+        def phase_finish(self, phase_name):
+            signal.raise_signal(signal.SIGINT)
+            super().phase_finish(phase_name)
+    monitor.__class__ = Interrupted
+    return monitor
+tensorrt.progress_monitor = monitor
+try:
+    build(load_package(Path(sys.argv[1])), "rtx", "fp16", Path(sys.argv[2]))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_control_c_is_not_lost_where_the_compiler_would_drop_it(
+    rtx: Any, package: ModelPackage, tmp_path: Path
+) -> None:
+    out = tmp_path / "engines"
+    command = [sys.executable, "-c", INTERRUPTED_BETWEEN, str(package.folder), str(out)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout.splitlines()[-1] == "interrupted"
+    assert not files(out)
+
+
 def test_what_was_built_is_not_built_again(rtx: Any, package: ModelPackage, tmp_path: Path) -> None:
     out = tmp_path / "new" / "engines"
     (first,) = build(package, "rtx", "fp16", out)
