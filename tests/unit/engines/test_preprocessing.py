@@ -251,7 +251,7 @@ def test_an_empty_mask_has_no_bounding_box() -> None:
     assert bounding_box(np.zeros((5, 5), bool), 0.1) is None
 
 
-PLACES = st.lists(st.floats(0.5, 9.0), min_size=4, max_size=14).map(lambda gaps: np.concatenate([[0], np.cumsum(gaps)]))
+PLACES = st.lists(st.floats(0.5, 6.0), min_size=4, max_size=8).map(lambda gaps: np.concatenate([[0], np.cumsum(gaps)]))
 
 
 @given(
