@@ -9,7 +9,7 @@ from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.serving.device_memory import MEGABYTE, open_memory
 from engines.serving.queued_engine import QueuedEngine
 from engines.serving.residency import Residency, ResidentEngine
-from engines.serving.scheduling import DeviceQueue
+from engines.serving.scheduling import DeviceQueue, OnStart
 
 GPU_SHARE = 0.9
 """Part of a GPU's free memory that engines take at most, unless a setting says otherwise."""
@@ -26,7 +26,7 @@ class ComputeDevice:
         Name the device.
     memory_mb
         What its engines may take together. None: no limit on a CPU, on a GPU `GPU_SHARE` of what is free now.
-    batch_seconds
+    batch_seconds, on_start
         See `engines.serving.scheduling.DeviceQueue`.
 
     Raises
@@ -35,8 +35,16 @@ class ComputeDevice:
         On entering: the device cannot be used.
     """
 
-    def __init__(self, name: str, settings: RuntimeSettings, *, memory_mb: int | None, batch_seconds: float) -> None:
-        self.queue = DeviceQueue(name, batch_seconds)
+    def __init__(
+        self,
+        name: str,
+        settings: RuntimeSettings,
+        *,
+        memory_mb: int | None,
+        batch_seconds: float,
+        on_start: OnStart = lambda _: None,
+    ) -> None:
+        self.queue = DeviceQueue(name, batch_seconds, on_start)
         self._name = name
         self._settings = settings
         self._budget = None if memory_mb is None else memory_mb * MEGABYTE

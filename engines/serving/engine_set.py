@@ -15,7 +15,7 @@ from engines.packages.description import RadiographInput
 from engines.packages.package import ModelPackage, check_crops
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.opening import Opener, ServedModel
-from engines.serving.scheduling import BATCH_SECONDS, Running
+from engines.serving.scheduling import BATCH_SECONDS, OnStart, Running
 from engines.types import EngineIdentity, Findings, Image
 
 log = structlog.get_logger()
@@ -149,6 +149,7 @@ def open_engines(
     *,
     memory_mb: int | None = None,
     batch_seconds: float = BATCH_SECONDS,
+    on_start: OnStart = lambda _: None,
 ) -> Iterator[EngineSet]:
     """Open every model on the first runtime that can serve it (`engines.serving.opening`), and keep them resident.
 
@@ -167,6 +168,8 @@ def open_engines(
         limit on a CPU, on a GPU what is free when it is opened, less a tenth.
     batch_seconds
         How long a routine inference waits for others to share its batch.
+    on_start
+        See `engines.serving.scheduling.OnStart`.
 
     Raises
     ------
@@ -177,5 +180,5 @@ def open_engines(
         silently lacks a model is worse than one that does not start.
     """
     check_crops(packages)
-    with Opener(settings, memory_mb=memory_mb, batch_seconds=batch_seconds) as opener:
+    with Opener(settings, memory_mb=memory_mb, batch_seconds=batch_seconds, on_start=on_start) as opener:
         yield EngineSet(packages, opener, clock)

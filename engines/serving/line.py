@@ -70,7 +70,8 @@ class Line:
             with socket.fromfd(self._connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as end:
                 end.shutdown(socket.SHUT_RDWR)
             self._thread.join()
-            self._connection.close()
+            with self._sending:
+                self._connection.close()
 
     def _take_in(self) -> None:
         try:

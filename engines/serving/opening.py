@@ -14,7 +14,7 @@ from engines.runtimes.base import Precision, RuntimeSettings
 from engines.runtimes.openvino_compile import has_bf16
 from engines.serving.compute_device import ComputeDevice
 from engines.serving.queued_engine import QueuedEngine
-from engines.serving.scheduling import Running
+from engines.serving.scheduling import OnStart, Running
 from engines.verify import Verification, verify, verify_further_grids
 
 FALLBACK = "openvino"
@@ -91,14 +91,22 @@ class Opener:
     ----------
     settings
         What to run on; see `choices`.
-    memory_mb, batch_seconds
+    memory_mb, batch_seconds, on_start
         See `engines.serving.compute_device.ComputeDevice`.
     """
 
-    def __init__(self, settings: RuntimeSettings, *, memory_mb: int | None, batch_seconds: float) -> None:
+    def __init__(
+        self,
+        settings: RuntimeSettings,
+        *,
+        memory_mb: int | None,
+        batch_seconds: float,
+        on_start: OnStart = lambda _: None,
+    ) -> None:
         self._settings = settings
         self._memory_mb = memory_mb
         self._batch_seconds = batch_seconds
+        self._on_start = on_start
         self._devices: dict[str, ComputeDevice] = {}
         self._opened = ExitStack()
 
@@ -198,6 +206,12 @@ class Opener:
             # The budget is that of the configured device; on a CPU beside a GPU, nobody has set one.
             memory_mb = self._memory_mb if settings.runtime == self._settings.runtime else None
             self._devices[name] = self._opened.enter_context(
-                ComputeDevice(name, settings, memory_mb=memory_mb, batch_seconds=self._batch_seconds)
+                ComputeDevice(
+                    name,
+                    settings,
+                    memory_mb=memory_mb,
+                    batch_seconds=self._batch_seconds,
+                    on_start=self._on_start,
+                )
             )
         return self._devices[name]

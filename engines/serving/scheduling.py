@@ -43,6 +43,10 @@ class Running:
     threads: frozenset[int]
 
 
+OnStart = Callable[[Running], None]
+"""Told what a device does next, before it does it: afterwards may be too late."""
+
+
 class DeviceQueue:
     """One thread that runs everything on one device.
 
@@ -59,10 +63,13 @@ class DeviceQueue:
         Its name, for messages and the thread.
     batch_seconds
         How long an inference waits at most for others to join it.
+    on_start
+        See `OnStart`.
     """
 
-    def __init__(self, device: str, batch_seconds: float = BATCH_SECONDS) -> None:
+    def __init__(self, device: str, batch_seconds: float = BATCH_SECONDS, on_start: OnStart = lambda _: None) -> None:
         self._device = device
+        self._on_start = on_start
         self._batch_seconds = batch_seconds
         self._changed = Condition()
         self._urgent: deque[_Work] = deque()
@@ -155,6 +162,8 @@ class DeviceQueue:
         if not together:
             return False
         try:
+            if self._running is not None:
+                self._on_start(self._running)
             answers = together[0].run([work.tensor for work in together])
         except BaseException as error:  # whoever waits must be told, and the thread serves on
             self._running = None

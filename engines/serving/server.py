@@ -30,6 +30,7 @@ from engines.serving.messages import (
     Request,
     VerifyAgain,
 )
+from engines.serving.scheduling import Running
 
 
 class Server:
@@ -39,6 +40,7 @@ class Server:
         self._line = Line(connection, ended=_end)
         self._threads: dict[int, int] = {}
         """Which request each thread works on."""
+        self._told: tuple[int, ...] = ()
 
     def serve(self) -> None:
         """Open the engines that are asked for, and answer until the other end closes."""
@@ -51,6 +53,7 @@ class Server:
                 self._settings(spec),
                 memory_mb=spec.memory_mb,
                 batch_seconds=spec.batch_seconds,
+                on_start=self._started,
             )
             engines = opened.__enter__()
         except Exception as error:
@@ -102,11 +105,24 @@ class Server:
         while True:
             running = engines.running
             if running is None:
-                self._line.send(Pulse())
+                self._tell(Pulse())
             else:
-                requests = [self._threads[thread] for thread in running.threads if thread in self._threads]
-                self._line.send(Pulse(tuple(requests), time.monotonic() - running.since))
+                self._tell(Pulse(self._requests(running), time.monotonic() - running.since))
             time.sleep(PULSE_SECONDS)
+
+    def _started(self, running: Running) -> None:
+        """Say whose inference it is before it begins: where it ends the process, no later pulse would tell."""
+        requests = self._requests(running)
+        if requests and requests != self._told:  # once for all patches of a volume
+            self._tell(Pulse(requests))
+
+    def _tell(self, pulse: Pulse) -> None:
+        self._told = pulse.requests
+        self._line.send(pulse)
+
+    def _requests(self, running: Running) -> tuple[int, ...]:
+        threads = dict(self._threads)
+        return tuple(sorted(threads[thread] for thread in running.threads if thread in threads))
 
     def _forward(self, _logger: Any, level: str, fields: MutableMapping[str, Any]) -> Any:
         event = str(fields.pop("event", ""))

@@ -312,3 +312,12 @@ def test_the_whole_path_of_a_volume_is_one_piece_of_work(stage: Stage) -> None:
     assert path is not None
     assert path("a volume").volume == "a volume"
     assert threads == ["queue of the device"]
+
+
+def test_what_runs_next_is_told_before_it_runs() -> None:
+    """Where it ends the process, nobody could tell afterwards whose it was."""
+    told: list[tuple[str, frozenset[int], int]] = []
+    engine = Twice()
+    with DeviceQueue("device", on_start=lambda now: told.append((now.model, now.threads, len(engine.asked)))) as queue:
+        queue.infer("twice", engine, np.ones((1, 1, 3), np.float32))
+    assert told == [("twice", frozenset({get_ident()}), 0)]
