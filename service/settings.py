@@ -119,11 +119,11 @@ class EngineSettings(_Section):
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads for inference; 0 for all."""
     hint: Literal["latency", "throughput"] = "latency"
-    """What OpenVINO arranges its threads for: one image at a time, or several."""
+    """What OpenVINO arranges its threads for: all for one inference at a time, or some for each input of a batch."""
     devices: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     """Numbers of the GPUs; each has a process of its own with all models."""
     batch: Annotated[int, Field(ge=1, le=256)] = 1
-    """How many X-rays or patches run at once; more than 1 is for GPUs."""
+    """How many X-rays or patches run at once; more than 1 is for GPUs, and for CPUs with the hint throughput."""
     batch_seconds: Annotated[float, Field(ge=0, le=1)] = 0.005
     """How long one of them may wait for others."""
     parallel: Annotated[int, Field(ge=1, le=64)] = 2
@@ -351,9 +351,9 @@ path = "{spool}"
 # models = []                     # names of the models to serve; empty: all
 # folders = []                    # folders with model packages of your own
 # threads = 0                     # CPU threads for inference; 0: all
-# hint = "latency"                # or "throughput": what OpenVINO arranges its threads for
+# hint = "latency"                # all threads for one inference; "throughput": some for each input of a batch
 # devices = [0]                   # numbers of the GPUs; each gets a process with all models
-# batch = 1                       # X-rays or patches that a GPU runs at once ...
+# batch = 1                       # X-rays or patches that run at once, for a GPU or hint = "throughput" ...
 # batch_seconds = 0.005           # ... and how long one may wait for others
 # parallel = 2                    # images that are worked on at a time
 # memory_mb = 0                   # what the engines of one device may take; 0: no limit, on a GPU what is free

@@ -45,7 +45,8 @@ class RuntimeSettings:
     threads
         CPU threads for OpenVINO; 0 means as many as there are cores.
     hint
-        What OpenVINO arranges its threads for: one inference at a time (``latency``), or several (``throughput``).
+        What OpenVINO arranges its threads for: all of them for one inference at a time (``latency``), or some for each
+        input of a batch (``throughput``).
     device
         Number of the GPU.
     batch

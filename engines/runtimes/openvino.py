@@ -1,6 +1,8 @@
 """OpenVINO on the CPU: the default, and what every machine can run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
@@ -14,7 +16,6 @@ from engines.packages.package import ModelPackage
 from engines.runtimes.base import Engine, Outputs, RuntimeSettings
 from engines.runtimes.openvino_compile import Grid, compile_model, cpu_name, openvino_errors, openvino_version
 from engines.types import EngineIdentity
-
 
 KEPT_GRIDS = 2
 """How many grids stay compiled. Another one is read from its engine file in a tenth of a second."""
@@ -33,16 +34,19 @@ class OpenVinoEngine(Engine):
     settings
         ``precision`` ``bf16`` needs a CPU that has it and is refused elsewhere; ``int8`` needs a quantised network in
         the package. Where ``engines`` is a folder, what was compiled is kept there and imported the next time. With
-        ``hint`` ``throughput`` as many calls of `infer` run at once as OpenVINO thinks best for this CPU.
+        ``hint`` ``throughput`` each input of a batch is a request of its own, so networks that were exported for one
+        input take a batch too; as many run at once as OpenVINO thinks best for this CPU.
     """
 
     def __init__(self, package: ModelPackage, network: Path, settings: RuntimeSettings) -> None:
         self._package = package
         self._network = network
-        self._settings = settings
+        self._batch = settings.batch
+        self._settings = replace(settings, batch=1) if settings.hint == "throughput" else settings
         self._device = "CPU"
         self._active = False
         self._lock = Lock()
+        self._taking = Lock()
         self._idle: dict[Grid, SimpleQueue[Any]] = {}
 
     @property
@@ -53,7 +57,7 @@ class OpenVinoEngine(Engine):
     @property
     def batch(self) -> int:
         """See `Engine.batch`."""
-        return self._settings.batch
+        return self._batch
 
     def activate(self) -> None:
         """See `Engine.activate`."""
@@ -78,14 +82,26 @@ class OpenVinoEngine(Engine):
             self._idle.clear()
 
     def _infer(self, tensor: NDArray[np.float32]) -> Outputs:
-        idle = self._requests(tensor.shape[2:])
-        request = idle.get()
+        idle, together = self._requests(tensor.shape[2:]), self._settings.batch
+        parts = [tensor[start : start + together] for start in range(0, len(tensor), together)]
+        with self._taking:  # or two callers might wait for each other's
+            requests = [idle.get() for _ in parts]
         try:
             with openvino_errors(f"{self._package.name} on OpenVINO"):
-                results = request.infer([filled(tensor, self._settings.batch)])
-                return {name: results[name][: len(tensor)] for name in self._package.described_outputs}
+                for request, part in zip(requests, parts, strict=True):
+                    request.start_async([filled(part, together)])
+                for request in requests:
+                    request.wait()
+                results = [request.results for request in requests]
+                return {
+                    name: _joined([each[name] for each in results])[: len(tensor)]
+                    for name in self._package.described_outputs
+                }
         finally:
-            idle.put(request)
+            for request in requests:
+                with suppress(RuntimeError, MemoryError):  # told already
+                    request.wait()
+                idle.put(request)
 
     def _requests(self, grid: Grid) -> SimpleQueue[Any]:
         with self._lock:
@@ -114,7 +130,8 @@ class OpenVinoEngine(Engine):
         _check_tensors(package, self._network, "output", compiled.outputs, package.output_shapes(grid, batch))
         idle = SimpleQueue[Any]()
         with openvino_errors(f"{package.name} on OpenVINO"):
-            for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
+            best: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+            for _ in range(max(best, self._batch // batch)):
                 idle.put(compiled.create_infer_request())
         return idle
 
@@ -126,6 +143,10 @@ def filled(tensor: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
     whole = np.zeros((batch, *tensor.shape[1:]), np.float32)
     whole[: len(tensor)] = tensor
     return whole
+
+
+def _joined(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _check_tensors(

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from engines.errors import ModelPackageError, OutOfMemory, RuntimeUnavailable
-from engines.packages.package import ModelPackage, load_package
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes import openvino as openvino_engine
 from engines.runtimes import openvino_compile
 from engines.runtimes.base import RUNTIMES, RuntimeSettings, create_engine
@@ -203,6 +203,20 @@ def test_several_threads_get_the_answers_to_their_own_inputs(
     with create_engine(package, RuntimeSettings(hint=hint)) as engine, ThreadPoolExecutor(6) as pool:
         for answer, wanted in zip(pool.map(engine.infer, images * 4), expected * 4, strict=True):
             np.testing.assert_allclose(answer["probabilities"], wanted, atol=1e-4)
+
+
+def test_with_the_hint_throughput_a_network_of_one_input_answers_batches() -> None:
+    package = load_package(SHIPPED_MODELS / "cxr-pneumonia")
+    images = [package.golden().input * scale for scale in (0.1, 0.5, 1.0, 2.0, 4.0)]
+    expected = [reference(package.networks[0], image) for image in images]
+    together = np.concatenate(images)
+    with create_engine(package, RuntimeSettings(hint="throughput", batch=5)) as engine, ThreadPoolExecutor(3) as pool:
+        assert engine.batch == 5
+        for answers in pool.map(engine.infer, [together, together[:3]] * 4):
+            found = answers["probabilities"]
+            np.testing.assert_allclose(found, np.concatenate(expected[: len(found)]), atol=1e-4)
+    with pytest.raises(RuntimeUnavailable, match="cxr-pneumonia"):
+        create_engine(package, RuntimeSettings(batch=5)).activate()
 
 
 OUT_OF_MEMORY = """
