@@ -72,7 +72,6 @@ class TensorRtCompiler:
         with ExitStack() as opened:
             if self._needs_gpu:
                 gpu = Gpu(self._number)
-                opened.callback(gpu.release)
                 opened.enter_context(gpu.current())
                 self.device = gpu.capability
             self._open = opened.pop_all()

@@ -37,7 +37,6 @@ class Driver:
         self.limit = limit
         self.held: dict[int, np.ndarray] = {}
         self.pushed = 0
-        self.retained = 0
         self.streams: list[Stream] = []
         self.log: list[str] = []
         self.broken = ""
@@ -58,7 +57,6 @@ class Driver:
         return 8, 9
 
     def retain_primary_context(self) -> "Driver":
-        self.retained += 1
         return self
 
     def push(self) -> None:
@@ -66,10 +64,6 @@ class Driver:
 
     def pop(self) -> None:
         self.pushed -= 1
-
-    def detach(self) -> None:
-        self.retained -= 1
-        assert not self.engines, "the GPU was given back before the engines on it"
 
     @property
     def Context(self) -> "Driver":  # noqa: N802

@@ -1,7 +1,9 @@
 """One NVIDIA GPU through pycuda: its context and its errors."""
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -9,7 +11,7 @@ from engines.errors import OutOfMemory, RuntimeUnavailable
 
 
 class Gpu:
-    """A GPU's primary context, which every engine of a process on this GPU shares.
+    """A GPU's primary context, which every engine of a process on this GPU shares, and which ends with the process.
 
     Parameters
     ----------
@@ -44,7 +46,7 @@ class Gpu:
             device = self.driver.Device(number)
             self.name: str = device.name()
             self.capability = "sm{}{}".format(*device.compute_capability())
-            self._context = device.retain_primary_context()
+            self._context = _primary_context(self.driver, number)
         except self.driver.Error as error:
             raise RuntimeUnavailable(f"GPU {number} cannot be used ({error}); check it with nvidia-smi") from error
 
@@ -74,6 +76,15 @@ class Gpu:
                 f"{self.name} failed ({error}); check it with nvidia-smi, and its entries in the kernel's log (dmesg)"
             ) from error
 
-    def release(self) -> None:
-        """Give the context back."""
-        self._context.detach()
+
+@cache
+def _primary_context(driver: Any, number: int) -> Any:
+    """Retain a GPU's primary context, once in a process and for good.
+
+    If it ended with the last engine, the next one would find TensorRT's libraries full of what belonged to it; and
+    pycuda's ``detach`` leaves it current in the thread, and gives nothing back in any thread but the one that made it.
+    """
+    context = driver.Device(number).retain_primary_context()
+    # Nor may pycuda end it when the interpreter ends: it would take it for one of its own (cuCtxDetach), and warn.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))
+    return context

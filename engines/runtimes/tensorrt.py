@@ -84,21 +84,17 @@ class TensorRtEngine(Engine):
             )
         trt = load_tensorrt(self.runtime)
         gpu = Gpu(settings.device)
-        try:
-            runtime = f"{self.runtime}-{trt.__version__}"
-            path = find_engine_file(self._package, self._network, settings, runtime, gpu.capability)
-            jit = path.with_name(f"{path.stem}-{gpu.capability}.jit") if self.runtime == "rtx" else None
-            session = Session(trt, gpu.driver, self._package, path, settings.batch, jit)
-            with gpu.current():
-                try:
-                    session.open()
-                    path_on_device = self._device_path(gpu, session)
-                except BaseException:
-                    session.close()
-                    raise
-        except BaseException:
-            gpu.release()
-            raise
+        runtime = f"{self.runtime}-{trt.__version__}"
+        path = find_engine_file(self._package, self._network, settings, runtime, gpu.capability)
+        jit = path.with_name(f"{path.stem}-{gpu.capability}.jit") if self.runtime == "rtx" else None
+        session = Session(trt, gpu.driver, self._package, path, settings.batch, jit)
+        with gpu.current():
+            try:
+                session.open()
+                path_on_device = self._device_path(gpu, session)
+            except BaseException:
+                session.close()
+                raise
         self._gpu, self._session, self._path = gpu, session, path_on_device
         self._identity = EngineIdentity(f"{self.runtime} {trt.__version__}", settings.precision, gpu.name)
 
@@ -144,13 +140,12 @@ class TensorRtEngine(Engine):
                 return
             gpu, session, path = self._gpu, self._session, self._path
             self._gpu = self._session = self._path = None
-            try:
-                with gpu.current():
+            with gpu.current():
+                try:
                     if path is not None:
                         path.close()
+                finally:
                     session.close()
-            finally:
-                gpu.release()
 
     def _device_path(self, gpu: Gpu, session: Session) -> DevicePath | None:
         """Prepare the whole path on the GPU, where the model can stay there. It runs one network, not an ensemble."""

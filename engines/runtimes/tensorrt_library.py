@@ -72,11 +72,7 @@ def installed_gpu_runtime(device: int) -> Literal["rtx", "tensorrt"]:
     RuntimeUnavailable
         There is no such GPU, or nothing is installed that runs on it.
     """
-    gpu = Gpu(device)
-    try:
-        return best_gpu_runtime(gpu.capability)
-    finally:
-        gpu.release()
+    return best_gpu_runtime(Gpu(device).capability)
 
 
 def deserialise(runtime: Any, path: Path) -> Any:

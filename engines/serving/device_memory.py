@@ -65,10 +65,6 @@ class GpuMemory(DeviceMemory):
             free, total = self._gpu.driver.mem_get_info()
         return MemoryUse(total - free, free)
 
-    def close(self) -> None:
-        """See `DeviceMemory.close`."""
-        self._gpu.release()
-
 
 def open_memory(settings: RuntimeSettings) -> DeviceMemory:
     """Give what tells the memory of the device that these settings name.

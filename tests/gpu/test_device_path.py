@@ -1,6 +1,6 @@
 """The whole path of a volume on a real GPU against that on the host."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,11 @@ ENOUGH = 0.9999
 
 
 @pytest.fixture(scope="module")
-def gpu() -> Iterator[Gpu]:
+def gpu() -> Gpu:
     try:
-        found = Gpu(0)
+        return Gpu(0)
     except RuntimeUnavailable as error:
         pytest.skip(f"needs an NVIDIA GPU: {error}")
-    yield found
-    found.release()
 
 
 def on_gpu(

@@ -19,7 +19,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 @pytest.fixture(scope="module", autouse=True)
 def _gpu() -> None:
     try:
-        Gpu(0).release()
+        Gpu(0)
     except RuntimeUnavailable as error:
         pytest.skip(f"needs an NVIDIA GPU: {error}")
 
@@ -49,13 +49,10 @@ def test_an_engine_can_be_activated_again_and_leaves_no_memory_behind(tmp_path: 
     package = load_package(SHIPPED_MODELS / "cxr-lung")
     build(package, "rtx", "fp16", tmp_path)
     gpu, free = Gpu(0), []
-    try:
-        for _ in range(4):
-            with create_engine(package, RuntimeSettings("rtx", "fp16", engines=tmp_path)) as engine:
-                engine.infer(package.golden().input)
-            with gpu.current():
-                free.append(gpu.driver.mem_get_info()[0])
-    finally:
-        gpu.release()
+    for _ in range(4):
+        with create_engine(package, RuntimeSettings("rtx", "fp16", engines=tmp_path)) as engine:
+            engine.infer(package.golden().input)
+        with gpu.current():
+            free.append(gpu.driver.mem_get_info()[0])
     # What the libraries take once is taken by the second round.
     assert free[1] - free[-1] < 32e6
