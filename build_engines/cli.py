@@ -12,9 +12,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from build_engines.cli_import import app as import_app
+from build_engines.cli_models import Json, Models, known_packages, named
 from build_engines.cli_quantise import app as quantise_app
-from engines.errors import ModelPackageError, RuntimeUnavailable
-from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
+from engines.errors import RuntimeUnavailable
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import RUNTIMES, Precision, RuntimeSettings, create_engine
 from engines.runtimes.tensorrt_library import installed_gpu_runtime
 from engines.verify import Verification, verify
@@ -23,10 +24,8 @@ app = typer.Typer(help="Models and their compiled engines.", no_args_is_help=Tru
 app.add_typer(import_app, name="import")
 app.add_typer(quantise_app)
 
-Names = Annotated[list[str] | None, typer.Argument(help="Models; all of them if none is named.", metavar="[MODEL]...")]
-Models = Annotated[list[Path] | None, typer.Option("--models", help="A further folder of model packages.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Models; all of them if none is named.", metavar="MODEL")]
 Engines = Annotated[Path | None, typer.Option("--engines", help="Folder of engine files from 'engines build'.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 DIGEST_LENGTH = 12
 
@@ -117,11 +116,8 @@ def verify_engines(
 
 
 def _select(names: list[str] | None, models: list[Path] | None) -> dict[str, ModelPackage]:
-    packages = load_packages(SHIPPED_MODELS, *(models or []))
-    for name in names or []:
-        if name not in packages:
-            raise ModelPackageError(f"there is no model {name!r}; choose of {', '.join(packages)}")
-    return {name: packages[name] for name in names or packages}
+    packages = known_packages(models)
+    return {name: named(packages, name) for name in names or packages}
 
 
 def _entry(package: ModelPackage, engines: Path | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from build_engines.cli_models import Json
 from engines.errors import RuntimeUnavailable
 
 if TYPE_CHECKING:
@@ -35,12 +36,13 @@ Golden = Annotated[
 UidRoot = Annotated[str | None, typer.Option(help="Number for derived UIDs; else a free one.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a package of this name.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Run code that the source may hold (pickle, TorchScript).")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 @app.command("bundle")
 def import_bundle(
-    source: Annotated[Path, typer.Argument(help="A MONAI bundle: its folder, or that zipped.", exists=True)],
+    source: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="A MONAI bundle: its folder, or that zipped.", exists=True)
+    ],
     out: Out,
     name: Name = None,
     pairs: Set = None,
@@ -61,7 +63,9 @@ def import_bundle(
 
 @app.command("nnunet")
 def import_nnunet(
-    source: Annotated[Path, typer.Argument(help="Folder with plans.json, dataset.json and fold_*.", exists=True)],
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder with plans.json, dataset.json and fold_*.", exists=True)
+    ],
     out: Out,
     configuration: Annotated[str | None, typer.Option(help="Of plans.json; else as the folder is named.")] = None,
     checkpoint: Annotated[str, typer.Option(help="Name of the file in each fold.")] = "checkpoint_final.pth",
@@ -74,7 +78,7 @@ def import_nnunet(
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Import an nnU-Net v2 training; its folds become an ensemble. Needs wetread[train]."""
+    """Import an nnU-Net v2 training; its folds become an ensemble. Needs PyTorch (the extra train)."""
     with _libraries():
         from build_engines.importers.choices import choose
         from build_engines.importers.nnunet import read_nnunet
@@ -84,7 +88,7 @@ def import_nnunet(
 
 @app.command("onnx")
 def import_onnx(
-    source: Annotated[Path, typer.Argument(help="The ONNX file.", exists=True, dir_okay=False)],
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="The ONNX file.", exists=True, dir_okay=False)],
     out: Out,
     name: Name = None,
     pairs: Set = None,

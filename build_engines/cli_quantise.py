@@ -8,8 +8,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from engines.errors import ModelPackageError, RuntimeUnavailable
-from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
+from build_engines.cli_models import Json, Models, known_packages, named
+from engines.errors import RuntimeUnavailable
+from engines.packages.package import ModelPackage
 from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.verify import Verification, verify
 
@@ -21,11 +22,14 @@ def quantise_model(
     name: Annotated[str, typer.Argument(help="The model.", metavar="MODEL")],
     images: Annotated[
         list[Path],
-        typer.Argument(help="Images like those that it was trained on: files, or folders of files or DICOM series."),
+        typer.Argument(
+            metavar="IMAGE",
+            help="Images like those that it was trained on: files, or folders of files or DICOM series.",
+        ),
     ],
     most: Annotated[int, typer.Option(min=1, help="Of more images, so many are taken, spread evenly.")] = 100,
-    models: Annotated[list[Path] | None, typer.Option("--models", help="A further folder of model packages.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    models: Models = None,
+    as_json: Json = False,
 ) -> None:
     """Write NAME.int8.onnx into a model's folder; exit code 1 if it is beyond the model's limits for INT8.
 
@@ -37,10 +41,8 @@ def quantise_model(
         from build_engines.quantise import load_nncf, quantise
     except ImportError as error:
         raise RuntimeUnavailable(f"{error.name} is not installed; pip install 'wetread[quantise]'") from error
-    packages = load_packages(SHIPPED_MODELS, *(models or []))
-    if name not in packages:
-        raise ModelPackageError(f"there is no model {name!r}; choose of {', '.join(packages)}")
-    package, found = packages[name], find_images(images)
+    packages = known_packages(models)
+    package, found = named(packages, name), find_images(images)
     chosen = [found[number * len(found) // min(most, len(found))] for number in range(min(most, len(found)))]
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True)) as display:
