@@ -350,6 +350,7 @@ path = "{spool}"
 # precision = "auto"              # "fp32", "fp16" (GPU), "bf16", "int8": auto is the fastest that suits each model
 # models = []                     # names of the models to serve; empty: all
 # folders = []                    # folders with model packages of your own
+# compiled (a path)               # folder of engines built elsewhere, and of caches; else "engines" in the spool
 # threads = 0                     # CPU threads for inference; 0: all
 # hint = "latency"                # all threads for one inference; "throughput": some for each input of a batch
 # devices = [0]                   # numbers of the GPUs; each gets a process with all models
