@@ -6,14 +6,14 @@ import numpy as np
 
 from engines.device.geometry import Shape
 from engines.device.kernels import Kernels
-from engines.device.memory import DeviceMemory
+from engines.device.memory import Allocations
 
 LABELS = 256
 """A label map's values: 0 to 255."""
 
 
 def drop_small_components(
-    kernels: Kernels, memory: DeviceMemory, labels: int, grid: Shape, probabilities: int, classes: int
+    kernels: Kernels, memory: Allocations, labels: int, grid: Shape, probabilities: int, classes: int
 ) -> None:
     """Make background of all but the largest component of each segment; of several as large, the first is kept.
 

@@ -15,7 +15,7 @@ STAGE = 16 * MEBIBYTE
 """Bytes that are copied at a time: much more than a copy's fixed cost, little enough to be page-locked for good."""
 
 
-class DeviceMemory:
+class Allocations:
     """Allocations that end together, as a context manager.
 
     Parameters

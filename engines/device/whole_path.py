@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engines.device.components import drop_small_components
 from engines.device.geometry import Geometry, Shape
 from engines.device.kernels import Kernels
-from engines.device.memory import STAGE, DeviceMemory, Staging
+from engines.device.memory import STAGE, Allocations, Staging
 from engines.errors import ModelPackageError, OutOfMemory, PermanentError
 from engines.inference.sliding_window import LEAST_WEIGHT, mirrorings, on_largest_patch, tile
 from engines.packages.description import SegmentationSection, VolumeInput
@@ -104,7 +104,7 @@ class DevicePath:
         """
         geometry = Geometry.of(volume, self._wanted)
         begun = perf_counter()
-        with DeviceMemory(self._driver, self._stream) as memory:
+        with Allocations(self._driver, self._stream) as memory:
             values = memory.take(prod(geometry.grid), np.float32)
             self._read(volume.array, geometry, values)
             seen = np.empty(geometry.grid, np.float32)
@@ -117,7 +117,7 @@ class DevicePath:
             inferred = perf_counter()
 
             if self._section.keep_largest:
-                with DeviceMemory(self._driver, self._stream) as scratch:
+                with Allocations(self._driver, self._stream) as scratch:
                     drop_small_components(self._kernels, scratch, on_grid, geometry.grid, probabilities, self._classes)
             labels = self._label(probabilities, geometry)
         seconds = {"preprocess": read - begun, "infer": inferred - read, "postprocess": perf_counter() - inferred}
@@ -132,7 +132,7 @@ class DevicePath:
         """`engines.inference.preprocessing.resample_to_grid`, and the window."""
         array = np.ascontiguousarray(array, np.int16 if array.dtype.kind == "i" else np.float32)
         kind, start = array.dtype.name, self._kernels.start
-        with DeviceMemory(self._driver, self._stream) as memory:
+        with Allocations(self._driver, self._stream) as memory:
             source = averaged = memory.take(array.size, array.dtype.type)
             self._staging.send(array, source)
             places = memory.send(self._staging, geometry.places)
@@ -159,7 +159,7 @@ class DevicePath:
 
     def _infer(self, values: int, grid: Shape, probabilities: int, labels: int) -> None:
         """`engines.inference.sliding_window.sliding_window` with flips; then the most probable class on the grid."""
-        with DeviceMemory(self._driver, self._stream) as memory:
+        with Allocations(self._driver, self._stream) as memory:
             weights = memory.take(prod(grid), np.float32)
 
             def on_patch(patch: tuple[int, ...]) -> None:
@@ -187,7 +187,7 @@ class DevicePath:
         tiling = tile(grid, patch, wanted.overlap, wanted.blend)
         flips = [sum(1 << axis for axis in axes) for axes in mirrorings(wanted.flips)]
         every = [(first, mirror) for first in tiling.starts for mirror in flips]
-        with DeviceMemory(self._driver, self._stream) as memory:
+        with Allocations(self._driver, self._stream) as memory:
             image = memory.take(self._batch * count, np.float32)
             answer = memory.take(self._batch * self._classes * count, np.float32)
             weight = memory.send(self._staging, np.concatenate(tiling.profiles))
@@ -207,7 +207,7 @@ class DevicePath:
     def _label(self, probabilities: int, geometry: Geometry) -> NDArray[np.uint8]:
         """`engines.inference.postprocessing.labels_on_source`, a part of the source at a time."""
         labels = np.empty(geometry.stored, np.uint8)
-        with DeviceMemory(self._driver, self._stream) as memory:
+        with Allocations(self._driver, self._stream) as memory:
             part = memory.take(min(labels.size, STAGE))
             at = memory.send(self._staging, geometry.at)
             where = (geometry.to_grid,)

@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from engines.packages.description import Tensor
+from engines.packages.description import TensorInput
 from engines.types import Affine, Volume
 
 Array = NDArray[np.float32]
@@ -184,7 +184,7 @@ def window(array: NDArray[Any], low: float, high: float) -> Array:
     return mapped
 
 
-def scale(wanted: Tensor, values: Array, low: float, high: float) -> Array:
+def scale(wanted: TensorInput, values: Array, low: float, high: float) -> Array:
     """Bring values that were clipped to ``low``–``high`` to what a network wants, one channel beside the other.
 
     Returns

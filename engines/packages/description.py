@@ -15,7 +15,7 @@ from engines.packages.head_sections import (
     SegmentationSection,
     SegmentEntry,
 )
-from engines.packages.input_section import Number, Positive, RadiographInput, Tensor, VolumeInput, input_kind
+from engines.packages.input_section import Number, Positive, RadiographInput, TensorInput, VolumeInput, input_kind
 from engines.packages.selection import Section, Text
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "RadiographInput",
     "SegmentEntry",
     "SegmentationSection",
-    "Tensor",
+    "TensorInput",
     "VolumeInput",
 ]
 

@@ -33,7 +33,7 @@ def _each_once(axes: tuple[int, ...]) -> tuple[int, ...]:
     return axes
 
 
-class Tensor(Section):
+class TensorInput(Section):
     """What volumes and X-rays have in common: how values become the network's.
 
     Attributes
@@ -72,7 +72,7 @@ class Tensor(Section):
         return self
 
 
-class VolumeInput(Tensor, VolumeSelection):
+class VolumeInput(TensorInput, VolumeSelection):
     """A CT series: resampled to ``spacing_mm``, windowed, seen through a sliding ``patch``.
 
     A package that says nothing about them gets primary images, whole series and small gaps only.
@@ -130,7 +130,7 @@ class VolumeInput(Tensor, VolumeSelection):
         return self
 
 
-class RadiographInput(Tensor, RadiographSelection):
+class RadiographInput(TensorInput, RadiographSelection):
     """An X-ray: cropped, mapped to 0..1 by ``percentiles``, scaled to ``size``.
 
     Attributes

@@ -10,7 +10,7 @@ import pytest
 from engines.device.check import compare
 from engines.device.components import drop_small_components
 from engines.device.kernels import Kernels
-from engines.device.memory import DeviceMemory, Staging
+from engines.device.memory import Allocations, Staging
 from engines.device.whole_path import DevicePath
 from engines.errors import OutOfMemory, RuntimeUnavailable
 from engines.inference.postprocessing import keep_largest_component
@@ -84,7 +84,7 @@ def test_of_each_label_the_largest_component_is_kept(gpu: Gpu, share: float, lab
         stream = gpu.driver.Stream()
         kernels, staging = Kernels(gpu.driver, stream), Staging(gpu.driver, stream)
         for _ in range(5):
-            with DeviceMemory(gpu.driver, stream) as memory:
+            with Allocations(gpu.driver, stream) as memory:
                 given, probabilities = memory.send(staging, image), memory.send(staging, maps)
                 assert given is not None
                 assert probabilities is not None

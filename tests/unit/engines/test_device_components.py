@@ -11,7 +11,7 @@ import pytest
 
 from engines.device.components import drop_small_components
 from engines.device.kernels import Kernels
-from engines.device.memory import DeviceMemory, Staging
+from engines.device.memory import Allocations, Staging
 from engines.inference.postprocessing import keep_largest_component
 from tests.cuda_on_cpu import COMPILER, CpuDriver
 
@@ -25,7 +25,7 @@ def kept_on_device(labels: np.ndarray, seed: int, at_once: int) -> np.ndarray:
     driver.seed, driver.at_once = seed, at_once
     kernels, staging, classes = Kernels(driver, stream), Staging(driver, stream), int(labels.max()) + 1
     probabilities = np.where(np.arange(classes)[:, None, None, None] == labels, 0.8, 0.2 / classes).astype(np.float32)
-    with DeviceMemory(driver, stream) as memory:
+    with Allocations(driver, stream) as memory:
         given = memory.take(labels.size)
         maps = memory.take(probabilities.size, np.float32)
         staging.send(labels, given)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engines.device import memory as module
-from engines.device.memory import DeviceMemory, Staging
+from engines.device.memory import Allocations, Staging
 from engines.errors import OutOfMemory
 from tests.cuda_on_cpu import CpuDriver
 
@@ -21,7 +21,7 @@ def test_an_array_comes_back_as_it_was_sent_whatever_its_size(size: int) -> None
     driver = CpuDriver()
     stream = driver.Stream()
     staging, array = Staging(driver, stream), np.resize(np.arange(251, dtype=np.uint8), size)
-    with DeviceMemory(driver, stream) as memory:
+    with Allocations(driver, stream) as memory:
         address = memory.send(staging, array)
         assert address is not None
         back = np.zeros_like(array)
@@ -33,7 +33,7 @@ def test_what_was_sent_may_be_changed_at_once() -> None:
     driver = CpuDriver()
     stream = driver.Stream()
     staging, array, back = Staging(driver, stream), np.arange(1000.0), np.zeros(1000)
-    with DeviceMemory(driver, stream) as memory:
+    with Allocations(driver, stream) as memory:
         address = memory.send(staging, array)
         assert address is not None
         array[:] = -1
@@ -45,7 +45,7 @@ def test_parts_are_made_when_they_are_asked_for_and_in_order() -> None:
     driver = CpuDriver()
     stream = driver.Stream()
     staging, back, asked = Staging(driver, stream), np.zeros(3 * STAGE + 5, np.uint8), []
-    with DeviceMemory(driver, stream) as memory:
+    with Allocations(driver, stream) as memory:
         part = memory.take(STAGE)
 
         def make(first: int, count: int) -> int:
@@ -60,7 +60,7 @@ def test_parts_are_made_when_they_are_asked_for_and_in_order() -> None:
 
 def test_what_was_taken_is_given_back_when_there_is_no_more() -> None:
     driver = CpuDriver(limit=2**20)
-    with DeviceMemory(driver, driver.Stream()) as memory:
+    with Allocations(driver, driver.Stream()) as memory:
         memory.take(100)
         memory.take(7, np.float32)
         with pytest.raises(OutOfMemory, match="the GPU has no 2 MiB left"):

@@ -18,7 +18,7 @@ from engines.inference.preprocessing import (
     tensor_from_image,
     window,
 )
-from engines.packages.input_section import Tensor
+from engines.packages.input_section import TensorInput
 from engines.types import Affine, Volume
 
 SHAPE = (24, 30, 28)
@@ -132,20 +132,20 @@ VALUES = np.array([[-1000.0, -300.0], [-300.0, 400.0]], np.float32)
     ids=["0 to 1", "range", "range and channels", "mean", "mean and channels", "mean of each channel", "standardise"],
 )
 def test_values_are_scaled_as_the_package_says(keys: dict[str, object], expected: list[object]) -> None:
-    scaled = scale(Tensor(tensor="image", **keys), VALUES, -1000.0, 400.0)
+    scaled = scale(TensorInput(tensor="image", **keys), VALUES, -1000.0, 400.0)
     assert scaled.dtype == np.float32
     np.testing.assert_allclose(scaled, expected, atol=1e-5)
 
 
 def test_a_constant_image_is_standardised_to_0() -> None:
-    scaled = scale(Tensor(tensor="image", standardise=True), np.full((2, 3, 4), 17, np.float32), -1000.0, 400.0)
+    scaled = scale(TensorInput(tensor="image", standardise=True), np.full((2, 3, 4), 17, np.float32), -1000.0, 400.0)
     assert not scaled.any()
 
 
 def test_scaling_leaves_the_values_as_they_are_for_the_statistics() -> None:
     kept = VALUES.copy()
     for keys in ({}, {"range": (-1.0, 1.0)}, {"standardise": True}):
-        scale(Tensor(tensor="image", **keys), kept, -1000.0, 400.0)
+        scale(TensorInput(tensor="image", **keys), kept, -1000.0, 400.0)
     np.testing.assert_array_equal(kept, VALUES)
 
 
