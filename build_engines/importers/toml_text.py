@@ -42,8 +42,8 @@ def model_toml(draft: Draft, uid_root: str) -> str:
                 "name": draft.name,
                 "version": draft.version,
                 "uid_root": uid_root,
-                "licence": draft.licence,
-                "intended_use": draft.intended_use,
+                "licence": _line(draft.licence),
+                "intended_use": _line(draft.intended_use),
             }
         ),
     ]
@@ -131,4 +131,5 @@ def _value(value: Any) -> str:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    """What a stranger wrote, as a package may hold it (`engines.packages.selection.Text`)."""
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())[:1024]

@@ -36,6 +36,9 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\.onnx$")]
 VOLUME_STATISTICS = ("p5", "median", "p95", "cross_section_cm2", "extent_mm", "slice_step_mm", "pixel_mm")
 RADIOGRAPH_STATISTICS = ("median", "deviation", "middle", "pixel_mm")
 
+LONGEST_SHOWN = 200
+"""Characters of a wrong value in a message."""
+
 TASKS = ("segmentation", "classification", "detection")
 
 
@@ -217,7 +220,9 @@ def _explain(details: ErrorDetails) -> str:
         case "value_error":
             return f"{key + ': ' if key else ''}{details['ctx']['error']}"
         case _:
-            return f"{key} = {details['input']!r} is wrong: {details['msg']}; correct it"
+            value = repr(details["input"])
+            shown = value if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]}…"
+            return f"{key} = {shown} is wrong: {details['msg']}; correct it"
 
 
 def _known_keys() -> set[str]:

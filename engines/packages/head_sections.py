@@ -8,6 +8,9 @@ from engines.packages.input_section import Positive
 from engines.packages.selection import Section, Text
 from engines.types import Code
 
+Name = Annotated[Text, Field(max_length=64, pattern=r"^[^\\]*$")]
+"""What becomes a value of DICOM's VR LO or SH, in which a backslash parts values (PS3.5 section 6.2)."""
+
 Channel8 = Annotated[int, Field(ge=0, le=255)]
 Colour = tuple[Channel8, Channel8, Channel8]
 MeasurementKey = Literal[
@@ -18,9 +21,9 @@ MeasurementKey = Literal[
 class CodeEntry(Section):
     """A coded concept: value, coding scheme designator, meaning (PS3.3 section 8.8)."""
 
-    value: Annotated[str, Field(min_length=1, max_length=16)]
-    scheme: Annotated[str, Field(min_length=1, max_length=16)]
-    meaning: Annotated[str, Field(min_length=1, max_length=64)]
+    value: Annotated[Name, Field(max_length=16)]
+    scheme: Annotated[Name, Field(max_length=16)]
+    meaning: Name
 
     @property
     def code(self) -> Code:
@@ -31,7 +34,7 @@ class CodeEntry(Section):
 class SegmentEntry(Section):
     """One channel of a segmentation (PS3.3 C.8.20.4)."""
 
-    label: Text
+    label: Name
     category: CodeEntry
     type: CodeEntry
     laterality: CodeEntry | None = None
@@ -47,7 +50,7 @@ class SegmentEntry(Section):
 class ClassEntry(Section):
     """One channel of a classification, or one kind of thing that is detected."""
 
-    label: Text
+    label: Name
     code: CodeEntry
 
 

@@ -107,7 +107,7 @@ class VolumeInput(TensorInput, VolumeSelection):
     window: tuple[Number, Number]
     patch: tuple[Length, Length, Length]
     further_patches: tuple[tuple[Length, Length, Length], ...] = ()
-    overlap: Fraction = 0.25
+    overlap: Annotated[Fraction, Field(le=0.9)] = 0.25
     blend: Literal["gaussian", "constant"] = "gaussian"
     flips: Annotated[tuple[Literal[0, 1, 2], ...], AfterValidator(_each_once)] = ()
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from engines.errors import ModelPackageError
 from engines.packages.description import Description, RadiographInput, VolumeInput
+from engines.packages.external_data import has_external_data
 from engines.packages.golden import Golden, Shape, read_golden
 from engines.types import ModelIdentity, Segment
 
@@ -23,6 +24,9 @@ SHIPPED_MODELS = Path(__file__).parents[1] / "models"
 
 FILES = ("model.toml", "golden.npz", "CARD.md")
 """What a package has beside its network."""
+
+LARGEST_DESCRIPTION = 200_000
+"""Bytes of ``model.toml``; one with 255 segments has 80 000. Reading TOML can take time with the square of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +194,7 @@ def load_package(folder: Path) -> ModelPackage:
             f"{folder / 'model.toml'}: identity.name is {identity.name!r}, but the folder is {folder.name!r}; "
             "give both the same name"
         )
-    digests = [hashlib.sha256((folder / name).read_bytes()) for name in described.network.files]
+    digests = [_digest(folder / name) for name in described.network.files]
     whole = digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(digest.digest() for digest in digests))
     package = ModelPackage(
         folder,
@@ -204,6 +208,8 @@ def load_package(folder: Path) -> ModelPackage:
             intended_use=identity.intended_use,
         ),
     )
+    for network in package.networks if package.quantised else ():
+        _digest(package.network_for(network, "int8"))
     package.golden()
     return package
 
@@ -250,6 +256,19 @@ def check_crops(packages: Mapping[str, ModelPackage]) -> None:
         _check_crop(package, packages)
 
 
+def _digest(network: Path) -> "hashlib._Hash":
+    try:
+        content = network.read_bytes()
+    except OSError as error:
+        raise ModelPackageError(f"{network} cannot be read ({error.strerror}); see its permissions") from error
+    if has_external_data(content):
+        raise ModelPackageError(
+            f"{network} keeps weights in other files, which its digest would not cover; store them within "
+            "(onnx.save_model(onnx.load(FILE), FILE), or 'wetread engines import onnx')"
+        )
+    return hashlib.sha256(content)
+
+
 def _require_files(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         if not (folder / name).is_file():
@@ -260,8 +279,14 @@ def _require_files(folder: Path, names: Iterable[str]) -> None:
 
 def _read_description(path: Path) -> Description:
     try:
+        if (size := path.stat().st_size) > LARGEST_DESCRIPTION:
+            raise ModelPackageError(
+                f"{path} has {size} bytes, and a description at most {LARGEST_DESCRIPTION}; this is something else"
+            )
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ModelPackageError(f"{path} cannot be read ({error.strerror}); see its permissions") from error
+    except (ValueError, RecursionError) as error:  # not TOML, no text, a number of 5000 digits, 5000 brackets
         raise ModelPackageError(f"{path} is not valid TOML: {error}; correct that place") from error
     try:
         return Description.model_validate(document)

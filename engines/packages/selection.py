@@ -7,13 +7,21 @@ excludes; one that is not excluded must match one of the others, where there are
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Text = Annotated[str, Field(min_length=1)]
+
+def _printable(text: str) -> str:
+    # It goes into results, logs and terminals; a control character or one that turns the writing round may mislead.
+    if not text.isprintable() or not text.strip():
+        raise ValueError("a text must be in one line, without control characters, and not blank")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_printable)]
 Pattern = Annotated[str, Field(pattern=r"^!?[^!\s]")]
 Patterns = tuple[Pattern, ...]
-Length = Annotated[int, Field(ge=1)]
-Millimetres = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Length = Annotated[int, Field(ge=1, le=65_536)]
+Millimetres = Annotated[float, Field(ge=0.01, le=10_000.0)]
 
 
 class Section(BaseModel):

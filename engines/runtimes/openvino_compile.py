@@ -101,10 +101,10 @@ def openvino_errors(what: Path | str) -> Iterator[None]:
     except MemoryError as error:
         raise OutOfMemory(f"{what}: not enough memory") from error
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = (str(error).strip().splitlines() or ["no reason given"])[-1].strip()
         if any(words in str(error) for words in SAYS_OUT_OF_MEMORY):
             raise OutOfMemory(f"{what}: not enough memory ({reason})") from error
-        raise RuntimeUnavailable(f"OpenVINO cannot use {what}: {error}") from error
+        raise RuntimeUnavailable(f"OpenVINO cannot use {what}: {reason}") from error
 
 
 def engine_path(package: ModelPackage, file: Path, settings: RuntimeSettings, grid: Grid) -> Path | None:
