@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset, uid
 from pydicom.dataset import FileMetaDataset
 
+from benchmarks.memory import Growth
 from benchmarks.report import Row, row, tell
 from engines.types import Code, EngineIdentity, Findings, LabelMap, ModelIdentity, Segment, Volume
 from service.results.analysis import Analysis
@@ -298,17 +299,10 @@ def dcmqi(folder: Path, count: int, file: Path) -> None:
 
 def cost(work: Callable[[], object]) -> Cost:
     """What work costs this process; memory is by how much it grows at most."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, began, cpu_began = resident("VmRSS"), time.perf_counter(), time.process_time()
+    growth, began, cpu_began = Growth.begin(), time.perf_counter(), time.process_time()
     work()
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
-    return Cost(seconds, cpu_seconds, resident("VmHWM") - before)
-
-
-def resident(what: str) -> float:
-    """Memory of this process in MB, from ``/proc/self/status``."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what)]
-    return int(line.split()[1]) / 1000
+    return Cost(seconds, cpu_seconds, growth.peak)
 
 
 # ---- what is in a SEG ------------------------------------------------------------------------------------------------

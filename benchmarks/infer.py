@@ -28,6 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.inference.accuracy import OneEngine
 from benchmarks.inference.images import images
 from benchmarks.inference.subjects import ONNX_RUNTIME, SUBJECTS, WETREAD, Subject, available
+from benchmarks.memory import Growth
 from benchmarks.report import Row, row, tell
 from build_engines.recipes.evaluation import EVALUATIONS
 from engines.inference.analyse import analyse
@@ -238,20 +239,13 @@ def grown_by(subject_name: str, model: str, threads: int) -> float | None:
     """In a process of its own: MB from before the engine is made to after its first answer; None without engine."""
     package = load_packages(SHIPPED_MODELS)[model]
     golden = package.golden().input
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = resident("VmRSS")
+    growth = Growth.begin()
     [subject] = [subject for subject in SUBJECTS if subject.name == subject_name]
     engine = available(subject, package, threads)
     if isinstance(engine, str):
         return None
     engine.infer(golden)
-    return resident("VmHWM") - before
-
-
-def resident(what: str) -> float:
-    """Memory of this process in MB, from ``/proc/self/status``."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what)]
-    return int(line.split()[1]) / 1000
+    return growth.peak
 
 
 if __name__ == "__main__":

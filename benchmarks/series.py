@@ -24,6 +24,7 @@ import SimpleITK as sitk  # noqa: N813
 from pydicom import uid
 from pydicom.encaps import encapsulate
 
+from benchmarks.memory import Growth
 from benchmarks.report import Row, row, tell
 from service.demo.phantom import write_chest_ct
 from service.series.assembly import assemble, assemble_from
@@ -196,17 +197,10 @@ def timed(work: Callable[[], object]) -> float:
 
 def grown(name: str, files: list[Path]) -> float:
     """By how many MB a fresh process grows at most while it reads a series and looks at every voxel."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = resident("VmRSS")
+    growth = Growth.begin()
     volume = SUBJECTS[name](files)
     np.asarray(sitk.GetArrayViewFromImage(volume) if isinstance(volume, sitk.Image) else volume).sum(dtype=np.int64)
-    return resident("VmHWM") - before
-
-
-def resident(what: str) -> float:
-    """Memory of this process in MB, from ``/proc/self/status``."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what)]
-    return int(line.split()[1]) / 1000
+    return growth.peak
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Fixtures that every test may use."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -20,6 +22,20 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the real images of ../shared/data, which are not part of the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def rtx() -> Any:
+    """The module of TensorRT for RTX; where it is not installed the test is skipped, but never in CI."""
+    from engines.errors import RuntimeUnavailable
+    from engines.runtimes.tensorrt_library import load_tensorrt
+
+    try:
+        return load_tensorrt("rtx")
+    except RuntimeUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

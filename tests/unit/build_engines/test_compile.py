@@ -1,7 +1,6 @@
 """Compiling, for real: TensorRT for RTX needs no GPU for it. An engine can be loaded only where there is one."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -27,7 +26,6 @@ from engines.errors import ModelPackageError, RuntimeUnavailable
 from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import Precision, RuntimeSettings, create_engine
 from engines.runtimes.engine_file import read_engine
-from engines.runtimes.tensorrt_library import load_tensorrt
 from tests.small_models import classifier_package, convolutional_package
 from tests.tensorrt_on_cpu import Driver, TensorRt, install
 
@@ -38,17 +36,6 @@ SECOND_GRID = (16, 16, 16)
 
 def name(folder: Path) -> str:
     return folder.name
-
-
-@pytest.fixture(scope="module")
-def rtx() -> Any:
-    """TensorRT for RTX; where it is not installed the test is skipped, but never in CI."""
-    try:
-        return load_tensorrt("rtx")
-    except RuntimeUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The runtimes of NVIDIA GPUs: what can be known without one, and the bookkeeping with `tests.tensorrt_on_cpu`."""
 
 import gc
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from engines.runtimes import tensorrt as module
 from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.runtimes.engine_file import read_engine, write_engine
 from engines.runtimes.tensorrt import PORTABLE, TensorRtEngine, TensorRtRtxEngine, engine_name, find_engine_file
-from engines.runtimes.tensorrt_library import best_gpu_runtime, deserialise, load_tensorrt, tensorrt_logger
+from engines.runtimes.tensorrt_library import best_gpu_runtime, deserialise, tensorrt_logger
 from engines.serving.pool import DRIVER
 from engines.types import Volume
 from tests.small_models import convolutional_package, random_image
@@ -69,17 +68,6 @@ def rtx_engine(package: ModelPackage, rtx_stand_in: TensorRt, tmp_path: Path) ->
     settings = RuntimeSettings(runtime="rtx", precision="fp16", engines=tmp_path, batch=BATCH)
     write_engine(tmp_path / engine_name(package, package.networks[0], settings, "rtx-1.7", PORTABLE), b"engine")
     return TensorRtRtxEngine(package, package.networks[0], settings)
-
-
-@pytest.fixture(scope="module")
-def rtx() -> Any:
-    """The real TensorRT for RTX; where it is not installed the test is skipped, but never in CI."""
-    try:
-        return load_tensorrt("rtx")
-    except RuntimeUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
 
 
 @pytest.fixture
