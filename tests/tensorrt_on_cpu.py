@@ -36,7 +36,7 @@ class Driver:
     def __init__(self, limit: int = 2**30) -> None:
         self.limit = limit
         self.held: dict[int, np.ndarray] = {}
-        self.pushed = 0
+        self.pushed = self.retained = 0
         self.streams: list[Stream] = []
         self.log: list[str] = []
         self.broken = ""
@@ -57,6 +57,7 @@ class Driver:
         return 8, 9
 
     def retain_primary_context(self) -> "Driver":
+        self.retained += 1
         return self
 
     def push(self) -> None:
@@ -285,7 +286,7 @@ class Cache:
         self.content = content
         return content.startswith(b"kernels")
 
-    def serialize(self) -> bytes:
+    def serialize(self) -> bytes | None:
         return b"kernels" + self.content
 
 

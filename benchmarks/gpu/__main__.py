@@ -35,18 +35,22 @@ def step(module: str, seconds: float, *options: str, name: str | None = None) ->
 
 
 def tests(name: str, seconds: float, path: str) -> Planned:
-    return Planned(name, seconds, ("-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", path))
+    """Tests that end by themselves before they are ended, so that the log tells what failed."""
+    options = ("--noconftest", "-p", "no:cacheprovider", "--tb=short", "--durations=10")
+    limit = f"--session-timeout={seconds - 10:.0f}"
+    return Planned(name, seconds, ("-m", "pytest", "-v", *options, limit, path))
 
 
 # In the order of what must be known first: if the time is up, the last are missing.
 STEPS = (
     step("facts", 30),
     step("probe", 60),
-    tests("tests-gpu", 60, "tests/gpu"),
+    tests("tests-engines", 60, "tests/gpu/test_engines.py"),
+    tests("tests-device-path", 60, "tests/gpu/test_device_path.py"),
     step("models", 130, "--model", "ct-lung", name="model-ct-lung"),
-    step("models", 150, "--model", "nnunet", name="model-nnunet"),
-    step("models", 35, "--model", "cxr-lung", name="model-cxr-lung"),
-    step("models", 35, "--model", "cxr-pneumonia", name="model-cxr-pneumonia"),
+    step("models", 120, "--model", "nnunet", name="model-nnunet"),
+    step("models", 30, "--model", "cxr-lung", name="model-cxr-lung"),
+    step("models", 30, "--model", "cxr-pneumonia", name="model-cxr-pneumonia"),
 )
 
 

@@ -40,7 +40,11 @@ class JitCache:
 
     def save(self) -> None:
         """Write the file, whole or not at all; where that fails the next start is slower, and no more."""
+        kernels = self._cache.serialize()
+        if kernels is None:
+            log.warning("tensorrt.cache_not_written", file=self._path.name, reason="TensorRT gave nothing to write")
+            return
         try:
-            write_engine(self._path, bytes(self._cache.serialize()))
+            write_engine(self._path, bytes(kernels))
         except OSError as error:
             log.warning("tensorrt.cache_not_written", file=self._path.name, reason=error.strerror)

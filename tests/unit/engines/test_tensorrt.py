@@ -20,7 +20,7 @@ from engines.runtimes.tensorrt_library import best_gpu_runtime, deserialise, ten
 from engines.serving.pool import DRIVER
 from engines.types import Volume
 from tests.small_models import convolutional_package, random_image
-from tests.tensorrt_on_cpu import CudaBindings, Driver, TensorRt, install
+from tests.tensorrt_on_cpu import Cache, CudaBindings, Driver, TensorRt, install
 
 SMALL, LARGE = (8, 16, 16), (16, 16, 16)
 BATCH = 2
@@ -345,6 +345,22 @@ def test_kernels_that_cannot_be_written_stop_nothing(
         Path(f"{path}-sm89.jit").mkdir()
         rtx_engine.infer(image(SMALL))
     assert not driver.held
+
+
+def test_kernels_that_tensorrt_does_not_give_stop_nothing(
+    rtx_engine: TensorRtRtxEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Cache, "serialize", lambda cache: None)
+    with rtx_engine:
+        assert rtx_engine.infer(image(SMALL))
+    assert not list(tmp_path.glob("*.jit"))
+
+
+def test_a_process_has_one_context_of_a_gpu(engine: TensorRtEngine, driver: Driver) -> None:
+    for _ in range(2):
+        with engine:
+            engine.infer(image(SMALL))
+    assert driver.retained == 1
 
 
 class CountingPath:
