@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -41,7 +42,7 @@ def list_models(models: Models = None, engines: Engines = None, as_json: Json = 
     for entry in entries:
         table.add_row(
             entry["name"],
-            entry["version"],
+            escape(entry["version"]),
             ", ".join(entry["tasks"]),
             f"{entry['bytes'] / 1e6:.1f}",
             entry["digest"][:DIGEST_LENGTH],

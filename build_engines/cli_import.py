@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -174,12 +175,12 @@ def _show(imported: "Imported") -> None:
     for kind, colour in COLOURS.items():
         for remark in imported.remarks:
             if remark.kind == kind:
-                table.add_row(f"[{colour}]{kind}[/]", remark.what, remark.text)
+                table.add_row(f"[{colour}]{kind}[/]", escape(remark.what), escape(remark.text))
     console.print(table)
     lowest = f", lowest Dice {min(verification.dice.values()):.4f}" if verification.dice else ""
     engine = f"{verification.engine.runtime} {verification.engine.precision}"
     console.print(f"\nVerified on {engine}: probability error {verification.probability_error:.2g}{lowest}")
-    console.print(f"Wrote {package.folder}", soft_wrap=True)
+    console.print(f"Wrote {package.folder}", soft_wrap=True, markup=False)
     console.print(
         "Next: read model.toml and CARD.md there, correct what is marked, then name the folder in engines.folders of "
         "the node's configuration, or try it with 'wetread engines verify --models'.",

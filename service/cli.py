@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from build_engines.cli import app as engines_app
@@ -68,7 +69,7 @@ def check(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     else:
         table = Table("", "what", "how it is", box=None, pad_edge=False)
         for line in lines:
-            table.add_row("[green]✓[/]" if line.ok else "[red]✗[/]", line.what, line.finding)
+            table.add_row("[green]✓[/]" if line.ok else "[red]✗[/]", escape(line.what), escape(line.finding))
         console.print(table)
     raise typer.Exit(0 if all(line.ok for line in lines) else 1)
 
@@ -244,6 +245,10 @@ def main() -> None:
         app()
     except WetreadError as error:
         Console(stderr=True).print("error:", str(error), style="red", soft_wrap=True, highlight=False, markup=False)
+        raise SystemExit(1) from None
+    except OSError as error:  # a full disk, a folder that is not ours
+        said = f"error: {error.filename or 'a file'}: {error.strerror or type(error).__name__}"
+        Console(stderr=True).print(said, style="red", soft_wrap=True, highlight=False, markup=False)
         raise SystemExit(1) from None
 
 

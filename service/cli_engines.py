@@ -4,6 +4,7 @@ import json
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from service.cli_options import DEFAULT_CONFIG, AsJson, Config, console
@@ -25,7 +26,8 @@ def reload_engines(
         return
     table = Table("model", "version", "runs on")
     for entry in told["models"]:
-        table.add_row(entry["model"], entry["version"], f"{entry['runtime']}, {entry['precision']}, {entry['device']}")
+        runs_on = f"{entry['runtime']}, {entry['precision']}, {entry['device']}"
+        table.add_row(entry["model"], escape(entry["version"]), escape(runs_on))
         for why in entry["refusals"]:
-            table.add_row("", "", f"[yellow]not as asked for: {why}[/]")
+            table.add_row("", "", f"[yellow]not as asked for: {escape(why)}[/]")
     console.print(table)

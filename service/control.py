@@ -8,6 +8,8 @@
 
 import fcntl
 import json
+import os
+import stat
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -18,12 +20,15 @@ from typing import Any
 import structlog
 
 from service.durable import replace_file
-from service.errors import ConfigurationError, WetreadError
+from service.errors import ConfigurationError, WetreadError, told_by_place
 
 log = structlog.get_logger()
 
 OLD_SECONDS = 3600.0
 """After so long nobody waits for an answer any more."""
+
+LONGEST_REQUEST = 1000
+"""Bytes."""
 
 Verb = Callable[[], Mapping[str, Any]]
 """Does what was asked for, and gives the answer."""
@@ -63,23 +68,36 @@ def ask(spool: Path, verb: str, timeout: float) -> Mapping[str, Any]:
 def answer_requests(spool: Path, verbs: Mapping[str, Verb]) -> None:
     """Do what is asked for in the folder; what cannot be understood is removed."""
     for answer in (spool / "control").glob("*.answer"):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             if time.time() - answer.stat().st_mtime > OLD_SECONDS:
                 answer.unlink()
     for request in sorted((spool / "control").glob("*.request")):
         try:
-            verb = verbs[json.loads(request.read_text())["verb"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            log.warning("control.not_understood")
-            request.unlink(missing_ok=True)
+            verb = verbs[json.loads(_read(request))["verb"]]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            with suppress(OSError):  # what cannot be removed either, a folder say, must not hold up the others
+                request.unlink()
+                log.warning("control.not_understood")
             continue
         request.unlink()
         try:
             told: Mapping[str, Any] = {"ok": True, **verb()}
         except WetreadError as error:
             told = {"ok": False, "error": str(error)}
+        except Exception as error:  # whoever asked is not left waiting
+            log.error("control.failed", reason=told_by_place(error))  # noqa: TRY400
+            told = {"ok": False, "error": f"unexpected {told_by_place(error)}; please report it"}
         content = json.dumps(told).encode()
         replace_file(request.with_suffix(".answer"), lambda file, content=content: file.write(content))  # type: ignore[misc]
+
+
+def _read(request: Path) -> bytes:
+    """Read a request, if it is a file: a pipe or a device would be read for ever."""
+    descriptor = os.open(request, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("no file")
+        return file.read(LONGEST_REQUEST)
 
 
 def _is_worked_on(spool: Path) -> bool:

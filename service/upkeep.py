@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import structlog
@@ -14,7 +15,7 @@ from engines.packages.package import ModelPackage
 from engines.runtimes.base import GPU
 from engines.serving.pool import DRIVER, EnginePool
 from service.control import answer_requests
-from service.errors import WetreadError
+from service.errors import WetreadError, told_by_place
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -51,7 +52,7 @@ class EngineUpkeep(threading.Thread):
         self._compiled = compiled
         self._driver = driver
         self._stopping = threading.Event()
-        self._builder: subprocess.Popen[str] | None = None
+        self._builder: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
         """Look after the engines until `stop`."""
@@ -68,6 +69,8 @@ class EngineUpkeep(threading.Thread):
                     self._build_missing()
             except (WetreadError, OSError) as error:  # the engines that were there go on serving
                 log.error("engine.upkeep_failed", reason=str(error))  # noqa: TRY400
+            except Exception as error:  # without this thread nothing would ever be verified or reloaded again
+                log.error("engine.upkeep_failed", reason=told_by_place(error))  # noqa: TRY400
 
     def stop(self) -> None:
         """End; a build that is under way is given up."""
@@ -125,8 +128,10 @@ class EngineUpkeep(threading.Thread):
             *("--target", target, "--precision", precision, "--batch", str(engines.batch)),
             *("--out", str(self._compiled), *folders),
         ]
+        # not a pipe: nobody reads it before the end, and a full one would stop the build
+        self._said = TemporaryFile("w+")  # noqa: SIM115
         self._builder = subprocess.Popen(
-            ["nice", *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            ["nice", *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._said
         )
 
     def _built(self) -> bool:
@@ -134,7 +139,9 @@ class EngineUpkeep(threading.Thread):
         builder = self._builder
         if builder is None or builder.poll() is None:
             return False
-        _, said = builder.communicate()
+        with self._said:
+            self._said.seek(0)
+            said = self._said.read()
         self._builder = None
         if builder.returncode:
             log.error("engines.build_failed", reason=said.strip()[-500:])

@@ -1,6 +1,8 @@
+import json
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -57,7 +59,46 @@ def test_without_a_node_nothing_is_asked(tmp_path: Path) -> None:
         ask(tmp_path, "reload", 1)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"verb": "format"}', b'{"verb": ["reload"]}', b"\xff\xfe"])
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [make_pipe, make_endless, Path.mkdir])
+@pytest.mark.timeout(20)
+def test_what_is_no_file_holds_up_nobody(spool: Path, make: Callable[[Path], None]) -> None:
+    (spool / "control").mkdir()
+    make(spool / "control" / "0.request")
+    (spool / "control" / "0.answer").mkdir()
+    os.utime(spool / "control" / "0.answer", (0, 0))
+    (spool / "control" / "1.request").write_text('{"verb": "reload"}')
+    answer_requests(spool, {"reload": lambda: {"models": ["a"]}})
+    assert json.loads((spool / "control" / "1.answer").read_text())["models"] == ["a"]
+
+
+def test_what_nobody_has_foreseen_is_answered_by_its_place_alone(spool: Path) -> None:
+    def fail() -> dict[str, object]:
+        raise ValueError("DOE^JANE")
+
+    answering(spool, fail)
+    with pytest.raises(ConfigurationError, match=r"unexpected ValueError in test_control\.py"):
+        ask(spool, "reload", 10)
+
+
+def test_ten_thousand_files_that_are_no_requests_do_not_matter(spool: Path) -> None:
+    (spool / "control").mkdir()
+    for number in range(10_000):
+        (spool / "control" / f"{number}.junk").touch()
+    answering(spool, lambda: {"models": ["a"]})
+    assert ask(spool, "reload", 30)["models"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"[" * 100_000, b'{"verb": "format"}', b'{"verb": ["reload"]}', b"\xff\xfe"]
+)
 def test_what_cannot_be_understood_is_removed(spool: Path, content: bytes) -> None:
     (spool / "control").mkdir()
     (spool / "control" / "x.request").write_bytes(content)
