@@ -7,11 +7,12 @@ from typing import Self
 
 import structlog
 
-from engines.errors import EngineMismatch, TransientError, WetreadError
+from engines.errors import EngineMismatch, RuntimeUnavailable, TransientError, WetreadError
 from engines.packages.description import Limits
 from engines.packages.package import ModelPackage
-from engines.runtimes.base import Precision, RuntimeSettings
+from engines.runtimes.base import GPU, Precision, RuntimeSettings
 from engines.runtimes.openvino_compile import has_bf16
+from engines.runtimes.tensorrt_library import installed_gpu_runtime
 from engines.serving.compute_device import ComputeDevice
 from engines.serving.queued_engine import QueuedEngine
 from engines.serving.scheduling import OnStart, Running
@@ -21,6 +22,25 @@ FALLBACK = "openvino"
 """Runs everywhere; tried where the configured runtime cannot be used or gives wrong answers."""
 
 log = structlog.get_logger()
+
+
+def settled(settings: RuntimeSettings, fallback: RuntimeSettings | None) -> RuntimeSettings:
+    """Give what to run on, with the runtime of the GPU found out where the settings leave it open.
+
+    Parameters
+    ----------
+    settings
+        ``runtime`` may be `GPU`.
+    fallback
+        What to run on where there is no runtime for the GPU.
+    """
+    if settings.runtime != GPU or fallback is None:
+        return settings
+    try:
+        return replace(settings, runtime=installed_gpu_runtime(settings.device))
+    except RuntimeUnavailable as error:
+        log.warning("engine.unavailable", runtime=GPU, reason=str(error))
+        return fallback
 
 
 def choices(package: ModelPackage, settings: RuntimeSettings) -> tuple[RuntimeSettings, ...]:

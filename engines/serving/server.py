@@ -6,17 +6,14 @@ import time
 import traceback
 from collections.abc import MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from engines.errors import EngineFault, RuntimeUnavailable, WetreadError
+from engines.errors import EngineFault, WetreadError
 from engines.packages.package import load_package
-from engines.runtimes.base import GPU, RuntimeSettings
-from engines.runtimes.tensorrt_library import installed_gpu_runtime
 from engines.serving.engine_set import EngineSet, open_engines
 from engines.serving.line import Line
 from engines.serving.messages import (
@@ -30,6 +27,7 @@ from engines.serving.messages import (
     Request,
     VerifyAgain,
 )
+from engines.serving.opening import settled
 from engines.serving.scheduling import Running
 
 
@@ -50,7 +48,7 @@ class Server:
             packages = {package.name: package for package in map(load_package, spec.packages)}
             opened = open_engines(
                 packages,
-                self._settings(spec),
+                settled(spec.settings, spec.fallback),
                 memory_mb=spec.memory_mb,
                 batch_seconds=spec.batch_seconds,
                 on_start=self._started,
@@ -64,17 +62,6 @@ class Server:
         with ThreadPoolExecutor(spec.parallel + 1) as pool:
             while True:
                 pool.submit(self._answer, engines, self._line.next())
-
-    @staticmethod
-    def _settings(spec: EngineSpec) -> RuntimeSettings:
-        """What to run on, with the GPU's runtime found out where the spec leaves it open."""
-        if spec.settings.runtime != GPU or spec.fallback is None:
-            return spec.settings
-        try:
-            return replace(spec.settings, runtime=installed_gpu_runtime(spec.settings.device))
-        except RuntimeUnavailable as error:
-            structlog.get_logger().warning("engine.unavailable", runtime=GPU, reason=str(error))
-            return spec.fallback
 
     def _answer(self, engines: EngineSet, message: Request | VerifyAgain) -> None:
         thread = threading.get_ident()

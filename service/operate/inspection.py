@@ -10,11 +10,12 @@ from pathlib import Path
 from pydicom.uid import generate_uid
 
 from engines.serving.engine_set import open_engines
+from engines.serving.opening import settled
 from service.archive.client import ArchiveClient
 from service.deliver.capabilities import accepted
 from service.deliver.scu import echo
 from service.errors import ConfigurationError, WetreadError
-from service.node import runtime_settings, served_packages
+from service.node import engine_spec, served_packages
 from service.results.storage import all_storages, fallback
 from service.settings import ArchiveSettings, Settings, load
 from service.spool import Spool
@@ -148,13 +149,15 @@ def _models(settings: Settings) -> Iterator[Line]:
     for name, narrowing in settings.routing.items():
         keys = ", ".join(sorted(narrowing.model_fields_set)) or "nothing"
         yield Line(True, f"routing {name}", f"narrowed by {keys}" if narrowing.enabled else "off")
+    spec = engine_spec(settings)
+    asked_for = settled(spec.settings, spec.fallback)
     for name, package in packages.items():
         # one that is cropped to another needs that one beside it
         wanted = {name: package} | {
             other: packages[other] for other in (getattr(package.input, "crop_to", None),) if other
         }
         try:
-            with open_engines(wanted, runtime_settings(settings)) as engines:
+            with open_engines(wanted, asked_for) as engines:
                 served = engines.models[name]
                 engine = served.engine.identity
                 found = f"verified on {engine.runtime}, {engine.precision}, {engine.device}"

@@ -1,5 +1,7 @@
 """Models on a GPU and on the CPU that takes its place; `tests.tensorrt_on_cpu` stands in for the GPU."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +10,14 @@ from structlog.testing import capture_logs
 
 from engines.errors import OutOfMemory
 from engines.packages.package import ModelPackage, load_package
-from engines.runtimes.base import Outputs, RuntimeSettings
+from engines.runtimes.base import GPU, Outputs, RuntimeSettings
 from engines.runtimes.engine_file import write_engine
 from engines.runtimes.openvino import OpenVinoEngine
 from engines.runtimes.tensorrt import PORTABLE, engine_name
 from engines.serving.compute_device import GPU_SHARE, ComputeDevice
 from engines.serving.device_memory import GpuMemory
 from engines.serving.engine_set import open_engines
+from engines.serving.opening import settled
 from engines.types import Volume
 from tests.small_models import convolutional_package
 from tests.tensorrt_on_cpu import Driver, TensorRt, install
@@ -116,6 +119,23 @@ def test_a_grid_that_would_fill_the_gpu_is_left_out_and_the_others_served(
         assert engines.models[package.name].settings == gpu
         assert engines.run(package.name, volume()).engine.device == "Imaginary GPU"
     assert [event["grid"] for event in events if event["event"] == "engine.grid_left_out"] == [(16, 16, 16)]
+
+
+def test_a_gpu_gets_the_runtime_that_is_installed_for_it(gpu: RuntimeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engines.serving.opening.installed_gpu_runtime", lambda device: ("rtx", "tensorrt")[device])
+    left_open, cpu = replace(gpu, runtime=GPU, device=1), RuntimeSettings()
+    assert settled(left_open, cpu) == replace(gpu, runtime="tensorrt", device=1)
+    assert settled(gpu, cpu) == gpu
+
+
+def test_where_nothing_is_installed_for_the_gpu_the_cpu_serves_and_the_log_says_why(
+    gpu: RuntimeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    with capture_logs() as events:
+        assert settled(replace(gpu, runtime=GPU), RuntimeSettings()) == RuntimeSettings()
+    assert [event["event"] for event in events] == ["engine.unavailable"]
+    assert "pip install pycuda" in events[0]["reason"]
 
 
 def test_the_budget_of_a_gpu_is_a_share_of_what_is_free(driver: FullDriver, gpu: RuntimeSettings) -> None:

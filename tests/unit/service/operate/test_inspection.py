@@ -1,0 +1,41 @@
+"""`wetread check` on a machine with a GPU's driver."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.operate.inspection import inspect
+
+CONFIGURATION = """\
+[node]
+port = 0
+[http]
+port = 0
+[spool]
+path = "{spool}"
+[engines]
+models = ["cxr-lung"]
+"""
+
+
+def test_where_nothing_runs_on_the_gpu_the_cpu_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "driver").touch()
+    monkeypatch.setattr("service.node.DRIVER", tmp_path / "driver")
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    (tmp_path / "wetread.toml").write_text(CONFIGURATION.replace("{spool}", str(tmp_path / "spool")))
+    (model,) = [line for line in inspect(tmp_path / "wetread.toml") if line.what == "model cxr-lung"]
+    assert model.ok
+    assert model.finding.startswith("verified on openvino")
+    assert "gpu" not in model.finding
+
+
+def test_what_is_installed_for_the_gpu_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no GPU here, and the reason why it is not used is that of the runtime itself."""
+    (tmp_path / "driver").touch()
+    monkeypatch.setattr("service.node.DRIVER", tmp_path / "driver")
+    monkeypatch.setattr("engines.serving.opening.installed_gpu_runtime", lambda _: "rtx")
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    (tmp_path / "wetread.toml").write_text(CONFIGURATION.replace("{spool}", str(tmp_path / "spool")))
+    (model,) = [line for line in inspect(tmp_path / "wetread.toml") if line.what == "model cxr-lung"]
+    assert "not on rtx fp16: pycuda cannot be imported" in model.finding
