@@ -1,12 +1,23 @@
 #!/usr/bin/env bash
 # benchmarks/gpu.sh WHEELS [OUT]: everything that Wetread measures on an NVIDIA GPU, in under nine minutes.
 # WHEELS is a folder from scripts/pack_gpu_wheels, or - where all of it is installed already. Needs no registry; needs a
-# python3 with PyTorch for CUDA, ONNX and ONNX Runtime (PYTHON=… chooses it), and the CUDA toolkit, which pycuda is
-# built with. OUT gets gpu.json, gpu.md, and steps.tar.gz with each step's log and record. More options go to benchmarks/gpu: -- --tiny --device cpu
+# python3 with PyTorch for CUDA, ONNX and ONNX Runtime (PYTHON=… chooses it), and the CUDA toolkit unless pycuda's wheel
+# is packed. OUT gets gpu.json, gpu.md, and steps.tar.gz with each step's log and record.
+# More options go to benchmarks/gpu: -- --only probe --tiny --device cpu
+#
+# A GPU machine without a registry, which is lent for half an hour, takes 64 MB at a time, and ends a command after ten
+# minutes; everything but the last two lines can be prepared before it is there:
+#   here   TARGET_PYTHON=python3.12 scripts/pack_gpu_wheels .gpu-wheels 3.12 45     # part01 to part06
+#   there  mkdir -p ~/wheels && cp -r .gpu-wheels/part01 ~/wheels/                  # once for each part, without pauses
+#   there  scripts/unpack_gpu_wheels ~/wheels ~/site                                # with the last part; prints the GPU
+#   there  . ~/site/environment && benchmarks/gpu.sh - OUT                          # three files in OUT come back
+# Steps are in the order of what must be known first (benchmarks/gpu/__main__.py): does TensorRT for RTX run at all, do
+# the shipped models pass, is the device's path the host's, ct-lung against PyTorch, then the large U-Net. If the probe
+# says that it does not run, `--only tests-device-path` still tells whether our own kernels do.
 set -u
 
 if [ $# -lt 1 ]; then
-    sed -n '2,5s/^# //p' "$0" >&2
+    sed -n '2,6s/^# //p' "$0" >&2
     exit 2
 fi
 wheels=$1

@@ -10,7 +10,9 @@ from benchmarks.gpu.step import Step, arguments, gpu_is_there
 from build_engines.compile import build
 from engines.packages.package import SHIPPED_MODELS, load_package
 from engines.runtimes.base import RuntimeSettings, create_engine
-from engines.runtimes.tensorrt_library import load_tensorrt
+from engines.runtimes.cuda import Gpu
+from engines.runtimes.engine_file import read_engine
+from engines.runtimes.tensorrt_library import load_tensorrt, tensorrt_logger
 from engines.verify import verify
 
 
@@ -48,7 +50,8 @@ def stage(folder: Path, package: Any, capability: str | None) -> dict[str, str]:
             # Wherever the engine was compiled for, it is offered to the GPU that is there.
             own = own_capability()
             if own is not None and own != capability:
-                path.rename(path.with_name(path.name.replace(f"-{capability}-", f"-{own}-")))
+                path = path.rename(path.with_name(path.name.replace(f"-{capability}-", f"-{own}-")))
+        said["validity"] = validity(path)
         engine = create_engine(package, RuntimeSettings("rtx", "fp16", engines=folder))
         with engine:
             said["load"] = "ok"
@@ -59,6 +62,19 @@ def stage(folder: Path, package: Any, capability: str | None) -> dict[str, str]:
     except Exception as error:
         said["stopped"] = f"{type(error).__name__}: {error}"[:1500]
     return said
+
+
+def validity(path: Path) -> str:
+    """What TensorRT for RTX says of an engine on this GPU, and what speaks against it, before it is loaded."""
+    trt = load_tensorrt("rtx")
+    logger = tensorrt_logger(trt)
+    try:
+        with Gpu(0).current():
+            said, reasons = trt.Runtime(logger).get_engine_validity(read_engine(path))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    against = [name for name, each in trt.EngineInvalidityDiagnostics.__members__.items() if int(each) & int(reasons)]
+    return " ".join([str(said), f"{reasons}", *against, logger.last_error])
 
 
 def own_capability() -> str | None:
