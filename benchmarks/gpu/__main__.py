@@ -46,9 +46,9 @@ STEPS = (
     step("facts", 30),
     step("probe", 60),
     tests("tests-engines", 60, "tests/gpu/test_engines.py"),
-    tests("tests-device-path", 60, "tests/gpu/test_device_path.py"),
+    tests("tests-device-path", 75, "tests/gpu/test_device_path.py"),
     step("models", 130, "--model", "ct-lung", name="model-ct-lung"),
-    step("models", 120, "--model", "nnunet", name="model-nnunet"),
+    step("models", 110, "--model", "nnunet", name="model-nnunet"),
     step("models", 30, "--model", "cxr-lung", name="model-cxr-lung"),
     step("models", 30, "--model", "cxr-pneumonia", name="model-cxr-pneumonia"),
 )
