@@ -256,6 +256,7 @@ import signal, sys
 from pathlib import Path
 from build_engines.compile import build
 from engines.packages.package import load_package
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
 told = []
 def interrupt(phases, done):
     told.append(phases)
@@ -282,6 +283,7 @@ from pathlib import Path
 from build_engines import tensorrt
 from build_engines.compile import build
 from engines.packages.package import load_package
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
 made = tensorrt.progress_monitor
 def monitor(trt, told):
     monitor = made(trt, told)
