@@ -160,6 +160,8 @@ def _with_openvino(package: ModelPackage, settings: RuntimeSettings, progress: P
         compile_model(package, network, settings, grid)
         path = engine_path(package, package.network_for(network, settings.precision), settings, grid)
         if path is not None:
+            if not path.is_file():
+                raise BuildError(f"{path.name} could not be kept in {path.parent}; see whether the disk is full")
             paths.append(path)
         told([], 1.0)
     return paths

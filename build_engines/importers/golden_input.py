@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from build_engines.importers.draft import TENSOR, Draft
 from build_engines.recipes import phantom
-from engines.errors import PermanentError
+from engines.errors import ModelPackageError, PermanentError
 from engines.inference.preprocessing import DIRECTIONS, fit, percentile_window, resample_to_grid, scale
-from engines.packages.description import RadiographInput, VolumeInput
+from engines.packages.description import Description, RadiographInput, VolumeInput
 from engines.types import Affine, Volume
 
 Array = NDArray[np.float32]
@@ -40,17 +41,19 @@ def golden_input(draft: Draft, image: Path | None = None) -> Array:
         ``[1, channel, …grid]``, with values that FP16 holds exactly.
     """
     keys = {"tensor": TENSOR, **draft.input}
-    if draft.is_volume:
-        described = VolumeInput.model_validate(keys)
+    try:
+        described = VolumeInput.model_validate(keys) if draft.is_volume else RadiographInput.model_validate(keys)
+    except ValidationError as error:
+        raise ModelPackageError(f"what is known of the input is wrong: {Description.explain(error)}") from error
+    if isinstance(described, VolumeInput):
         volume = _chest(described) if image is None else _read_volume(image)
         grid, _ = resample_to_grid(volume, described.spacing_mm, described.axes)
         values = _fitted(np.clip(grid, *described.window), described.patch, described.window[0])
         tensor = scale(described, values, *described.window)
     else:
-        wanted = RadiographInput.model_validate(keys)
         array = phantom.radiograph((320, 384)) if image is None else _read_radiograph(image)
-        fitted, _ = fit(percentile_window(array, *wanted.percentiles), wanted.size, resize=wanted.resize)
-        tensor = scale(wanted, fitted, 0.0, 1.0)
+        fitted, _ = fit(percentile_window(array, *described.percentiles), described.size, resize=described.resize)
+        tensor = scale(described, fitted, 0.0, 1.0)
     halves = np.clip(tensor, np.finfo(np.float16).min, np.finfo(np.float16).max).astype(np.float16)
     return np.ascontiguousarray(halves[None].astype(np.float32))
 

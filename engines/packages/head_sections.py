@@ -2,13 +2,13 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from engines.packages.input_section import Positive
-from engines.packages.selection import Section, Text
+from engines.packages.selection import Section, Text, printable
 from engines.types import Code
 
-Name = Annotated[Text, Field(max_length=64, pattern=r"^[^\\]*$")]
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\\]*$"), AfterValidator(printable)]
 """What becomes a value of DICOM's VR LO or SH, in which a backslash parts values (PS3.5 section 6.2)."""
 
 Channel8 = Annotated[int, Field(ge=0, le=255)]

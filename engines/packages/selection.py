@@ -10,14 +10,15 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
-def _printable(text: str) -> str:
-    # It goes into results, logs and terminals; a control character or one that turns the writing round may mislead.
+def printable(text: str) -> str:
+    """Refuse what a line of a result, a log or a terminal cannot show."""
+    # A control character or one that turns the writing round may mislead.
     if not text.isprintable() or not text.strip():
         raise ValueError("a text must be in one line, without control characters, and not blank")
     return text
 
 
-Text = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_printable)]
+Text = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(printable)]
 Pattern = Annotated[str, Field(pattern=r"^!?[^!\s]")]
 Patterns = tuple[Pattern, ...]
 Length = Annotated[int, Field(ge=1, le=65_536)]

@@ -1,6 +1,7 @@
 """Engine files: named after all that an engine depends on, and never loaded when half-written.
 
-A file is a header of magic and SHA-256, then the engine as its runtime wrote it.
+A file is a header of magic and SHA-256, of its name and its engine, then the engine as its runtime wrote it. One that
+was renamed to that of another model is refused as damaged.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from engines.errors import RuntimeUnavailable
 from engines.packages.package import ModelPackage
 from engines.runtimes.base import ENGINE_REVISION
 
-MAGIC = b"WETREAD1"
+MAGIC = b"WETREAD2"
 HEADER = len(MAGIC) + hashlib.sha256().digest_size
 
 
@@ -49,7 +50,11 @@ def engine_file_name(
 
 def write_engine(path: Path, engine: bytes) -> None:
     """Write an engine file as `write_whole` does."""
-    write_whole(path, MAGIC + hashlib.sha256(engine).digest(), engine)
+    write_whole(path, MAGIC + _checksum(path.name, engine), engine)
+
+
+def _checksum(name: str, engine: bytes) -> bytes:
+    return hashlib.sha256(hashlib.sha256(name.encode()).digest() + hashlib.sha256(engine).digest()).digest()
 
 
 def write_whole(path: Path, *parts: bytes) -> None:
@@ -80,6 +85,6 @@ def read_engine(path: Path) -> bytes:
     except OSError as error:
         raise RuntimeUnavailable(f"{path} cannot be read ({error.strerror}); build the engine again") from error
     engine = content[HEADER:]
-    if content[: len(MAGIC)] != MAGIC or hashlib.sha256(engine).digest() != content[len(MAGIC) : HEADER]:
+    if content[: len(MAGIC)] != MAGIC or _checksum(path.name, engine) != content[len(MAGIC) : HEADER]:
         raise RuntimeUnavailable(f"{path} is damaged or was cut short; remove it and build the engine again")
     return engine

@@ -93,6 +93,13 @@ def test_an_engine_file_with_one_flipped_bit_is_refused(tmp_path: Path, place: i
         read_engine(path)
 
 
+def test_an_engine_file_with_the_name_of_another_is_refused(tmp_path: Path) -> None:
+    write_engine(tmp_path / "one.engine", ENGINE)
+    (tmp_path / "one.engine").rename(tmp_path / "two.engine")
+    with pytest.raises(RuntimeUnavailable, match=r"two\.engine is damaged"):
+        read_engine(tmp_path / "two.engine")
+
+
 def test_a_missing_engine_file_is_named_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(RuntimeUnavailable, match=r"none\.engine cannot be read .*build the engine again"):
         read_engine(tmp_path / "none.engine")
