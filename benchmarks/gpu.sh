@@ -5,8 +5,7 @@
 # is packed. OUT gets gpu.json, gpu.md, and steps.tar.gz with each step's log and record.
 # More options go to benchmarks/gpu: -- --only probe --tiny --device cpu
 #
-# For a GPU machine without a registry that is lent for half an hour, takes 64 MiB at a time with the working tree, and
-# ends a command after ten minutes (the first line is run before it is there; it takes three minutes):
+# For a GPU machine without a registry, to which files are copied in small parts (the first line takes three minutes):
 #   here   TARGET_PYTHON=python3.12 scripts/pack_gpu_wheels .gpu-wheels 3.12 45     # part01 to part06
 #   there  mkdir -p ~/wheels && cp -r .gpu-wheels/part01 ~/wheels/                  # once for each part, without pauses
 #   there  scripts/unpack_gpu_wheels ~/wheels ~/site                                # with the last part; prints the GPU
