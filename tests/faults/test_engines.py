@@ -15,6 +15,7 @@ from tests.archive import Archive
 from tests.copies import Series, copy_series
 from tests.running_node import SENDER, RunningNode, Section, command
 from tests.small_models import hanging_package, volume_package, xray_package
+from tests.waiting import eventually
 
 EMERGENCY = "EMERGENCY"
 
@@ -62,7 +63,7 @@ def test_an_image_on_which_a_model_hangs_is_given_up_and_all_others_get_their_re
     assert (hung["state"], hung["attempts"]) == ("dead", 3)
     assert "an inference gave no answer for 4 s and was ended" in hung["note"]
     assert ended["deliver", "tiny-cxr"]["state"] == "done", "the other model's result of the same image"
-    assert node._healthy()
+    eventually(node._healthy, "the process that was ended last is there again")
 
 
 def test_engines_that_are_killed_come_back_and_the_work_is_done(
