@@ -13,6 +13,7 @@ import structlog
 
 from engines.packages.package import ModelPackage
 from engines.runtimes.base import GPU
+from engines.serving.opening import ON_GPU
 from engines.serving.pool import DRIVER, EnginePool
 from service.control import answer_requests
 from service.errors import WetreadError, told_by_place
@@ -112,7 +113,7 @@ class EngineUpkeep(threading.Thread):
         """Build in the background what the GPU has no engine of; a process of its own, so that nothing waits for it."""
         engines = self._settings.engines
         target = GPU if engines.runtime == "auto" else engines.runtime
-        precision = "fp16" if engines.precision == "auto" else engines.precision
+        precision = ON_GPU if engines.precision == "auto" else engines.precision
         missing = [
             status.model
             for status in self._engines.statuses

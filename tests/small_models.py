@@ -88,10 +88,9 @@ keep_largest = true
     return write(models / name, description, nearest([0.0, 0.5, 1.0], shape), random_image(shape))
 
 
-def xray_package(models: Path, name: str = "tiny-cxr", uid_root: str = "92") -> Path:
-    """A pointwise network on 32 × 48 pixels: "Field" is what is brighter than half of the window."""
-    shape = [1, 1, 32, 48]
-    description = (
+def _field(name: str, uid_root: str, keys: str = "") -> str:
+    """Describe a model with one segment, "Field", on an X-ray of 32 × 48 pixels; ``keys`` are further ones of it."""
+    return (
         IDENTITY.format(name=name, uid_root=uid_root)
         + """
 [input]
@@ -102,12 +101,17 @@ percentiles = [0.0, 100.0]
 
 [segmentation]
 tensor = "probabilities"
-keep_largest = true
-
 """
+        + f"{keys}\n"
         + SEGMENT.format(label="Field", measurements="[]")
         + VERIFY
     )
+
+
+def xray_package(models: Path, name: str = "tiny-cxr", uid_root: str = "92") -> Path:
+    """A pointwise network on 32 × 48 pixels: "Field" is what is brighter than half of the window."""
+    shape = [1, 1, 32, 48]
+    description = _field(name, uid_root, "keep_largest = true\n")
     return write(models / name, description, nearest([0.0, 1.0], shape), random_image(shape))
 
 
@@ -475,20 +479,5 @@ def hanging_package(models: Path, name: str = "tiny-hang", uid_root: str = "97")
             numpy_helper.from_array(np.zeros(1, np.float32), "nothing"),
         ]
     )
-    description = (
-        IDENTITY.format(name=name, uid_root=uid_root)
-        + """
-[input]
-tensor = "image"
-modality = ["CR", "DX"]
-size = [32, 48]
-percentiles = [0.0, 100.0]
-
-[segmentation]
-tensor = "probabilities"
-
-"""
-        + SEGMENT.format(label="Field", measurements="[]")
-        + VERIFY
-    )
+    description = _field(name, uid_root)
     return write(models / name, description, model, random_image(shape))

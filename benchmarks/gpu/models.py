@@ -17,6 +17,7 @@ from benchmarks.inference.subjects import onnx_runtime
 from benchmarks.inference.torch_graph import TorchGraph, folded
 from build_engines.compile import build
 from build_engines.recipes import phantom
+from engines.device.check import OnHost
 from engines.inference.analyse import analyse
 from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import Engine, Outputs, RuntimeSettings, create_engine
@@ -252,20 +253,6 @@ class Measurement:
 
     def free_mb(self) -> float:
         return torch.cuda.mem_get_info()[0] / 1e6 if self.device == "cuda" else 0.0
-
-
-class OnHost(Engine):
-    """An engine whose whole path is left unused."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    @property
-    def identity(self) -> EngineIdentity:
-        return self._engine.identity
-
-    def infer(self, tensor: NDArray[np.float32]) -> Outputs:
-        return self._engine.infer(tensor)
 
 
 class TorchEngine(Engine):

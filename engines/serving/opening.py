@@ -21,6 +21,9 @@ from engines.verify import Verification, verify, verify_further_grids
 FALLBACK = "openvino"
 """Runs everywhere; tried where the configured runtime cannot be used or gives wrong answers."""
 
+ON_GPU: Precision = "fp16"
+"""What the precision ``auto`` is on a GPU; engines that are missing there are built in it."""
+
 log = structlog.get_logger()
 
 
@@ -73,7 +76,7 @@ def precisions(package: ModelPackage, settings: RuntimeSettings) -> tuple[Precis
     if settings.precision != "auto":
         return (settings.precision,)
     if settings.runtime != FALLBACK:
-        return ("fp16",)
+        return (ON_GPU,)
     found: list[Precision] = ["int8"] if package.quantised else []
     if package.description.verify.bf16 != Limits() and has_bf16():
         found.append("bf16")
