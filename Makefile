@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-PACKAGES := service engines build_engines
+PACKAGES := service engines evaluation build_engines
 CODE := $(PACKAGES) tests $(wildcard benchmarks)
 
 # `make check test` runs the unit tests once, in `check`.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated
 
 import torch
@@ -10,13 +11,19 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 
 from build_engines.recipes import ct_lung, cxr_lung, cxr_pneumonia, training
-from build_engines.recipes.export import export, write_card
-from build_engines.recipes.networks import Network
-from engines.packages.package import load_packages
+from build_engines.recipes.export import export
+from build_engines.recipes.ladder import rows
+from build_engines.recipes.ladder.every_row import ROWS
+from build_engines.recipes.networks.blocks import Network
+from build_engines.recipes.package_text import with_figures
+from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package, load_packages
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.engine_set import open_engines
 
 ROOT = Path(__file__).resolve().parents[2]
+LADDER = ROOT / ".train" / "ladder"
+"""Packages of the ladder's rows; they are measured and not shipped."""
+
 RECIPES: Mapping[str, Callable[[Path], training.Recipe]] = {
     ct_lung.NAME: ct_lung.load,
     cxr_lung.NAME: cxr_lung.load,
@@ -37,30 +44,52 @@ def run(
     start: Annotated[
         Path | None, typer.Option(help="Saved weights to begin with, such as another model's encoder.")
     ] = None,
-    every: Annotated[int, typer.Option(help="Validate and write the package every so many steps.")] = 100,
+    every: Annotated[
+        int, typer.Option(help="Validate, write the package and save the training every so many steps.")
+    ] = 100,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew, even where an interrupted training is there.")
+    ] = False,
     measure: Annotated[bool, typer.Option(help="Train nothing: measure the package and write its card.")] = False,
 ) -> None:
-    """Train one of the shipped models and write its package; the weights for --start go to .train/NAME.pt."""
-    if name not in RECIPES:
-        raise typer.BadParameter(f"{name} is none of {', '.join(RECIPES)}")
+    """Train a model and write its package; an interrupted training is gone on with.
+
+    The weights for --start go to .train/NAME.pt.
+    """
     torch.set_num_threads(threads)
-    recipe = RECIPES[name](data)
     console = Console()
+    if name in ROWS:
+        train_row(name, data, steps, seed, start, every, threads, fresh, measure, console)
+        return
+    if name not in RECIPES:
+        raise typer.BadParameter(f"{name} is none of {', '.join((*RECIPES, *ROWS))}")
+    recipe = RECIPES[name](data)
     if not measure:
-        train(recipe, steps or recipe.steps, seed, start, every, out, console)
+        train(recipe, steps or recipe.steps, seed, start, every, out, console, fresh)
     if recipe.card:
         with open_engines(load_packages(out), RuntimeSettings(threads=threads)) as engines:
             figures = recipe.measure(engines)
-        tell(console, figures)
-        write_card(recipe, out / name, figures)
+        tell(console, {words: figure.value for words, figure in figures.items()})
+        (out / recipe.name / "CARD.md").write_text(with_figures(recipe.card, figures), encoding="utf-8")
 
 
 def train(
-    recipe: training.Recipe, steps: int, seed: int, start: Path | None, every: int, out: Path, console: Console
+    recipe: training.Recipe,
+    steps: int,
+    seed: int,
+    start: Path | None,
+    every: int,
+    out: Path,
+    console: Console,
+    fresh: bool = False,
 ) -> None:
-    """Train with a progress bar, and keep the weights and the package at each checkpoint."""
-    saved = ROOT / ".train" / f"{recipe.name}.pt"
+    """Train with a progress bar, and keep the weights, the training and the package at each checkpoint."""
+    saved, state = (ROOT / ".train" / f"{recipe.name}{suffix}" for suffix in (".pt", ".state"))
     saved.parent.mkdir(exist_ok=True)
+    if fresh:
+        state.unlink(missing_ok=True)
+    elif state.exists():
+        console.print(f"going on with {state.name}; --fresh begins anew")
     with Bar(console=console) as bar:
         task = bar.add_task(recipe.name, total=steps)
 
@@ -70,13 +99,61 @@ def train(
                 console.print(f"step {progress.step}: loss {progress.loss:.3f}")
 
         def checkpoint(network: Network) -> None:
-            figures = recipe.validate(network)
-            tell(console, figures)
+            tell(console, recipe.validate(network))
             torch.save(network.state_dict(), saved)
             if recipe.card:
-                export(recipe, network, out / recipe.name, figures)
+                export(recipe, network, out / recipe.name)
 
-        training.train(recipe, steps, seed, start, report, checkpoint, every)
+        training.train(recipe, steps, seed, start, report, checkpoint, every, state)
+
+
+def train_row(
+    name: str,
+    data: Path,
+    steps: int | None,
+    seed: int,
+    start: Path | None,
+    every: int,
+    threads: int,
+    fresh: bool,
+    measure: bool,
+    console: Console,
+) -> None:
+    """Train and measure a row of the ladder, and keep what was measured in docs/ladder."""
+    row, begun = ROWS[name], perf_counter()
+    if row.run is not None:
+        result = row.run(data, seed)
+    else:
+        assert row.load is not None
+        recipe = row.load(data)
+        before = rows.saved(name) if measure else None
+        if not measure:
+            train(recipe, steps or recipe.steps, seed, start, every, LADDER, console, fresh)
+        seconds = perf_counter() - begun
+        package = load_package(LADDER / recipe.name)
+        with open_engines({name: package, **needed(package)}, RuntimeSettings(threads=2, precision="fp32")) as engines:
+            golden = package.golden().input
+            model = engines.models[recipe.name]
+            parameters, operations = rows.size_of(package.networks[0])
+            result = rows.Result(
+                trained_on=row.trained_on,
+                judged_on=row.judged_on,
+                metrics=recipe.measure(engines),
+                parameters=parameters,
+                operations=operations,
+                latency_ms=rows.time_of(lambda: model.engine.infer(golden)),
+                steps=before.steps if before else steps or recipe.steps,
+                seconds=before.seconds if before else seconds,
+                seed=before.seed if before else seed,
+            )
+    rows.save(name, result)
+    tell(console, {words: figure.value for words, figure in result.metrics.items()})
+
+
+def needed(package: ModelPackage) -> Mapping[str, ModelPackage]:
+    """Give the shipped models that a package is cropped to."""
+    crop_to = getattr(package.input, "crop_to", None)
+    return {crop_to: load_package(SHIPPED_MODELS / crop_to)} if crop_to else {}
 
 
 def tell(console: Console, figures: Mapping[str, float]) -> None:

@@ -16,144 +16,25 @@ from torch import Tensor, nn
 
 from build_engines.recipes import augmentation, phantom, training
 from build_engines.recipes.augmentation import Random, chance
-from build_engines.recipes.evaluation import HELD_OUT_CT, LEFT, RIGHT, LabelledCt, judge_cts, read_cts, read_labelled_ct
-from build_engines.recipes.networks import Network, UNet3d
+from build_engines.recipes.evaluation import judge_cts, without_interval
+from build_engines.recipes.losses import LOSSES
+from build_engines.recipes.networks.blocks import Network
+from build_engines.recipes.networks.unet import UNet3d
+from build_engines.recipes.package_text import package_texts
+from build_engines.recipes.sources import HELD_OUT_CT, LEFT, RIGHT, LabelledCt, read_cts, read_labelled_ct
 from engines.inference.preprocessing import resample_to_grid, window
 from engines.serving.engine_set import EngineSet
 from engines.types import Volume
 from engines.verify import dice
+from evaluation.estimate import Estimate
 
 NAME = "ct-lung"
 PATCH = (64, 96, 96)
 """Training patch; smaller than the one that serves, so that a step is quick."""
 
-TOML = """\
-[identity]
-name = "ct-lung"
-version = "0.1.2"
-uid_root = "1"
-licence = "Apache-2.0"
-intended_use = "Research use only: outlines the left and the right lung on chest CT. Not for diagnosis."
-
-[input]
-tensor = "image"
-modality = ["CT"]
-body_part = ["CHEST", "THORAX"]
-plane = ["axial"]
-primary_only = true
-minimum_slices = 20
-max_gap_mm = 10.0
-accepts_partial = true
-spacing_mm = [3.0, 3.0, 3.0]
-window = [-1000.0, 400.0]
-patch = [128, 176, 176]
-further_patches = [[112, 112, 112], [128, 144, 144], [160, 176, 176]]
-overlap = 0.25
-
-[segmentation]
-tensor = "probabilities"
-keep_largest = true
-
-[[segmentation.segments]]
-label = "Left lung"
-category = { value = "123037004", scheme = "SCT", meaning = "Anatomical Structure" }
-type = { value = "39607008", scheme = "SCT", meaning = "Lung" }
-laterality = { value = "7771000", scheme = "SCT", meaning = "Left" }
-colour = [230, 120, 90]
-measurements = ["volume", "mean_intensity", "minimum_intensity", "maximum_intensity", "intensity_deviation"]
-
-[[segmentation.segments]]
-label = "Right lung"
-category = { value = "123037004", scheme = "SCT", meaning = "Anatomical Structure" }
-type = { value = "39607008", scheme = "SCT", meaning = "Lung" }
-laterality = { value = "24028007", scheme = "SCT", meaning = "Right" }
-colour = [90, 160, 230]
-measurements = ["volume", "mean_intensity", "minimum_intensity", "maximum_intensity", "intensity_deviation"]
-
-[training.ranges]
-p5 = { least = -1060.0, largest = -739.0 }
-p95 = { least = -53.2, largest = 285.0 }
-median = { least = -250.0, largest = 103.0 }
-cross_section_cm2 = { least = 341.0, largest = 2450.0 }
-extent_mm = { least = 141.0, largest = 1110.0 }
-slice_step_mm = { least = 0.0, largest = 6.0 }
-
-[verify]
-max_probability_error = 0.02
-min_dice = 0.995
-
-[verify.bf16]
-max_probability_error = 0.2
-min_dice = 0.998
-
-[verify.int8]
-max_probability_error = 0.45
-min_dice = 0.998
-"""
+TOML, CARD = package_texts(NAME)
 NODULE, GAS, SOFT = (0.4, 0.75), (0.0, 0.1), 0.55
 """Values of what is drawn into training patches, and the least value of soft tissue, in the window 0–1."""
-
-CARD = """\
-# ct-lung
-
-**Research use only.** Not a medical device; not for diagnosis.
-
-- **What it does**: outlines the left and the right lung on a chest CT series (two segments). Left is
-  the patient's.
-- **Network**: a small 3D U-Net (2.4 million weights) on a 3 mm grid, patches of
-  128 × 176 × 176 (384 × 528 × 528 mm, so that a chest is one patch), or smaller and larger ones.
-- **Training data**: 4 chest CT with a lung mask each from LCTSC (The Cancer Imaging Archive, Lung CT Segmentation
-  Challenge 2017, Yang et al., CC BY 3.0), at 256² and with HU in steps of 4; the mask was split into left and right by
-  its two components. Strong augmentation: turn, size, dose, kernel, field of view, air in the lungs, nodules, bowel
-  gas.
-- **Training**: from scratch in four runs, each started with the weights of the one before (200, 320, 260 and 130 steps
-  of two patches); air and bowel gas were added to the augmentation on the way.
-- **Split**: LCTSC-Test-S1-101, -102, -104 and -201 train; -202 validates. It was looked at during development, so its
-  figure is a validation figure, not a test.
-
-## Figures
-
-Measured on the source's own grid through the whole serving path (OpenVINO, FP32).
-
-{figures}
-
-## Precisions
-
-The same figures with other engines on the CPU, and how far each is from FP32 on the golden input:
-
-| engine | left | right | other source | Dice on the golden input | largest probability error there |
-|---|---|---|---|---|---|
-| FP32 | 0.9748 | 0.9752 | 0.9666 | 1.0000 | 0.0005 |
-| bf16 | 0.9750 | 0.9752 | 0.9672 | 0.9997 | 0.090 |
-| INT8 | 0.9749 | 0.9751 | 0.9668 | 0.9995 | 0.130 |
-
-No change is larger than 0.0006, which is less than what shifting the same CT by some voxels within the patch makes
-(0.963–0.967 on the other source). Probabilities are off at single voxels of the lungs' border, so `[verify.bf16]`
-and `[verify.int8]` allow a larger probability error (half as much again as was seen, or more, for other CPUs round
-otherwise) and ask for a higher Dice instead: 0.998. Computed by ONNX Runtime, not on a GPU: FP16 is 0.002 off and keeps
-the limits of FP32; INT8 in the signed steps of TensorRT, which are twice as coarse, is 0.296 off, Dice 0.9990.
-
-`model.int8.onnx`: NNCF 3.4.0 after training, 8-bit weights for each channel and activations for each tensor, calibrated
-with the 4 training CT (7 patches). With NNCF's bias correction the largest probability error was 0.27, the Dice on the
-golden input 0.9991, and the other source differed from FP32 by 0.0024 of Dice rather than 0.0011; ONNX Runtime's own
-quantisation gave 0.33, 0.9988 and up to 0.0046.
-
-Patches: the smallest of 112 × 112 × 112, 128 × 144 × 144, 128 × 176 × 176 and 160 × 176 × 176 that holds the chest. On
-the NLST series (143 slices, 276 mm wide) the smallest gives the labels of the original patch with a Dice of 0.999, in a
-third of the time.
-
-## Limits
-
-- **Five patients support a small model, not strong claims.** One challenge, adults with lung cancer.
-- The spacing of the training data was assumed (1.953 × 1.953 × 3.0 mm).
-- Large consolidations, effusions, pneumonectomies, children, contrast-filled oesophagus and stomach close to the
-  diaphragm were not trained on. Airways outside of the lungs are not part of them; vessels at the hilum partly are.
-- The two annotated sets disagree on how much of vessels and hilum belongs to the lung.
-
-## Licence
-
-Weights: Apache-2.0. Data: LCTSC, CC BY 3.0; Chest Imaging Platform test data, BSD-like (tested only).
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +57,8 @@ class CtLung:
     card: str = CARD
     steps: int = 900
     learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    loss_name: str = "dice+cross-entropy"
     images: int = 2
     patch: tuple[int, int, int] = PATCH
 
@@ -189,8 +72,8 @@ class CtLung:
         return torch.stack([image for image, _ in drawn]), torch.stack([labels for _, labels in drawn])
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy and Dice loss."""
-        return training.segmentation_loss(logits, target)
+        """Judge by ``loss_name``."""
+        return LOSSES[self.loss_name](logits, target)
 
     def validate(self, network: Network) -> Mapping[str, float]:
         """Give the Dice of both lungs on the held-out case, on the network's grid."""
@@ -202,9 +85,9 @@ class CtLung:
                 figures[f"Dice, {name} lung, held-out case, 3 mm grid"] = dice(truth, labels == label)
         return figures
 
-    def measure(self, engines: EngineSet) -> Mapping[str, float]:
+    def measure(self, engines: EngineSet) -> Mapping[str, Estimate]:
         """Give the Dice on the source's own grid, of CT that were not trained on."""
-        return judge_cts(self.sources, engines)
+        return without_interval(judge_cts(self.sources, engines))
 
     def golden(self) -> NDArray[np.float32]:
         """A patch of the synthetic chest."""

@@ -16,102 +16,24 @@ from torch import Tensor
 
 from build_engines.recipes import augmentation, phantom, radiographs, training
 from build_engines.recipes.augmentation import Random, chance
-from build_engines.recipes.evaluation import OutlinedXray, judge_outlines, read_masks, read_outlined
-from build_engines.recipes.networks import Network, UNet
+from build_engines.recipes.evaluation import judge_outlines, without_interval
+from build_engines.recipes.losses import LOSSES
+from build_engines.recipes.networks.blocks import Network
+from build_engines.recipes.networks.encoders import MobileNetV2
+from build_engines.recipes.networks.unet import UNet
+from build_engines.recipes.package_text import package_texts
+from build_engines.recipes.sources import OutlinedXray, read_masks, read_outlined
 from engines.inference.postprocessing import keep_largest_component, labels_on_radiograph
 from engines.inference.preprocessing import Array, fit, percentile_window
 from engines.serving.engine_set import EngineSet
 from engines.verify import dice
+from evaluation.estimate import Estimate
 
 NAME = "cxr-lung"
 WIDTH = 0.5
 """Width multiplier of the encoder, shared with ``cxr-pneumonia`` so that its weights can start from here."""
 
-TOML = """\
-[identity]
-name = "cxr-lung"
-version = "0.1.0"
-uid_root = "2"
-licence = "Apache-2.0"
-intended_use = "Research use only: outlines the lung fields on frontal chest X-rays. Not for diagnosis."
-
-[input]
-tensor = "image"
-modality = ["CR", "DX"]
-body_part = ["CHEST", "THORAX"]
-view = ["PA", "AP"]
-primary_only = true
-presentation = ["FOR PRESENTATION"]
-size = [256, 256]
-percentiles = [1.0, 99.0]
-
-[segmentation]
-tensor = "probabilities"
-keep_largest = false
-
-[[segmentation.segments]]
-label = "Lung"
-category = { value = "123037004", scheme = "SCT", meaning = "Anatomical Structure" }
-type = { value = "39607008", scheme = "SCT", meaning = "Lung" }
-colour = [90, 160, 230]
-measurements = []
-
-[training.ranges]
-median = { least = 0.223, largest = 0.902 }
-deviation = { least = 0.187, largest = 0.557 }
-middle = { least = -0.0241, largest = 0.415 }
-
-[verify]
-max_probability_error = 0.02
-min_dice = 0.995
-
-[verify.bf16]
-max_probability_error = 0.25
-min_dice = 0.99
-"""
-
-CARD = """\
-# cxr-lung
-
-**Research use only.** Not a medical device; not for diagnosis.
-
-- **What it does**: outlines the lung fields (one segment, both lungs) on a frontal chest X-ray.
-- **Network**: U-Net decoder on a MobileNetV2 encoder (width 0.5) with shuffle attention (SA-Net), 256 × 256.
-- **Training data**: 93 X-rays with masks of the Montgomery County X-ray set, U.S. National Library of Medicine (Jaeger
-  et al., Two public chest X-ray datasets for computer-aided screening of pulmonary diseases, 2014). Trained from
-  scratch with strong augmentation (geometry, tone, noise, opacities, markers, cables, collimation).
-- **Split**: by the manifest of the data set: 93 train, 24 validation, 21 test.
-- **Shenzhen** X-rays (NLM) with the masks of Stirenko et al. (CC BY-NC-SA 4.0) were only used to test, never to train.
-
-## Figures
-
-Measured on the source images through the whole serving path (OpenVINO, FP32).
-
-{figures}
-
-## Precisions
-
-| engine | Montgomery validation | Montgomery test | Shenzhen | Dice, golden input | probability error there |
-|---|---|---|---|---|---|
-| FP32 | 0.9679 | 0.9739 | 0.9515 | 0.9999 | 0.0005 |
-| bf16 | 0.9678 | 0.9739 | 0.9516 | 0.9968 | 0.130 |
-
-Mean Dice. bf16 changes none by more than 0.0001, and no worst case by more than 0.0007; pixels of the border move, so
-`[verify.bf16]` allows a probability error of 0.25 and a Dice of 0.99. FP16 (computed by ONNX Runtime, not on a GPU) is
-0.002 off. There is no INT8 network: calibrated with the 93 training images it had a Dice of 0.93 on
-the golden input.
-
-## Limits
-
-- PA images of adults from one programme, many of them with tuberculosis, were the training data. Bedside AP images,
-  children, lateral views, large effusions and pneumonectomies are outside of what it was trained on.
-- The masks follow the visible lung field: lung behind heart and diaphragm is not part of it.
-- It does not know whether an image is a chest at all.
-
-## Licence
-
-Weights: Apache-2.0. Data: Montgomery County X-ray set, NLM; see <https://openi.nlm.nih.gov/faq>.
-"""
+TOML, CARD = package_texts(NAME)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,11 +47,13 @@ class CxrLung:
     card: str = CARD
     steps: int = 900
     learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    loss_name: str = "dice+cross-entropy"
     images: int = 8
 
     def network(self) -> Network:
         """Build the untrained network."""
-        return UNet(classes=2, width=WIDTH)
+        return UNet(2, MobileNetV2(WIDTH))
 
     def batch(self, random: Random) -> training.Batch:
         """Draw random X-rays, changed in geometry, tone and surroundings."""
@@ -143,8 +67,8 @@ class CxrLung:
         return torch.stack([image for image, _ in drawn]), torch.stack([mask for _, mask in drawn])
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy and Dice loss."""
-        return training.segmentation_loss(logits, target)
+        """Judge by ``loss_name``."""
+        return LOSSES[self.loss_name](logits, target)
 
     def validate(self, network: Network) -> Mapping[str, float]:
         """Give the mean Dice of each set on the pixels of the source images."""
@@ -153,9 +77,9 @@ class CxrLung:
             for name, cases in self.validation.items()
         }
 
-    def measure(self, engines: EngineSet) -> Mapping[str, float]:
+    def measure(self, engines: EngineSet) -> Mapping[str, Estimate]:
         """Give the same figures from the package as a node runs it."""
-        return judge_outlines(self.validation, engines)
+        return without_interval(judge_outlines(self.validation, engines))
 
     def golden(self) -> NDArray[np.float32]:
         """The synthetic chest, projected."""

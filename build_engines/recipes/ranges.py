@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from build_engines.recipes.evaluation import HELD_OUT_CT, read_classified, read_masks, read_volume
+from build_engines.recipes.sources import HELD_OUT_CT, read_classified, read_masks, read_volume
 from engines.errors import PermanentError
 from engines.inference.input_statistics import input_statistics
 from engines.inference.radiograph_path import radiograph_tensor

@@ -1,27 +1,29 @@
-"""What the recipes share: the loop, the losses and the random numbers."""
+"""What the recipes share: what a recipe is, and the loop that trains it."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from build_engines.recipes.networks import Network
+from build_engines.recipes.networks.blocks import Network
 from engines.serving.engine_set import EngineSet
+from evaluation.estimate import Estimate
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Any]
+"""Input, and the target: whatever the recipe's loss wants."""
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 """By the number of axes: the order in memory in which convolutions on a CPU are fastest."""
 
 
 class Recipe(Protocol):
-    """One shipped model: its network, its data and how it is judged.
+    """One model: its network, its data and how it is judged.
 
     Attributes
     ----------
@@ -31,12 +33,14 @@ class Recipe(Protocol):
         The text of its ``model.toml``; the recipe reads its own pre-processing from it, so training and serving
         cannot differ.
     card
-        The text of its ``CARD.md``; ``{figures}`` is where its figures go. Empty where a recipe makes no package,
-        but is only trained for its figures.
+        The text of its ``CARD.md``, with two marks where its figures go. Empty where a recipe makes no package, but is
+        only trained for its figures.
     steps
         Optimiser steps of a full training.
     learning_rate
         At the peak of the schedule.
+    weight_decay
+        Of AdamW (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019).
     """
 
     @property
@@ -49,6 +53,8 @@ class Recipe(Protocol):
     def steps(self) -> int: ...  # noqa: D102
     @property
     def learning_rate(self) -> float: ...  # noqa: D102
+    @property
+    def weight_decay(self) -> float: ...  # noqa: D102
 
     def network(self) -> Network:
         """Build the untrained network."""
@@ -56,14 +62,14 @@ class Recipe(Protocol):
     def batch(self, random: np.random.Generator) -> Batch:
         """Draw one augmented batch: input and target."""
 
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Judge one batch."""
+    def loss(self, outputs: Any, target: Any) -> Tensor:
+        """Judge one batch: what ``Network.logits`` gave, in float32, against the target."""
 
     def validate(self, network: Network) -> Mapping[str, float]:
         """Judge the network on data that it was not trained on; each figure with the words that say what it is."""
 
-    def measure(self, engines: EngineSet) -> Mapping[str, float]:
-        """Judge the exported package as a node runs it: the same figures, and those that need the source's own grid."""
+    def measure(self, engines: EngineSet) -> Mapping[str, Estimate]:
+        """Judge the exported package as a node runs it, with intervals; each figure with its words."""
 
     def golden(self) -> NDArray[np.float32]:
         """Give a synthetic input tensor for ``golden.npz``; it holds nothing of anybody's image."""
@@ -71,7 +77,7 @@ class Recipe(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands: finished steps and the mean loss since the last report."""
+    """Where a training stands: finished steps and the loss of the last."""
 
     step: int
     loss: float
@@ -85,8 +91,9 @@ def train(
     report: Callable[[Progress], None],
     checkpoint: Callable[[Network], None],
     every: int = 100,
+    state: Path | None = None,
 ) -> Network:
-    """Train a recipe's network; the same seed gives the same weights on the same machine.
+    """Train a recipe's network; the same seed gives the same weights on the same machine and number of threads.
 
     Parameters
     ----------
@@ -96,40 +103,97 @@ def train(
         Called after every step.
     checkpoint
         Called every ``every`` steps with the averaged network in evaluation mode.
+    state
+        Where the training is kept at each checkpoint, to go on from after an interruption as if there had been none. A
+        file that is there is gone on from; it is removed at the end.
 
     Returns
     -------
     Network
         The exponential moving average of the weights, in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        ``state`` is that of another training: of other steps, another seed or another network.
     """
     torch.manual_seed(seed)
-    random = np.random.default_rng(seed)
-    network = recipe.network()
-    if start is not None:
-        take_over(network, start)
-    average = deepcopy(network).eval()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.learning_rate, total_steps=steps, pct_start=0.1, anneal_strategy="cos"
-    )
-    for step in range(1, steps + 1):
-        network.train()
-        image, target = recipe.batch(random)
+    run = _Run(recipe, steps, seed, start)
+    if state is not None and state.exists():
+        run.load(state)
+    while run.step < steps:
+        report(Progress(step=run.step + 1, loss=run.advance()))
+        if run.step % every == 0 and run.step < steps:
+            checkpoint(run.average)
+            if state is not None:
+                run.save(state)
+    checkpoint(run.average)
+    if state is not None:
+        state.unlink(missing_ok=True)
+    return run.average
+
+
+class _Run:
+    """A training between two of its steps."""
+
+    def __init__(self, recipe: Recipe, steps: int, seed: int, start: Path | None) -> None:
+        self.recipe, self.key, self.step = recipe, {"name": recipe.name, "steps": steps, "seed": seed}, 0
+        self.random = np.random.default_rng(seed)
+        self.network = recipe.network()
+        if start is not None:
+            take_over(self.network, start)
+        self.average = deepcopy(self.network).eval()
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, recipe.learning_rate, total_steps=steps, pct_start=0.1, anneal_strategy="cos"
+        )
+
+    def advance(self) -> float:
+        """Take one step and give its loss."""
+        self.step += 1
+        self.network.train()
+        image, target = self.recipe.batch(self.random)
         image = image.to(memory_format=CHANNELS_LAST[image.ndim])
         with torch.autocast("cpu", torch.bfloat16):
-            logits = network.logits(image)
-        loss = recipe.loss(logits.float(), target)
-        optimiser.zero_grad()
+            outputs = self.network.logits(image)
+        precise = tuple(each.float() for each in outputs) if isinstance(outputs, tuple) else outputs.float()
+        loss = self.recipe.loss(precise, target)
+        self.optimiser.zero_grad()
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimiser.step()
-        schedule.step()
-        _follow(average, network, decay=min(0.99, step / (step + 10)))
-        report(Progress(step=step, loss=float(loss.detach())))
-        if step % every == 0 and step < steps:
-            checkpoint(average)
-    checkpoint(average)
-    return average
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimiser.step()
+        self.schedule.step()
+        _follow(self.average, self.network, decay=min(0.99, self.step / (self.step + 10)))
+        return float(loss.detach())
+
+    @property
+    def _parts(self) -> Mapping[str, Any]:
+        return {
+            "network": self.network,
+            "average": self.average,
+            "optimiser": self.optimiser,
+            "schedule": self.schedule,
+        }
+
+    def save(self, file: Path) -> None:
+        """Keep everything that the next step depends on; a crash leaves the old file or the new one."""
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        random = {"numpy": self.random.bit_generator.state, "torch": torch.get_rng_state()}
+        partial = file.with_suffix(".part")
+        torch.save({"key": self.key, "step": self.step, "parts": parts, "random": random}, partial)
+        partial.replace(file)
+
+    def load(self, file: Path) -> None:
+        kept = torch.load(file, weights_only=True)
+        if kept["key"] != self.key:
+            raise ValueError(f"{file} is of another training, {kept['key']}; start afresh with --fresh")
+        for name, part in self._parts.items():
+            part.load_state_dict(kept["parts"][name])
+        self.step = kept["step"]
+        self.random.bit_generator.state = kept["random"]["numpy"]
+        torch.set_rng_state(kept["random"]["torch"])
 
 
 def take_over(network: Network, start: Path) -> None:
@@ -138,17 +202,6 @@ def take_over(network: Network, start: Path) -> None:
     saved = torch.load(start, weights_only=True)
     state.update({name: value for name, value in saved.items() if name in state and state[name].shape == value.shape})
     network.load_state_dict(state)
-
-
-def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean of cross-entropy and soft Dice loss over the segments (background left out)."""
-    probabilities = torch.softmax(logits, dim=1)
-    truth = nn.functional.one_hot(target, logits.shape[1]).movedim(-1, 1).float()
-    space = (0, *range(2, logits.ndim))
-    overlap = (probabilities * truth).sum(dim=space)[1:]
-    total = (probabilities + truth).sum(dim=space)[1:]
-    dice = (2 * overlap + 1) / (total + 1)
-    return nn.functional.cross_entropy(logits, target) + (1 - dice).mean()
 
 
 def _follow(average: Network, network: Network, decay: float) -> None:

@@ -13,7 +13,7 @@ from build_engines.recipes import ct_lung, cxr_lung, cxr_pneumonia, phantom, tra
 from build_engines.recipes.__main__ import RECIPES  # noqa: E402
 from build_engines.recipes.evaluation import OutlinedXray  # noqa: E402
 from build_engines.recipes.export import export  # noqa: E402
-from build_engines.recipes.networks import Network, ShuffleAttention  # noqa: E402
+from build_engines.recipes.networks.blocks import Network, ShuffleAttention  # noqa: E402
 from engines.inference.preprocessing import Box  # noqa: E402
 from engines.packages.package import load_package  # noqa: E402
 
@@ -65,7 +65,7 @@ def test_a_few_steps_lower_the_loss_and_export_a_package(make: Callable[[], trai
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
     assert len(kept) == 1
 
-    export(recipe, kept[0], tmp_path / recipe.name, recipe.validate(kept[0]))
+    export(recipe, kept[0], tmp_path / recipe.name)
     package = load_package(tmp_path / recipe.name)
     session = onnxruntime.InferenceSession(package.networks[0], providers=["CPUExecutionProvider"])
     golden = package.golden()
@@ -79,7 +79,7 @@ def test_the_exported_network_answers_as_the_trained_one(tmp_path: Path) -> None
     recipe = tiny_radiographs()
     torch.manual_seed(1)
     network = recipe.network().eval()
-    export(recipe, network, tmp_path / recipe.name, {})
+    export(recipe, network, tmp_path / recipe.name)
     golden = load_package(tmp_path / recipe.name).golden()
     with torch.no_grad():
         expected = network(torch.from_numpy(golden.input)).numpy()
@@ -92,6 +92,35 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     first, second = (training.train(recipe, 2, 7, None, lambda _: None, lambda _: None) for _ in range(2))
     for one, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_an_interrupted_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    recipe, state = tiny_radiographs(), tmp_path / "training.state"
+    whole = training.train(recipe, 4, 7, None, lambda _: None, lambda _: None)
+
+    def interrupt(progress: training.Progress) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(recipe, 4, 7, None, interrupt, lambda _: None, every=2, state=state)
+    gone_on = training.train(recipe, 4, 7, None, lambda _: None, lambda _: None, every=2, state=state)
+    for one, other in zip(whole.state_dict().values(), gone_on.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    assert not state.exists()
+
+
+def test_the_state_of_another_training_is_refused(tmp_path: Path) -> None:
+    recipe, state = tiny_radiographs(), tmp_path / "training.state"
+
+    def interrupt(progress: training.Progress) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(recipe, 4, 7, None, interrupt, lambda _: None, every=2, state=state)
+    with pytest.raises(ValueError, match="--fresh"):
+        training.train(recipe, 4, 8, None, lambda _: None, lambda _: None, every=2, state=state)
 
 
 def test_the_classifier_starts_with_the_encoder_of_the_lung_model(tmp_path: Path) -> None:

@@ -8,18 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from build_engines.recipes.evaluation import (
-    EVALUATIONS,
-    LEFT,
-    NORMAL,
-    PNEUMONIA,
-    RIGHT,
-    VIRAL,
-    ClassifiedXray,
-    accuracies,
-    area_under_curve,
-    split_lungs,
-)
+from build_engines.recipes.evaluation import EVALUATIONS, accuracies, area_under_curve
+from build_engines.recipes.sources import LEFT, NORMAL, PNEUMONIA, RIGHT, VIRAL, ClassifiedXray, split_lungs
 from engines.packages.package import SHIPPED_MODELS
 
 

@@ -1,0 +1,1 @@
+"""The networks, one family a module; all of them end in probabilities."""
