@@ -1,6 +1,7 @@
 """``wetread-train``: train one of the shipped models and write its package."""
 
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -8,7 +9,9 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress as Bar
+from rich.table import Table
 
 from build_engines.recipes import ct_lung, cxr_lung, cxr_pneumonia, training
 from build_engines.recipes.export import export
@@ -33,7 +36,7 @@ RECIPES: Mapping[str, Callable[[Path], training.Recipe]] = {
 
 
 def run(
-    name: Annotated[str, typer.Argument(help=f"The model: {', '.join(RECIPES)}.")],
+    name: Annotated[str | None, typer.Argument(help="A model or a row of the ladder; none: list them.")] = None,
     data: Annotated[Path, typer.Option(help="Folder with the training data.")] = ROOT.parent / "shared" / "data",
     out: Annotated[Path, typer.Option(help="Folder that the package folder is written to.")] = ROOT
     / "engines"
@@ -56,13 +59,18 @@ def run(
 
     The weights for --start go to .train/NAME.pt.
     """
-    torch.set_num_threads(threads)
     console = Console()
+    if name is None:
+        console.print(listing())
+        return
+    torch.set_num_threads(threads)
     if name in ROWS:
         train_row(name, data, steps, seed, start, every, threads, fresh, measure, console)
         return
     if name not in RECIPES:
-        raise typer.BadParameter(f"{name} is none of {', '.join((*RECIPES, *ROWS))}")
+        close = get_close_matches(name, (*RECIPES, *ROWS), n=1)
+        hint = f"did you mean {close[0]}?" if close else "`wetread-train` alone lists them"
+        raise typer.BadParameter(f"{name} is no model and no row of the ladder; {hint}")
     recipe = RECIPES[name](data)
     if not measure:
         train(recipe, steps or recipe.steps, seed, start, every, out, console, fresh)
@@ -71,6 +79,16 @@ def run(
             figures = recipe.measure(engines)
         tell(console, {words: figure.value for words, figure in figures.items()})
         (out / recipe.name / "CARD.md").write_text(with_figures(recipe.card, figures), encoding="utf-8")
+
+
+def listing() -> Table:
+    """All that can be trained: the models, and the rows of the ladder with whether they were measured."""
+    table = Table("name", "what it is", "table", "measured", box=None, pad_edge=False)
+    for name in RECIPES:
+        table.add_row(name, "a package in engines/models, or its figures", "", "")
+    for name, row in ROWS.items():
+        table.add_row(name, escape(row.words), row.table, "✓" if rows.saved(name) else "")
+    return table
 
 
 def train(

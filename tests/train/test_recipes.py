@@ -94,16 +94,19 @@ def test_the_same_seed_gives_the_same_weights() -> None:
         assert torch.equal(one, other)
 
 
-def test_an_interrupted_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
-    recipe, state = tiny_radiographs(), tmp_path / "training.state"
-    whole = training.train(recipe, 4, 7, None, lambda _: None, lambda _: None)
-
+def interrupt_third_step(recipe: training.Recipe, state: Path) -> None:
     def interrupt(progress: training.Progress) -> None:
         if progress.step == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         training.train(recipe, 4, 7, None, interrupt, lambda _: None, every=2, state=state)
+
+
+def test_an_interrupted_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    recipe, state = tiny_radiographs(), tmp_path / "training.state"
+    whole = training.train(recipe, 4, 7, None, lambda _: None, lambda _: None)
+    interrupt_third_step(recipe, state)
     gone_on = training.train(recipe, 4, 7, None, lambda _: None, lambda _: None, every=2, state=state)
     for one, other in zip(whole.state_dict().values(), gone_on.state_dict().values(), strict=True):
         assert torch.equal(one, other)
@@ -112,13 +115,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(tmp_path: Path) 
 
 def test_the_state_of_another_training_is_refused(tmp_path: Path) -> None:
     recipe, state = tiny_radiographs(), tmp_path / "training.state"
-
-    def interrupt(progress: training.Progress) -> None:
-        if progress.step == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        training.train(recipe, 4, 7, None, interrupt, lambda _: None, every=2, state=state)
+    interrupt_third_step(recipe, state)
     with pytest.raises(ValueError, match="--fresh"):
         training.train(recipe, 4, 8, None, lambda _: None, lambda _: None, every=2, state=state)
 
