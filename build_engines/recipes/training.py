@@ -1,4 +1,4 @@
-"""What the recipes share: what a recipe is, and the loop that trains it."""
+"""What the recipes share: what can be trained, what a recipe is, and the loop that trains."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -22,21 +22,13 @@ CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 """By the number of axes: the order in memory in which convolutions on a CPU are fastest."""
 
 
-class Recipe(Protocol):
-    """One model: its network, its data and how it is judged.
+class Trainable(Protocol):
+    """What can be trained: a network, its data and its loss.
 
     Attributes
     ----------
     name
-        Of the model, and of its folder.
-    toml
-        The text of its ``model.toml``; the recipe reads its own pre-processing from it, so training and serving
-        cannot differ.
-    card
-        The text of its ``CARD.md``, with two marks where its figures go. Empty where a recipe makes no package, but is
-        only trained for its figures.
-    steps
-        Optimiser steps of a full training.
+        Of the model.
     learning_rate
         At the peak of the schedule.
     weight_decay
@@ -45,12 +37,6 @@ class Recipe(Protocol):
 
     @property
     def name(self) -> str: ...  # noqa: D102
-    @property
-    def toml(self) -> str: ...  # noqa: D102
-    @property
-    def card(self) -> str: ...  # noqa: D102
-    @property
-    def steps(self) -> int: ...  # noqa: D102
     @property
     def learning_rate(self) -> float: ...  # noqa: D102
     @property
@@ -64,6 +50,29 @@ class Recipe(Protocol):
 
     def loss(self, outputs: Any, target: Any) -> Tensor:
         """Judge one batch: what ``Network.logits`` gave, in float32, against the target."""
+
+
+class Recipe(Trainable, Protocol):
+    """One model that becomes a package: how it is trained, described and judged.
+
+    Attributes
+    ----------
+    toml
+        The text of its ``model.toml``; the recipe reads its own pre-processing from it, so training and serving
+        cannot differ.
+    card
+        The text of its ``CARD.md``, with two marks where its figures go. Empty where a recipe makes no package, but is
+        only trained for its figures.
+    steps
+        Optimiser steps of a full training.
+    """
+
+    @property
+    def toml(self) -> str: ...  # noqa: D102
+    @property
+    def card(self) -> str: ...  # noqa: D102
+    @property
+    def steps(self) -> int: ...  # noqa: D102
 
     def validate(self, network: Network) -> Mapping[str, float]:
         """Judge the network on data that it was not trained on; each figure with the words that say what it is."""
@@ -84,7 +93,7 @@ class Progress:
 
 
 def train(
-    recipe: Recipe,
+    recipe: Trainable,
     steps: int,
     seed: int,
     start: Path | None,
@@ -136,7 +145,7 @@ def train(
 class _Run:
     """A training between two of its steps."""
 
-    def __init__(self, recipe: Recipe, steps: int, seed: int, start: Path | None) -> None:
+    def __init__(self, recipe: Trainable, steps: int, seed: int, start: Path | None) -> None:
         self.recipe, self.key, self.step = recipe, {"name": recipe.name, "steps": steps, "seed": seed}, 0
         self.random = np.random.default_rng(seed)
         self.network = recipe.network()
