@@ -5,7 +5,7 @@ masks of the same folder are under a licence that does not allow training what i
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +36,28 @@ WIDTH = 0.5
 TOML, CARD = package_texts(NAME)
 
 
+def shipped_network() -> Network:
+    """Build the network that is shipped."""
+    return UNet(2, MobileNetV2(WIDTH))
+
+
 @dataclass(frozen=True, eq=False)
 class CxrLung:
-    """The recipe; see the module."""
+    """The recipe; see the module.
+
+    Attributes
+    ----------
+    cases
+        To train on.
+    validation
+        To judge by, by the words for each set.
+    loss_name
+        Of `build_engines.recipes.losses.LOSSES`.
+    images
+        In a batch.
+    build
+        Makes the untrained network.
+    """
 
     cases: tuple[OutlinedXray, ...]
     validation: Mapping[str, tuple[OutlinedXray, ...]]
@@ -50,10 +69,11 @@ class CxrLung:
     weight_decay: float = 1e-2
     loss_name: str = "dice+cross-entropy"
     images: int = 8
+    build: Callable[[], Network] = shipped_network
 
     def network(self) -> Network:
         """Build the untrained network."""
-        return UNet(2, MobileNetV2(WIDTH))
+        return self.build()
 
     def batch(self, random: Random) -> training.Batch:
         """Draw random X-rays, changed in geometry, tone and surroundings."""
@@ -73,7 +93,9 @@ class CxrLung:
     def validate(self, network: Network) -> Mapping[str, float]:
         """Give the mean Dice of each set on the pixels of the source images."""
         return {
-            f"Dice, {name}": float(np.mean([dice(case.mask, segment(network, case.image)) for case in cases]))
+            f"Dice, {name}": float(
+                np.mean([dice(case.mask, segment(network, case.image, self.toml)) for case in cases])
+            )
             for name, cases in self.validation.items()
         }
 
@@ -128,9 +150,9 @@ def opacify(image: Tensor, mask: Tensor, random: Random) -> Tensor:
     return image + strength * (random.uniform(0.6, 0.95) - image).clamp(min=0)
 
 
-def segment(network: Network, image: Array) -> NDArray[np.bool_]:
+def segment(network: Network, image: Array, toml: str = TOML) -> NDArray[np.bool_]:
     """Find the lungs as serving does."""
-    settings = tomllib.loads(TOML)
+    settings = tomllib.loads(toml)
     tensor, placed = fit(percentile_window(image, *settings["input"]["percentiles"]), tuple(settings["input"]["size"]))
     with torch.no_grad():
         probabilities = network(torch.from_numpy(tensor)[None, None])[0].numpy()

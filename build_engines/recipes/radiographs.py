@@ -84,6 +84,7 @@ def window_again(image: Tensor, inside: Tensor, percentiles: tuple[float, float]
 
     ``inside`` is true where the tensor holds image and not padding.
     """
-    low, high = torch.quantile(image[inside], torch.tensor(percentiles) / 100)
-    mapped: Tensor = ((image - low) / (high - low).clamp(min=1e-3)).clamp(0, 1) * inside
+    # NumPy's percentiles take a tenth of the time of PyTorch's.
+    low, high = (float(value) for value in np.percentile(image[inside].numpy(), percentiles))
+    mapped: Tensor = ((image - low) / max(high - low, 1e-3)).clamp(0, 1) * inside
     return mapped
