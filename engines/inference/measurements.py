@@ -98,7 +98,7 @@ def _statistics(volume: Volume, labels: NDArray[np.uint8]) -> _Statistics:
         *(np.zeros(256, np.int64), np.zeros(256), np.zeros(256), np.zeros(256)),
         *(np.full(256, limits.max, dtype), np.full(256, limits.min, dtype)),
     )
-    for plane, image, width in zip(labels, volume.array, _widths(volume), strict=True):
+    for plane, image, width in zip(labels, volume.array, slice_widths(volume), strict=True):
         inside = plane > 0
         numbers, values = plane[inside], image[inside]
         here = np.bincount(numbers, minlength=256)
@@ -112,8 +112,8 @@ def _statistics(volume: Volume, labels: NDArray[np.uint8]) -> _Statistics:
     return found
 
 
-def _widths(volume: Volume) -> NDArray[np.float64]:
-    """How many steps of the affine each slice stands for: half of the way to each neighbour."""
+def slice_widths(volume: Volume) -> NDArray[np.float64]:
+    """Give how many steps of the affine each slice stands for, ``[slice]``: half of the way to each neighbour."""
     if volume.at is None:
         return np.ones(len(volume.array))
     gaps = np.diff(volume.at)
