@@ -1,0 +1,143 @@
+"""Images and masks in files that are no DICOM: pictures (PNG, JPEG, TIFF, BMP) and volumes (NIfTI, NRRD, MetaImage)."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+from numpy.typing import NDArray
+from PIL import Image as Picture
+from PIL import ImageOps
+
+from engines.types import Affine, Radiograph, Volume
+from evaluation.errors import DataError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+VOLUMES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+"""What Pillow may take a file for, whatever its name: its other formats are for other things than X-rays."""
+
+MOST_PIXELS = 100_000_000
+"""Of a picture; the largest detectors have 20 million. More is a file that wants to fill the memory."""
+MOST_VOXELS = 1_500_000_000
+"""Of a volume: 5000 slices of 512 × 512."""
+
+SAME_PLACE_MM = 0.1
+"""How far the corners of a mask and its image may be apart."""
+
+
+def is_picture(file: Path) -> bool:
+    """Tell a picture by its name."""
+    return file.name.lower().endswith(PICTURES)
+
+
+def is_volume(file: Path) -> bool:
+    """Tell a volume by its name."""
+    return file.name.lower().endswith(VOLUMES)
+
+
+def read_radiograph(file: Path) -> Radiograph:
+    """Read a picture as an X-ray of unknown spacing, bone bright as it is.
+
+    Raises
+    ------
+    DataError
+        There is no such file, or it is not such a picture.
+    """
+    return Radiograph(_picture(file).astype(np.float32), None, file.name)
+
+
+def read_picture_mask(file: Path) -> NDArray[Any]:
+    """Read the values of a mask ``[row, column]``; those of a JPEG, which blurs edges, as 0 and 1.
+
+    Raises
+    ------
+    DataError
+        See `read_radiograph`.
+    """
+    values = _picture(file)
+    blurred = file.suffix.lower() in (".jpg", ".jpeg")
+    return (values > 127).astype(np.uint8) if blurred else values
+
+
+def read_volume(file: Path) -> Volume:
+    """Read a CT in HU with its geometry.
+
+    Raises
+    ------
+    DataError
+        There is no such file, or it is no volume.
+    """
+    image = _volume(file)
+    array = sitk.GetArrayFromImage(image)
+    whole = array.dtype.kind in "iu" and (array.size == 0 or (array.min() >= -32768 and array.max() <= 32767))
+    array = array.astype(np.int16 if whole else np.float32, copy=False)
+    return Volume(array, affine_of(image), tuple(f"{file.name}#{index}" for index in range(len(array))))
+
+
+def read_volume_mask(file: Path, volume: Volume) -> NDArray[Any]:
+    """Read the values of a mask ``[slice, row, column]`` that lies on the grid of a volume.
+
+    Raises
+    ------
+    DataError
+        See `read_volume`; or it lies on another grid.
+    """
+    image = _volume(file)
+    values: NDArray[Any] = sitk.GetArrayFromImage(image)
+    if values.shape != volume.array.shape:
+        raise DataError(f"{file.name} has {_by(values)} voxels, its image {_by(volume.array)}; resample it")
+    corner = np.array([*(length - 1 for length in values.shape), 1.0])
+    apart = np.abs((affine_of(image) - volume.affine) @ np.array([[0, 0, 0, 1.0], corner]).T).max()
+    if apart > SAME_PLACE_MM:
+        raise DataError(f"{file.name} lies {apart:.1f} mm beside its image; resample it to the image's grid")
+    return values
+
+
+def affine_of(image: sitk.Image) -> Affine:
+    """Give the matrix from array index to LPS millimetres of a SimpleITK image."""
+    affine = np.eye(4)
+    affine[:3, :3] = (np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing())[:, ::-1]
+    affine[:3, 3] = image.GetOrigin()
+    return affine
+
+
+def _picture(file: Path) -> NDArray[Any]:
+    _require(file)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Picture.DecompressionBombWarning)  # it has a limit of its own, below
+            with Picture.open(file, formats=FORMATS) as picture:
+                if picture.width * picture.height > MOST_PIXELS:
+                    raise DataError(f"{file.name} has {picture.width} × {picture.height} pixels; that is no X-ray")
+                upright = ImageOps.exif_transpose(picture)
+                deep = upright.mode in ("I", "F") or upright.mode.startswith("I;")
+                return np.array(upright if deep else upright.convert("L"))
+    except (OSError, ValueError, SyntaxError, Picture.DecompressionBombError, EOFError) as error:
+        raise DataError(f"{file.name} is no picture that can be read ({type(error).__name__}); replace it") from error
+
+
+def _volume(file: Path) -> sitk.Image:
+    _require(file)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    try:
+        reader.ReadImageInformation()
+        if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
+            raise DataError(f"{file.name} is no volume of one value a voxel; convert it")
+        if np.prod(np.array(reader.GetSize(), dtype=np.float64)) > MOST_VOXELS:
+            raise DataError(f"{file.name} has {' × '.join(map(str, reader.GetSize()))} voxels; that is no CT")
+        image: sitk.Image = reader.Execute()
+    except RuntimeError as error:
+        raise DataError(f"{file.name} is no volume that can be read; replace it") from error
+    return image
+
+
+def _require(file: Path) -> None:
+    if not file.is_file():
+        raise DataError(f"{file.name} is missing; put it in its place or remove the row")
+
+
+def _by(array: NDArray[Any]) -> str:
+    return " × ".join(map(str, array.shape))
