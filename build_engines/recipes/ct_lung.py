@@ -5,7 +5,7 @@ one validates.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,21 @@ from torch import Tensor, nn
 
 from build_engines.recipes import augmentation, phantom, training
 from build_engines.recipes.augmentation import Random, chance
+from build_engines.recipes.ct_augmentation import (
+    GAS,
+    NODULE,
+    SOFT,
+    add_balls,
+    aerate,
+    consolidate,
+    contrast,
+    field_of_view,
+    thick_slices,
+)
 from build_engines.recipes.evaluation import judge_cts, without_interval
 from build_engines.recipes.losses import LOSSES
-from build_engines.recipes.networks.blocks import Network
+from build_engines.recipes.networks.blocks import Network, Outputs
+from build_engines.recipes.networks.self_configured import deeply_supervised
 from build_engines.recipes.networks.unet import UNet3d
 from build_engines.recipes.package_text import package_texts
 from build_engines.recipes.sources import HELD_OUT_CT, LEFT, RIGHT, LabelledCt, read_cts, read_labelled_ct
@@ -33,8 +45,6 @@ PATCH = (64, 96, 96)
 """Training patch; smaller than the one that serves, so that a step is quick."""
 
 TOML, CARD = package_texts(NAME)
-NODULE, GAS, SOFT = (0.4, 0.75), (0.0, 0.1), 0.55
-"""Values of what is drawn into training patches, and the least value of soft tissue, in the window 0–1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +57,21 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class CtLung:
-    """The recipe; see the module."""
+    """The recipe; see the module.
+
+    Attributes
+    ----------
+    cases, validation
+        On the network's grid.
+    sources
+        What the package is judged on, as it came.
+    build
+        Builds the untrained network; another one for each row of the ladder.
+    loss_name
+        One of `LOSSES`.
+    images, patch
+        Patches of a batch, and their shape.
+    """
 
     cases: tuple[Case, ...]
     validation: tuple[Case, ...]
@@ -61,19 +85,20 @@ class CtLung:
     loss_name: str = "dice+cross-entropy"
     images: int = 2
     patch: tuple[int, int, int] = PATCH
+    build: Callable[[], Network] = lambda: UNet3d(classes=3)
 
     def network(self) -> Network:
         """Build the untrained network."""
-        return UNet3d(classes=3)
+        return self.build()
 
     def batch(self, random: Random) -> training.Batch:
         """Draw patches of random cases, turned, scaled, noisy and cut like the CT of another scanner."""
         drawn = [augment(self.cases[random.integers(len(self.cases))], self.patch, random) for _ in range(self.images)]
         return torch.stack([image for image, _ in drawn]), torch.stack([labels for _, labels in drawn])
 
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Judge by ``loss_name``."""
-        return LOSSES[self.loss_name](logits, target)
+    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+        """Judge by ``loss_name``, at every resolution that the network answers in."""
+        return deeply_supervised(LOSSES[self.loss_name], outputs, target)
 
     def validate(self, network: Network) -> Mapping[str, float]:
         """Give the Dice of both lungs on the held-out case, on the network's grid."""
@@ -96,8 +121,8 @@ class CtLung:
         return window(chest, *settings["window"])[None, None]
 
 
-def load(data: Path) -> CtLung:
-    """Read the five volumes.
+def load(data: Path, toml: str = TOML) -> CtLung:
+    """Read the five volumes, and bring them to the grid of a ``model.toml``.
 
     Raises
     ------
@@ -110,15 +135,16 @@ def load(data: Path) -> CtLung:
     training_files = [file for file in files if not file.name.startswith(HELD_OUT_CT)]
     judged = read_cts(data)
     return CtLung(
-        cases=tuple(to_grid(read_labelled_ct(file)) for file in training_files),
-        validation=tuple(to_grid(ct) for ct in judged.values() if not ct.both),
+        cases=tuple(to_grid(read_labelled_ct(file), toml) for file in training_files),
+        validation=tuple(to_grid(ct, toml) for ct in judged.values() if not ct.both),
         sources=judged,
+        toml=toml,
     )
 
 
-def to_grid(source: LabelledCt) -> Case:
-    """Bring a CT and its labels to the network's grid."""
-    settings = tomllib.loads(TOML)["input"]
+def to_grid(source: LabelledCt, toml: str) -> Case:
+    """Bring a CT and its labels to the grid of a ``model.toml``."""
+    settings = tomllib.loads(toml)["input"]
     spacing = tuple(settings["spacing_mm"])
     volume, labels = source.volume, source.labels
     image, _ = resample_to_grid(volume, spacing)
@@ -133,9 +159,9 @@ def to_grid(source: LabelledCt) -> Case:
 
 
 def augment(case: Case, shape: tuple[int, int, int], random: Random) -> training.Batch:
-    """Make one training patch: another size and position of the patient, another dose, kernel and field of view."""
-    linear = augmentation.rotation(random.normal(0, (0.12, 0.08, 0.08)))
-    linear = linear @ np.diag(random.uniform(0.8, 1.45) * random.uniform(0.92, 1.08, 3))
+    """Make one training patch: another patient, disease, contrast, dose, kernel, slice thickness and field of view."""
+    angles = random.normal(0, (0.4 if chance(random, 0.15) else 0.12, 0.08, 0.08))
+    linear = augmentation.rotation(angles) @ np.diag(random.uniform(0.8, 1.45) * random.uniform(0.92, 1.08, 3))
     full = np.array(case.image.shape[1:])
     matrix = augmentation.about_centre(linear, random.uniform((0.2, 0.3, 0.25), (0.8, 0.65, 0.75)) * full, shape)
     image = augmentation.sample(case.image, shape, matrix, "bilinear")
@@ -147,61 +173,19 @@ def augment(case: Case, shape: tuple[int, int, int], random: Random) -> training
         image = add_balls(image, lungs, NODULE, random)
     if chance(random, 0.5):
         image = add_balls(image, ((image > SOFT) & (lungs == 0)).float(), GAS, random)
+    for lung in (LEFT, RIGHT):
+        if chance(random, 0.25):
+            image = consolidate(image, (labels == lung).float(), random)
+    if chance(random, 0.4):
+        image = contrast(image, random)
     image = image * random.uniform(0.94, 1.06) + random.uniform(-0.02, 0.02)
-    image = augmentation.texture(random, image, noise=0.06)
+    if chance(random, 0.3):
+        image = thick_slices(image, random)
+    image = augmentation.texture(random, image, noise=0.08)
     if chance(random, 0.4):
         seen = field_of_view(shape, random)
         image, labels = image * seen, labels * seen
     return image.clamp(0, 1), labels[0].long()
-
-
-def aerate(image: Tensor, lungs: Tensor, random: Random) -> Tensor:
-    """Fill the lungs with more or less air, vessels left as they are.
-
-    The training CT breathe shallowly (median -710 to -790 HU); a deep breath is near -880 HU, emphysema below -950 HU.
-    """
-    parenchyma = lungs * torch.sigmoid(25 * (0.35 - image))
-    if chance(random, 0.3):
-        return image + random.uniform(0, 0.15) * parenchyma
-    uneven = torch.sigmoid(2 * augmentation.smooth_noise(random, tuple(image.shape[1:]), 4))
-    return image * (1 - random.uniform(0, 1) * (0.6 + 0.4 * uneven) * parenchyma)
-
-
-def add_balls(image: Tensor, where: Tensor, values: tuple[float, float], random: Random) -> Tensor:
-    """Put balls of one value into places, the parts of them that are in these places.
-
-    Soft tissue in the lungs stays lung: nodules, vessels and consolidations belong to it. Gas outside of the lungs
-    stays background: it is in stomach and bowel, often just under the diaphragm.
-
-    Parameters
-    ----------
-    image
-        ``[1, slice, row, column]``.
-    where
-        1 where balls may be, else 0; of the same shape.
-    values
-        Lowest and highest value of a ball.
-    random
-        Decides number, places, radii and values.
-    """
-    inside = torch.nonzero(where[0])
-    if not len(inside):
-        return image
-    axes = torch.meshgrid(*(torch.arange(length, dtype=torch.float32) for length in image.shape[1:]), indexing="ij")
-    for _ in range(int(random.integers(1, 5))):
-        centre = inside[random.integers(len(inside))]
-        distance = sum((axis - float(place)) ** 2 for axis, place in zip(axes, centre, strict=True))
-        ball = torch.sigmoid(2 * (random.uniform(1.0, 6.0) - torch.sqrt(torch.as_tensor(distance)))) * where[0]
-        image = image + ball * (random.uniform(*values) - image)
-    return image
-
-
-def field_of_view(shape: tuple[int, int, int], random: Random) -> Tensor:
-    """Draw a round reconstruction field, 1 inside and 0 outside, the same on every slice: ``[1, 1, row, column]``."""
-    rows, columns = (torch.linspace(-1, 1, length) for length in shape[1:])
-    centre = random.uniform(-0.25, 0.25, 2)
-    distance = torch.hypot(rows[:, None] - centre[0], columns[None, :] - centre[1])
-    return (distance < random.uniform(0.75, 1.2)).float()[None, None]
 
 
 def predict(network: Network, image: Tensor) -> NDArray[np.int64]:
