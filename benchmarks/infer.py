@@ -203,7 +203,7 @@ class Bench:
     def open_reference(self, stack: ExitStack) -> dict[str, tuple[ModelPackage, Engine]]:
         """The model that this one is cropped to, in FP32."""
         wanted = self.package.input
-        if not isinstance(wanted, RadiographInput) or wanted.crop_to is None:
+        if wanted.crop_to is None:
             return {}
         package = self.packages[wanted.crop_to]
         engine = available(SUBJECTS[0], package, self.threads)

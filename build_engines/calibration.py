@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from build_engines.images import read_image
 from engines.errors import PermanentError
 from engines.inference.analyse import analyse
-from engines.packages.description import RadiographInput, VolumeInput
+from engines.packages.description import VolumeInput
 from engines.packages.package import ModelPackage
 from engines.runtimes.base import Engine, Outputs, RuntimeSettings, create_engine
 from engines.types import EngineIdentity
@@ -81,8 +81,7 @@ def record_inputs(
     if isinstance(wanted, VolumeInput):
         one_grid = wanted.model_copy(update={"further_patches": ()})
         package = replace(package, description=package.description.model_copy(update={"input": one_grid}))
-    crop_to = wanted.crop_to if isinstance(wanted, RadiographInput) else None
-    cropper = packages[crop_to] if crop_to else None
+    cropper = packages[wanted.crop_to] if wanted.crop_to else None
     settings = RuntimeSettings()
     with ExitStack() as active:
         recorder = active.enter_context(Recorder(create_engine(package, settings)))

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from engines.inference.analyse import analyse
-from engines.packages.description import RadiographInput
 from engines.packages.package import ModelPackage
 from engines.runtimes.base import Engine
 from engines.types import Findings, Image, LabelMap
@@ -31,7 +30,7 @@ class OneEngine:
 
     def _region(self, image: Image) -> LabelMap | None:
         wanted = self.package.input
-        if not isinstance(wanted, RadiographInput) or wanted.crop_to is None:
+        if wanted.crop_to is None:
             return None
         # By the array, which lives as long as the images of an evaluation; the image around it does not.
         key = id(image.array)

@@ -61,7 +61,7 @@ def analyse(
     analysed_at = clock()
     match package.input, image:
         case VolumeInput() as wanted, Volume() as volume:
-            found = read_volume(package, wanted, engine, volume, probabilities)
+            found = read_volume(package, wanted, engine, volume, region, probabilities)
         case RadiographInput() as wanted, Radiograph() as radiograph:
             found = read_radiograph(package, wanted, engine, radiograph, region, probabilities)
         case wanted, _:

@@ -16,6 +16,8 @@ Places = NDArray[np.float64]
 Points = NDArray[np.float64]
 """``[n, dimension]``."""
 
+Holds = Callable[[Points], NDArray[np.bool_]]
+"""Tells of each point whether something may be there, ``[n]``."""
 
 ROUNDING = 1e-6
 """In voxels: a point on the outermost edge of the image stays within it."""
@@ -103,7 +105,7 @@ def detect(
     windows: Sequence[Window],
     seen: NDArray[np.float64],
     to_image: Callable[[Places], Places],
-    holds: Callable[[Points], NDArray[np.bool_]] | None = None,
+    *holds: Holds,
 ) -> Detections:
     """Say what a network has found, and where.
 
@@ -114,12 +116,12 @@ def detect(
     to_image
         From corners on the grid to those that `engines.types.Detection` wants.
     holds
-        Whether such a point lies within the image, where that is less than was seen; what has its centre elsewhere is
-        dropped.
+        Whether such a point lies within the image, where that is less than was seen, and where something is looked
+        for; what has its centre elsewhere is dropped.
     """
     proposed = candidates(section, windows, seen)
-    if holds is not None:
-        proposed = proposed[holds(to_image(proposed.places).mean(axis=1))]
+    for each in holds:
+        proposed = proposed[each(to_image(proposed.places).mean(axis=1))]
     kept = proposed[non_maximum_suppression(section, proposed)]
     corners = to_image(kept.places)
     low, high = corners.min(axis=1), corners.max(axis=1)
@@ -147,7 +149,7 @@ def to_patient(affine: Affine) -> Callable[[Places], Places]:
     return placed
 
 
-def within_volume(volume: Volume) -> Callable[[Points], NDArray[np.bool_]]:
+def within_volume(volume: Volume) -> Holds:
     """Tell which points in LPS mm lie in one of a volume's voxels; a tilted volume does not fill the grid around it."""
     slices, rows, columns = volume.array.shape
     last = np.array([slices - 1 if volume.at is None else volume.at[-1], rows - 1, columns - 1])

@@ -20,6 +20,7 @@ from engines.inference.postprocessing import (
 )
 from engines.inference.preprocessing import Array, resample_to_grid, scale
 from engines.inference.reading import Reading, answer_of, classification, require_finite
+from engines.inference.region import cropped, near_segments
 from engines.inference.sliding_window import Answer, Maps, Window, flipped, on_largest_patch, sliding_window
 from engines.packages.description import ClassificationSection, SegmentationSection, VolumeInput
 from engines.packages.package import ModelPackage
@@ -49,14 +50,19 @@ class VolumeTensor:
 
 
 def volume_tensor(wanted: VolumeInput, volume: Volume) -> VolumeTensor:
-    """Resample a volume, clip it to the window and scale it."""
+    """Resample a volume, which is cropped already, clip it to the window and scale it."""
     grid, affine = resample_to_grid(volume, wanted.spacing_mm, wanted.axes)
     values = np.clip(grid, *wanted.window, out=grid)
     return VolumeTensor(scale(wanted, values, *wanted.window), values, affine)
 
 
 def read_volume(
-    package: ModelPackage, wanted: VolumeInput, engine: Engine, volume: Volume, probabilities: bool
+    package: ModelPackage,
+    wanted: VolumeInput,
+    engine: Engine,
+    volume: Volume,
+    region: LabelMap | None,
+    probabilities: bool,
 ) -> Reading:
     """Run a model over a volume; see `engines.inference.analyse.analyse`."""
     _require_readable(package, wanted, volume)
@@ -69,8 +75,9 @@ def read_volume(
         found.measurements = measure(package, volume, on_device.labels)
         return found
     with found.timed("preprocess"):
-        given = volume_tensor(wanted, volume)
-        found.statistics = input_statistics(package, given.values, volume)
+        seen = cropped(package, wanted, volume, region)
+        given = volume_tensor(wanted, seen)
+        found.statistics = input_statistics(package, given.values, seen)
     with found.timed("infer"):
         answer = _infer(package, wanted, engine, given.tensor)
     with found.timed("postprocess"):
@@ -83,8 +90,11 @@ def read_volume(
         if described.classification:
             found.classification = _classify(described.classification, answer.windows)
         if described.detection:
-            placed, holds = to_patient(given.affine), within_volume(volume)
-            found.detections = detect(described.detection, answer.windows, extent(given.values.shape), placed, holds)
+            holds = [within_volume(volume)]
+            if region is not None and described.detection.within_mm is not None:
+                holds.append(near_segments(volume, region, described.detection.within_mm))
+            placed = to_patient(given.affine)
+            found.detections = detect(described.detection, answer.windows, extent(given.values.shape), placed, *holds)
     return found
 
 

@@ -167,6 +167,9 @@ class Description(Section):
             raise ValueError("classification.activation needs verify.max_activation_error; add it")
         if self.detection and self.input.flips:
             raise ValueError("input.flips turn no places back; leave them empty for a detection")
+        near = self.detection is not None and self.detection.within_mm is not None
+        if near and (not isinstance(self.input, VolumeInput) or self.input.crop_to is None):
+            raise ValueError("detection.within_mm needs a volume and input.crop_to; name that model, or remove it")
         if self.detection and len(self.network.files) > 1:
             raise ValueError("places of several networks cannot be averaged; name one file in network.files")
         return self

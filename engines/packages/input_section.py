@@ -49,6 +49,8 @@ class TensorInput(Section):
         deviation. In the image's units (HU) for a volume, of 0..1 for an X-ray; one number each, or one a channel.
     standardise
         Instead of both: with the mean and deviation of each image itself, after clipping; an X-ray with its padding.
+    crop_to
+        A model to whose segments the image is cropped first.
     """
 
     tensor: Text
@@ -57,6 +59,7 @@ class TensorInput(Section):
     mean: tuple[Number, ...] | None = None
     deviation: tuple[Positive, ...] | None = None
     standardise: bool = False
+    crop_to: Text | None = None
 
     @model_validator(mode="after")
     def _one_way_of_scaling(self) -> Self:
@@ -97,6 +100,8 @@ class VolumeInput(TensorInput, VolumeSelection):
         Weight of a patch's voxels where patches overlap.
     flips
         Test-time augmentation: axes of the tensor along which the image is mirrored too, in every combination.
+    crop_margin_mm
+        How much is left around what ``crop_to`` has found, along the series' own axes.
     """
 
     modality: Annotated[Patterns, Field(min_length=1)]
@@ -110,6 +115,7 @@ class VolumeInput(TensorInput, VolumeSelection):
     overlap: Annotated[Fraction, Field(le=0.9)] = 0.25
     blend: Literal["gaussian", "constant"] = "gaussian"
     flips: Annotated[tuple[Literal[0, 1, 2], ...], AfterValidator(_each_once)] = ()
+    crop_margin_mm: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.0
 
     @property
     def bridged_mm(self) -> float:
@@ -127,6 +133,8 @@ class VolumeInput(TensorInput, VolumeSelection):
             raise ValueError("window must be [lower, upper] with lower < upper")
         if len({LINE_OF[letter] for letter in self.axes}) != 3:
             raise ValueError(f"axes = {self.axes!r} must have one letter each of L/R, A/P and H/F")
+        if self.crop_margin_mm and self.crop_to is None:
+            raise ValueError("crop_margin_mm needs crop_to")
         return self
 
 
@@ -139,8 +147,8 @@ class RadiographInput(TensorInput, RadiographSelection):
         Rows and columns of the tensor.
     resize
         ``pad``: scaled by one factor in millimetres and padded with 0; ``stretch``: each side to its own length.
-    crop_to, crop_margin
-        A model to whose segments the image is cropped first, and how much is left around them.
+    crop_margin
+        How much is left around what ``crop_to`` has found, as a part of its height and width.
     flips
         Test-time augmentation: axes of the tensor along which the image is mirrored too, in every combination.
     """
@@ -150,7 +158,6 @@ class RadiographInput(TensorInput, RadiographSelection):
     size: tuple[Length, Length]
     percentiles: tuple[Percentile, Percentile] = (1.0, 99.0)
     resize: Literal["pad", "stretch"] = "pad"
-    crop_to: Text | None = None
     crop_margin: Fraction = 0.0
     flips: Annotated[tuple[Literal[0, 1], ...], AfterValidator(_each_once)] = ()
 
@@ -171,5 +178,5 @@ class RadiographInput(TensorInput, RadiographSelection):
 def input_kind(value: Any) -> str:
     """Tell which of the two an ``[input]`` is."""
     # A key that only an X-ray's input has decides; everything else is checked, and reported, as a volume's.
-    keys = {"size", "percentiles", "crop_to", "resize"}
+    keys = {"size", "percentiles", "resize"}
     return "radiograph" if isinstance(value, dict) and value.keys() & keys else "volume"

@@ -105,6 +105,7 @@ class ModelPackage:
             and not section.overlapping
             and self.input.channels == 1
             and not self.input.standardise
+            and self.input.crop_to is None
         )
 
     @property
@@ -250,7 +251,7 @@ def check_crops(packages: Mapping[str, ModelPackage]) -> None:
     Raises
     ------
     ModelPackageError
-        ``crop_to`` names a model that is not among the packages, or that has no label map of an X-ray.
+        ``crop_to`` names a model that is not among the packages, or that has no label map of the same kind of image.
     """
     for package in packages.values():
         _check_crop(package, packages)
@@ -306,11 +307,14 @@ def _check_uid_roots(packages: Iterable[ModelPackage]) -> None:
 
 
 def _check_crop(package: ModelPackage, packages: Mapping[str, ModelPackage]) -> None:
-    if not isinstance(package.input, RadiographInput) or package.input.crop_to is None:
+    if package.input.crop_to is None:
         return
     name, key = package.input.crop_to, f"{package.folder / 'model.toml'}: input.crop_to {package.input.crop_to!r}"
     other = packages.get(name)
     if other is None:
         raise ModelPackageError(f"{key} is not a model here; add it or choose one of {', '.join(sorted(packages))}")
-    if not other.segments or not isinstance(other.input, RadiographInput) or other.input.crop_to is not None:
-        raise ModelPackageError(f"{key} must be an X-ray segmentation model that needs no crop itself; choose another")
+    if not other.segments or type(other.input) is not type(package.input) or other.input.crop_to is not None:
+        kind = "an X-ray" if isinstance(package.input, RadiographInput) else "a volume"
+        raise ModelPackageError(
+            f"{key} must be a segmentation model of {kind} that needs no crop itself; choose another"
+        )

@@ -11,7 +11,6 @@ import structlog
 
 from engines.errors import PermanentError, RuntimeUnavailable, TransientError
 from engines.inference.analyse import Clock, analyse
-from engines.packages.description import RadiographInput
 from engines.packages.package import ModelPackage, check_crops
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.opening import Opener, ServedModel
@@ -136,7 +135,7 @@ class EngineSet:
 
     def _cropping(self, package: ModelPackage, image: Image, urgent: bool) -> Findings | None:
         """What the model finds that this one is cropped to, if it is."""
-        if not isinstance(package.input, RadiographInput) or package.input.crop_to is None:
+        if package.input.crop_to is None:
             return None
         return self.run(package.input.crop_to, image, urgent=urgent)
 

@@ -153,9 +153,7 @@ def _models(settings: Settings) -> Iterator[Line]:
     asked_for = settled(spec.settings, spec.fallback)
     for name, package in packages.items():
         # one that is cropped to another needs that one beside it
-        wanted = {name: package} | {
-            other: packages[other] for other in (getattr(package.input, "crop_to", None),) if other
-        }
+        wanted = {name: package} | {other: packages[other] for other in (package.input.crop_to,) if other}
         try:
             with open_engines(wanted, asked_for) as engines:
                 served = engines.models[name]

@@ -14,8 +14,8 @@ from engines.types import Code
 from tests.conftest import REPO_ROOT
 from tests.small_models import activating_package, classifier_package, volume_package, xray_package
 
-RARE = {"mean", "deviation", "standardise"}
-"""Keys of a volume that the whole example cannot have beside ``range``."""
+RARE = {"mean", "deviation", "standardise", "crop_to", "crop_margin_mm"}
+"""Keys of a volume that the whole example cannot have beside ``range``, or as a model that others are cropped to."""
 
 Edit = Callable[[str, str], None]
 
@@ -289,7 +289,7 @@ def test_a_crop_to_an_unknown_model_is_refused_with_the_choice(tmp_path: Path) -
 def test_a_crop_to_a_model_without_an_xray_label_map_is_refused(tmp_path: Path) -> None:
     volume_package(tmp_path)
     classifier_package(tmp_path, crop_to="tiny-ct")
-    with pytest.raises(ModelPackageError, match="must be an X-ray segmentation model"):
+    with pytest.raises(ModelPackageError, match="must be a segmentation model of an X-ray"):
         load_packages(tmp_path)
 
 
