@@ -27,13 +27,13 @@ from build_engines.recipes.ct_augmentation import (
     field_of_view,
     thick_slices,
 )
-from build_engines.recipes.evaluation import judge_cts, without_interval
 from build_engines.recipes.losses import LOSSES
+from build_engines.recipes.lung_figures import VALIDATION, by_model, figures, judged
 from build_engines.recipes.networks.blocks import Network, Outputs
 from build_engines.recipes.networks.self_configured import deeply_supervised
 from build_engines.recipes.networks.unet import UNet3d
 from build_engines.recipes.package_text import package_texts
-from build_engines.recipes.sources import HELD_OUT_CT, LEFT, RIGHT, LabelledCt, read_cts, read_labelled_ct
+from build_engines.recipes.sources import HELD_OUT_CT, LEFT, RIGHT, LabelledCt, read_labelled_ct
 from engines.inference.preprocessing import resample_to_grid, window
 from engines.serving.engine_set import EngineSet
 from engines.types import Volume
@@ -111,8 +111,8 @@ class CtLung:
         return figures
 
     def measure(self, engines: EngineSet) -> Mapping[str, Estimate]:
-        """Give the Dice on the source's own grid, of CT that were not trained on."""
-        return without_interval(judge_cts(self.sources, engines))
+        """Give the figures on each source's own grid, of CT that were not trained on."""
+        return figures(by_model(self.name, engines), self.sources)
 
     def golden(self) -> NDArray[np.float32]:
         """A patch of the synthetic chest."""
@@ -133,11 +133,11 @@ def load(data: Path, toml: str = TOML) -> CtLung:
     if not files:
         raise FileNotFoundError(f"no ct_lung/*_ct.nii.gz in {data}: name the folder of the training data with --data")
     training_files = [file for file in files if not file.name.startswith(HELD_OUT_CT)]
-    judged = read_cts(data)
+    sources = judged(data)
     return CtLung(
         cases=tuple(to_grid(read_labelled_ct(file), toml) for file in training_files),
-        validation=tuple(to_grid(ct, toml) for ct in judged.values() if not ct.both),
-        sources=judged,
+        validation=(to_grid(sources[VALIDATION], toml),),
+        sources=sources,
         toml=toml,
     )
 

@@ -43,7 +43,7 @@ def unfold(network: Network, model: onnx.ModelProto, images: Sequence[Tensor]) -
     """
     weights = convolutions(model)
     layers: list[Any] = list(network.modules())
-    ours = [layer for layer in layers if isinstance(layer, nn.Conv2d | nn.Conv3d)]
+    ours: list[Any] = [layer for layer in layers if isinstance(layer, nn.Conv2d | nn.Conv3d)]
     if [tuple(layer.weight.shape) for layer in ours] != [weight.shape for weight, _ in weights]:
         raise ValueError("the convolutions of the file are not those of the recipe's network; train from scratch")
     after = dict(pairwise(layers))

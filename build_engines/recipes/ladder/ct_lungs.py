@@ -1,7 +1,158 @@
-"""The ladder of lungs on CT (LCTSC): a classical baseline, and 3D segmentation networks."""
+"""The ladder of lungs on CT (LCTSC): a classical method, and 3D networks.
 
-from collections.abc import Mapping
+The networks are trained alike: the same four CT, changes, loss, steps, patches in a batch and seed, on a grid of 4 mm.
+That of nnU-Net's rules has the grid and the patch that the rules choose. All are judged on the validation case, a CT of
+another source and hard cases made of the validation case (`build_engines.recipes.hard_cts`).
+"""
 
-from build_engines.recipes.ladder.rows import Row
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
-ROWS: Mapping[str, Row] = {}
+from build_engines.recipes.ct_lung import NAME, TOML, CtLung
+from build_engines.recipes.ct_lung import load as load_ct_lung
+from build_engines.recipes.ladder.rows import Result, Row, size_of, time_of
+from build_engines.recipes.lung_figures import by_model, figures, judged
+from build_engines.recipes.networks.blocks import Network
+from build_engines.recipes.networks.fcn3d import Fcn3d
+from build_engines.recipes.networks.plan import Fingerprint, Plan, plan
+from build_engines.recipes.networks.self_configured import SelfConfigured
+from build_engines.recipes.networks.unet import UNet3d
+from build_engines.recipes.networks.vnet import VNet
+from engines.packages.package import SHIPPED_MODELS, load_package
+from engines.runtimes.base import RuntimeSettings
+from engines.serving.engine_set import open_engines
+
+TABLE, STEPS, CLASSES = "ct-lungs", 120, 3
+
+TRAINED_ON = "LCTSC, 4 CT (101, 102, 104 and 201)"
+JUDGED_ON = "LCTSC-202 (validation), cip64 (other source), hard cases made of LCTSC-202: one CT each, so no interval"
+DIFFERS = f"{STEPS} steps of 2 patches from scratch"
+
+FINGERPRINT = Fingerprint(
+    shapes=((130, 256, 256), (148, 256, 256), (131, 256, 256), (117, 256, 256)),
+    spacings=((3.0, 1.953125, 1.953125),) * 4,
+)
+"""Of the four CT; the rules need no more of them."""
+
+MEMORY_GB, FEATURES = 0.5, 16
+"""What the rules are given: a small part of nnU-Net's 8 GB and half of its channels, so that a step takes seconds."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a network works.
+
+    Attributes
+    ----------
+    spacing
+        In mm, along slice, row and column.
+    serving, training
+        Patches.
+    overlap
+        Of patches in serving.
+    """
+
+    spacing: tuple[float, float, float]
+    serving: tuple[int, int, int]
+    training: tuple[int, int, int]
+    overlap: float = 0.25
+
+
+WHOLE_CHEST = Grid((4.0, 4.0, 4.0), (112, 128, 128), (48, 64, 64))
+"""A chest is one patch of it."""
+
+
+def self_configured() -> Plan:
+    """Apply nnU-Net's rules."""
+    return plan(FINGERPRINT, CLASSES, MEMORY_GB, FEATURES)
+
+
+def grid_of(chosen: Plan) -> Grid:
+    """Give the grid of a plan; patches overlap by half, as nnU-Net's do."""
+    first, second, third = (round(step, 3) for step in chosen.spacing)
+    patch = (chosen.patch[0], chosen.patch[1], chosen.patch[2])
+    return Grid((first, second, third), patch, patch, 0.5)
+
+
+def load(name: str, build: Callable[[], Network], grid: Grid, data: Path) -> CtLung:
+    """Read the CT for one row.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``data`` has no ``ct_lung``.
+    """
+    recipe = load_ct_lung(data, text_of(name, grid))
+    card = f"# {name}\n\nA row of the ladder. Research use only.\n\n<!-- figures -->\n<!-- /figures -->\n"
+    return replace(recipe, name=name, card=card, steps=STEPS, build=build, patch=grid.training)
+
+
+def text_of(name: str, grid: Grid) -> str:
+    """Give the ``model.toml`` of a row: that of ``ct-lung`` with another name and grid."""
+    wanted, text = tomllib.loads(TOML)["input"], TOML
+    for old, new in (
+        (f'name = "{NAME}"', f'name = "{name}"'),
+        (f"spacing_mm = {wanted['spacing_mm']}", f"spacing_mm = {list(grid.spacing)}"),
+        (f"patch = {wanted['patch']}", f"patch = {list(grid.serving)}"),
+        (f"further_patches = {wanted['further_patches']}", "further_patches = []"),
+        (f"overlap = {wanted['overlap']}", f"overlap = {grid.overlap}"),
+    ):
+        if text.count(old) != 1:
+            raise ValueError(f"the model.toml of {NAME} has {old!r} not once; write it as the ladder expects it")
+        text = text.replace(old, new)
+    return text
+
+
+def measure_shipped(data: Path, seed: int) -> Result:
+    """Measure ``ct-lung`` as it is shipped; nothing is trained or drawn."""
+    package = load_package(SHIPPED_MODELS / NAME)
+    with open_engines({NAME: package}, RuntimeSettings(threads=2, precision="fp32")) as engines:
+        golden, engine = package.golden().input, engines.models[NAME].engine
+        parameters, operations = size_of(package.networks[0])
+        return Result(
+            trained_on=TRAINED_ON,
+            judged_on=JUDGED_ON,
+            metrics=figures(by_model(NAME, engines), judged(data)),
+            parameters=parameters,
+            operations=operations,
+            latency_ms=time_of(lambda: engine.infer(golden)),
+        )
+
+
+NETWORKS: Mapping[str, tuple[str, Callable[[], Network], Grid]] = {
+    "ct-lungs-unet": ("U-Net 3D, 2.4 million weights, 4 mm", lambda: UNet3d(CLASSES), WHOLE_CHEST),
+    "ct-lungs-vnet": (
+        "V-Net, a quarter of the channels, batch normalisation, 4 mm",
+        lambda: VNet(CLASSES, width=4),
+        WHOLE_CHEST,
+    ),
+    "ct-lungs-self-configured": (
+        f"U-Net 3D configured by nnU-Net's rules for {MEMORY_GB} GB, deep supervision, from {FEATURES} channels",
+        lambda: SelfConfigured(CLASSES, self_configured()),
+        grid_of(self_configured()),
+    ),
+    "ct-lungs-fcn": ("FCN 3D on the encoder of the U-Net, 4 mm", lambda: Fcn3d(CLASSES), WHOLE_CHEST),
+}
+"""Words, network and grid of each row that is trained here."""
+
+ROWS: Mapping[str, Row] = {
+    "ct-lungs-shipped": Row(
+        table=TABLE,
+        words="ct-lung as shipped: U-Net 3D, 3 mm",
+        run=measure_shipped,
+        differs="a finer grid, larger patches and about ten times the steps of the other rows",
+    )
+} | {
+    name: Row(
+        table=TABLE,
+        words=words,
+        load=partial(load, name, build, grid),
+        trained_on=TRAINED_ON,
+        judged_on=JUDGED_ON,
+        differs=DIFFERS,
+    )
+    for name, (words, build, grid) in NETWORKS.items()
+}

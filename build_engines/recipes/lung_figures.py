@@ -1,0 +1,74 @@
+"""How well lungs are outlined on CT: the CT that all methods are judged on, and the figures. No PyTorch."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+from numpy.typing import NDArray
+
+from build_engines.recipes.hard_cts import HARD
+from build_engines.recipes.sources import HELD_OUT_CT, LEFT, RIGHT, LabelledCt, read_labelled_ct, read_volume
+from engines.serving.engine_set import EngineSet
+from engines.types import Volume
+from evaluation.estimate import Estimate
+from evaluation.metrics.segmentation import compare
+
+Segment = Callable[[Volume], NDArray[np.uint8]]
+"""Labels the lungs of a CT on its own grid."""
+
+VALIDATION, OTHER = "lctsc202", "cip64"
+LEFT_LOBES, RIGHT_LOBES = (9, 10, 11), (12, 13, 14)
+"""Thirds of the left and the right lung in the lower byte of the Chest Imaging Platform's labels."""
+
+FIGURES = ("dice", "hausdorff95_mm", "surface_distance_mm", "volume_mae_ml")
+
+
+def judged(data: Path) -> dict[str, LabelledCt]:
+    """Read the CT that no method was trained on: the validation case, one of another source, and `HARD` cases.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``data`` has no ``ct_lung`` with these CT.
+    """
+    file, other = data / "ct_lung" / f"{HELD_OUT_CT}_ct.nii.gz", data / "ct_lung" / OTHER
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: name the folder of the training data with --data")
+    held_out = read_labelled_ct(file)
+    regions = sitk.GetArrayFromImage(sitk.ReadImage(other / "lm-64.nrrd")) % 256
+    labels = LEFT * np.isin(regions, LEFT_LOBES) + RIGHT * np.isin(regions, RIGHT_LOBES)
+    hard = {f"{VALIDATION}_{words}": change(held_out) for words, change in HARD.items()}
+    return {VALIDATION: held_out, OTHER: LabelledCt(read_volume(other / "ct-64.nrrd"), labels.astype(np.uint8)), **hard}
+
+
+def figures(segment: Segment, cts: Mapping[str, LabelledCt]) -> dict[str, Estimate]:
+    """Judge a method: ``CT.FIGURE_SEGMENT`` for both lungs together, the left and the right one.
+
+    There is one CT of each kind, and so no interval.
+    """
+    found = dict[str, Estimate]()
+    for name, ct in cts.items():
+        labels = segment(ct.volume)
+        both = compare({"lung": ct.labels > 0}, {"lung": labels > 0}, ct.volume)
+        each = compare(_sides(ct.labels), _sides(labels), ct.volume)
+        values = {**both.figures, **each.figures}
+        for figure in FIGURES:
+            for segment_name in ("lung", "left_lung", "right_lung"):
+                value = values[f"{figure}_{segment_name}"]
+                found[f"{name}.{figure}_{segment_name}"] = Estimate(value, np.nan, np.nan)
+    return found
+
+
+def by_model(name: str, engines: EngineSet) -> Segment:
+    """Segment with a model, as a node runs it; nothing where it finds nothing."""
+
+    def segment(volume: Volume) -> NDArray[np.uint8]:
+        found = engines.run(name, volume).label_map
+        return found.array if found else np.zeros(volume.array.shape, np.uint8)
+
+    return segment
+
+
+def _sides(labels: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
+    return {"left_lung": labels == LEFT, "right_lung": labels == RIGHT}
