@@ -46,10 +46,10 @@ def youden(scores: Scores, truth: Truth) -> float:
     """
     if not truth.any() or truth.all():
         return float("nan")
-    curve = roc(scores, truth)
-    best = max(1, int((curve[:, 1] - curve[:, 0]).argmax()))
-    below = curve[best + 1, 2] if best + 1 < len(curve) else curve[best, 2]
-    return float((curve[best, 2] + below) / 2)
+    thresholds, positive, negative = _called(scores, truth)
+    # in whole numbers, so that equal ones are equal
+    best = int((positive * int((~truth).sum()) - negative * int(truth.sum())).argmax())
+    return float(thresholds[best : best + 2].mean())
 
 
 def _called(scores: Scores, truth: Truth) -> tuple[Scores, NDArray[np.int64], NDArray[np.int64]]:
