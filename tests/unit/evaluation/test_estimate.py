@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from evaluation.estimate import bootstrap, bootstrap_all
 
 
-def mean_of(values: NDArray[np.float64]):  # noqa: ANN201
+def mean_of(values: NDArray[np.float64]):
     return lambda chosen: float(values[chosen].mean())
 
 
