@@ -50,7 +50,7 @@ def picture(case: Case, findings: Findings, package: ModelPackage) -> bytes:
 
     view = view_of(case, findings)
     rows, columns = view.pixels.shape
-    panels = 2 if view.heat is not None else 1
+    panels = 1 if view.heat is None else 2
     height = min(INCHES * rows * view.aspect / columns, 1.6 * INCHES)
     with style():
         figure = Figure(figsize=(INCHES * panels, height), facecolor="black")
@@ -58,10 +58,8 @@ def picture(case: Case, findings: Findings, package: ModelPackage) -> bytes:
         for panel in range(panels):
             axes = figure.add_axes((panel / panels, 0, 1 / panels, 1))
             _draw(axes, view, _window(view.pixels, package))
-            if panel:
-                axes.imshow(
-                    view.heat, cmap="inferno", alpha=view.heat / 255 * 0.7, vmin=0, vmax=255, aspect=view.aspect
-                )
+            if panel and view.heat is not None:
+                _warm(axes, view.heat, view.aspect)
         written = io.BytesIO()
         figure.savefig(written, format="png", dpi=110, metadata={"Software": None})
     return written.getvalue()
@@ -83,18 +81,18 @@ def view_of(case: Case, findings: Findings) -> View:
         height, width = turn.pixel(image.pixel)
         aspect = height / width
 
-    def layer(array: NDArray[Any] | None) -> NDArray[Any] | None:
-        if array is None:
-            return None
+    def layer(array: NDArray[Any]) -> NDArray[Any]:
         flat = turn.apply(array if index is None else array[index])
         return flat[:: _thinned(flat), :: _thinned(flat)]
+
+    def maybe(array: NDArray[Any] | None) -> NDArray[Any] | None:
+        return None if array is None else layer(array)
 
     shape = image.array.shape[-2:]
     thinned = _thinned(turn.apply(np.broadcast_to(np.uint8(0), shape)))
     drawn = [tuple(_turned(each, turn, shape, index, thinned)) for each in (lesions, boxes)]
-    pixels = layer(image.array)
-    assert pixels is not None  # noqa: S101 - an image is there
-    return View(pixels, aspect, layer(known), layer(found), drawn[0], drawn[1], layer(_activation(findings)))
+    heat = maybe(_activation(findings))
+    return View(layer(image.array), aspect, maybe(known), maybe(found), drawn[0], drawn[1], heat)
 
 
 def _draw(axes: Any, view: View, window: tuple[float, float]) -> None:
@@ -111,6 +109,11 @@ def _draw(axes: Any, view: View, window: tuple[float, float]) -> None:
                 (left, top), right - left, bottom - top, fill=False, edgecolor=colour, linestyle=dashes, linewidth=1.4
             )
             axes.add_patch(outline)
+
+
+def _warm(axes: Any, heat: NDArray[Any], aspect: float) -> None:
+    """Lay an activation map over the image: the more it says, the less can be seen through it."""
+    axes.imshow(heat, cmap="inferno", alpha=heat / 255 * 0.7, vmin=0, vmax=255, aspect=aspect)
 
 
 def _window(pixels: NDArray[Any], package: ModelPackage) -> tuple[float, float]:
@@ -176,9 +179,8 @@ def _turned(
             continue
         ends = turn.places(np.array([low[-2:], high[-2:]], float), shape)
         half = 0.0 if (low[-2:] < high[-2:]).any() else 6.0 * thinned  # a point is drawn as a small square
-        yield tuple(
-            float(each) for each in (*(ends.min(axis=0) - half), *(ends.max(axis=0) + half)) / np.float64(thinned)
-        )
+        around = np.concatenate([ends.min(axis=0) - half, ends.max(axis=0) + half]) / thinned
+        yield tuple(around.tolist())
 
 
 def _upright(volume: Volume) -> Turn:
@@ -192,4 +194,4 @@ def _upright(volume: Volume) -> Turn:
 
 
 def _thinned(flat: NDArray[Any]) -> int:
-    return max(1, -(-max(flat.shape) // FINEST))
+    return max(1, -(-int(max(flat.shape)) // FINEST))

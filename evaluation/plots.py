@@ -42,7 +42,7 @@ def style() -> Iterator[None]:
 
 def _forest(metrics: Mapping[str, Estimate]) -> bytes:
     figure, axes = _axes(6.4, 0.55 + 0.27 * len(metrics))
-    for place, estimate in enumerate(reversed(metrics.values())):
+    for place, estimate in enumerate(reversed(tuple(metrics.values()))):
         if np.isfinite(estimate.low) and np.isfinite(estimate.high):
             axes.plot([estimate.low, estimate.high], [place, place], color=COLOURS[0], linewidth=2.2, alpha=0.45)
         axes.plot(estimate.value, place, "o", color=COLOURS[0], markersize=5)
@@ -54,7 +54,7 @@ def _forest(metrics: Mapping[str, Estimate]) -> bytes:
             fontsize=8,
             color=INK,
         )
-    axes.set_yticks(range(len(metrics)), [in_words(name) for name in reversed(metrics)])
+    axes.set_yticks(range(len(metrics)), [in_words(name) for name in reversed(tuple(metrics))])
     least = min((each.low if np.isfinite(each.low) else each.value) for each in metrics.values())
     axes.set_xlim(0 if least < 0.45 else 0.4, 1.005)
     axes.set_ylim(-0.6, len(metrics) - 0.4)

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from build_engines.cli import app as engines_app
+from evaluation.cli import evaluate
 from service import __version__
 from service.cli_engines import reload_engines
 from service.cli_options import DEFAULT_CONFIG, AsJson, Config, console, existing_ledger
@@ -35,6 +36,7 @@ app.add_typer(jobs_app, name="jobs")
 app.add_typer(quarantine_app, name="quarantine")
 engines_app.command("reload")(reload_engines)
 app.add_typer(engines_app, name="engines")
+app.command()(evaluate)
 
 
 @app.command()

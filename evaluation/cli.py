@@ -1,0 +1,241 @@
+"""``wetread evaluate``: how good a model is on anybody's data."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from service import __version__
+from service.cli_options import DEFAULT_CONFIG, console
+from service.operate.progress import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from engines.packages.package import ModelPackage
+    from engines.serving.engine_set import EngineSet
+    from evaluation.cases import Case
+    from evaluation.collection import Choice, Collection
+    from evaluation.dicom_headers import Watch
+    from evaluation.judgement import CaseResult, Judgement
+    from evaluation.report import Pictured
+
+PICTURED = 4
+"""Worst cases that the report shows, and as many best ones."""
+SHOWN_PROBLEMS = 10
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A model's name, or the folder of its package.")],
+    data: Annotated[Path, typer.Argument(help="A manifest (CSV), a folder with manifest.csv, or a folder of DICOM.")],
+    split: Annotated[
+        str | None, typer.Option(help="Rows to judge on: a value of the column, or all; default: test if there is one.")
+    ] = None,
+    split_column: Annotated[str, typer.Option(help="The manifest's column of the splits.")] = "split",
+    by: Annotated[list[str] | None, typer.Option(help="A further column of subgroups; may be given again.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images, spread evenly.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for report.html, report.json and predictions.csv.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=100_000, help="Samples of the bootstrap.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads for inference; 0 for all.")] = 0,
+    precision: Annotated[str, typer.Option(help="In which the network computes; auto as a node does.")] = "auto",
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", envvar="WETREAD_CONFIG", help="A node's configuration, for its models."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON, for programs.")] = False,
+) -> None:
+    """Judge a model on labelled images: figures with 95 % intervals, subgroups, and a report."""
+    from engines.runtimes.base import RuntimeSettings
+    from engines.serving.engine_set import open_engines
+    from evaluation.collection import Choice
+    from evaluation.errors import DataError
+    from evaluation.judge import judge
+    from evaluation.outputs import as_line
+    from service.logs import configure
+    from service.settings import LogSettings
+
+    configure(LogSettings(format="console", level="error"))
+    packages = packages_for(model, config)
+    package = next(iter(packages.values()))
+    if precision not in ("auto", "fp32", "bf16", "int8"):
+        raise DataError(f"--precision {precision}: choose of auto, fp32, bf16, int8")
+    choice = Choice(split, split_column, limit, tuple(name.lower() for name in by or ()))
+    settings = RuntimeSettings(precision=precision, threads=threads)  # type: ignore[arg-type]
+    with progress() as watch:
+        collection = collected(data, package, choice, watch)
+        with open_engines(packages, settings) as engines:
+            judgement = judge(
+                package, engines, collection.cases, collection.words, validation=collection.validation,
+                rounds=rounds, seed=seed, progress=lambda done, total: watch("judging", done, total),
+            )  # fmt: skip
+            judgement = completed(judgement, collection)
+            if out is not None:
+                watch("writing the report", 0, 1)
+                write(out, judgement, collection.cases, engines, package, rounds, seed)
+    if as_json:
+        tell(judgement)
+        print(as_line(judgement))
+        return
+    show(judgement)
+    tell(judgement)
+    if out is not None:
+        console.print(f"\nThe report is {out / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
+
+
+def packages_for(model: str, config: Path | None) -> "dict[str, ModelPackage]":
+    """Give the package of a model, which comes first, and of the one that it is cropped to.
+
+    Parameters
+    ----------
+    model
+        The name of a shipped or configured model, or a package's folder, which may be cropped to one beside it.
+
+    Raises
+    ------
+    ModelPackageError
+        There is no such model, or its package is wrong.
+    """
+    from engines.errors import ModelPackageError
+    from engines.packages.description import RadiographInput
+    from engines.packages.package import SHIPPED_MODELS, check_crops, load_package, load_packages
+    from service.node import served_packages
+    from service.settings import load
+
+    if config is None and DEFAULT_CONFIG.exists():
+        config = DEFAULT_CONFIG
+    folder = Path(model)
+    if (folder / "model.toml").is_file():
+        package = load_package(folder)
+        known = load_packages(SHIPPED_MODELS)
+    else:
+        known = served_packages(load(config)) if config else load_packages(SHIPPED_MODELS)
+        if model not in known:
+            raise ModelPackageError(
+                f"there is no model {model!r}; choose of {', '.join(sorted(known))}, or name a package's folder"
+            )
+        package = known[model]
+    packages = {package.name: package}
+    crop = package.input.crop_to if isinstance(package.input, RadiographInput) else None
+    if crop is not None:
+        beside = package.folder.parent / crop
+        if (beside / "model.toml").is_file():
+            packages[crop] = load_package(beside)
+        elif crop in known:
+            packages[crop] = known[crop]
+    check_crops(packages)
+    return packages
+
+
+def collected(data: Path, package: "ModelPackage", choice: "Choice", watch: "Watch") -> "Collection":
+    """Make cases of a manifest or of a folder of DICOM.
+
+    Raises
+    ------
+    DataError
+        There is no such data, or nothing that the model can be judged by.
+    """
+    from evaluation.dicom import read_folder
+    from evaluation.errors import DataError
+    from evaluation.manifest import read_manifest
+
+    if not data.exists():
+        raise DataError(f"{data} does not exist; name a manifest, or a folder with manifest.csv or DICOM files")
+    if data.is_dir() and not (data / "manifest.csv").is_file():
+        return read_folder(data, package, choice, watch)
+    return read_manifest(data, package, choice)
+
+
+def completed(judgement: "Judgement", collection: "Collection") -> "Judgement":
+    """Add what never became a case.
+
+    Raises
+    ------
+    DataError
+        Nothing could be judged.
+    """
+    from dataclasses import replace
+
+    from evaluation.errors import DataError
+
+    unusable, notes = collection.unusable, collection.notes
+    if unusable:
+        notes = (*notes, f"{len(unusable)} rows or series are no case: {unusable[0].name}: {unusable[0].problem}.")
+    cases = (*judgement.cases, *unusable)
+    if not judgement.n:
+        first = next((case for case in cases if case.problem), None)
+        reason = f"; {first.name}: {first.problem}" if first else ""
+        raise DataError(f"none of the {len(cases)} images of {judgement.data} could be judged{reason}")
+    return replace(judgement, cases=cases, notes=(*judgement.notes, *notes))
+
+
+def write(
+    out: Path, judgement: "Judgement", cases: "Sequence[Case]", engines: "EngineSet", package: "ModelPackage",
+    rounds: int, seed: int,
+) -> None:  # fmt: skip
+    """Write the report with its pictures, and what programs read."""
+    from evaluation.outputs import PREDICTIONS, REPORT_JSON, write_json, write_predictions
+    from evaluation.report import Circumstances, ranked, write_report
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / REPORT_JSON, judgement)
+    write_predictions(out / PREDICTIONS, judgement)
+    order = ranked(judgement.cases)
+    worst = order[:PICTURED]
+    best = order[len(worst) :][::-1][:PICTURED]
+    by_name = {case.name: case for case in cases}
+    shown = [_pictured(group, by_name, engines, package) for group in (worst, best)]
+    identity = engines.models[package.name].engine.identity
+    circumstances = Circumstances(
+        f"{identity.runtime}, {identity.precision}, {identity.device}", rounds, seed, __version__,
+        package.identity.intended_use,
+    )  # fmt: skip
+    pictures = out / "pictures"
+    pictures.mkdir(exist_ok=True)
+    for words, group in zip(("worst", "best"), shown, strict=True):
+        for number, each in enumerate(group, start=1):
+            (pictures / f"{words}-{number}.png").write_bytes(each.png)
+    write_report(out, judgement, circumstances, *shown)
+
+
+def _pictured(
+    results: "Sequence[CaseResult]", cases: "Mapping[str, Case]", engines: "EngineSet", package: "ModelPackage"
+) -> "list[Pictured]":
+    from engines.errors import RuntimeUnavailable
+
+    try:
+        from evaluation.overlays import picture
+        from evaluation.report import Pictured
+    except ImportError as error:
+        raise RuntimeUnavailable(f"{error.name} is not installed; pip install 'wetread[evaluate]'") from error
+    found = []
+    for result in results:
+        case = cases[result.name]
+        found.append(Pictured(result, picture(case, engines.run(package.name, case.image()), package)))
+    return found
+
+
+def show(judgement: "Judgement") -> None:
+    """Print the figures."""
+    from evaluation.words import in_words, interval, number
+
+    console.print(f"{judgement.model} on {judgement.n} cases of {judgement.data}", highlight=False, markup=False)
+    table = Table("figure", "value", "95 % interval", box=None, pad_edge=False)
+    for name, estimate in judgement.metrics.items():
+        table.add_row(escape(in_words(name)), number(estimate.value), interval(estimate))
+    console.print(table)
+
+
+def tell(judgement: "Judgement") -> None:
+    """Say on standard error what a reader has to know."""
+    told = Console(stderr=True)
+    for note in judgement.notes:
+        told.print(note, soft_wrap=True, highlight=False, markup=False)
+    problems = [case for case in judgement.cases if case.problem]
+    for case in problems[:SHOWN_PROBLEMS]:
+        told.print(f"  {case.name}: {case.problem}", soft_wrap=True, highlight=False, markup=False)
+    if len(problems) > SHOWN_PROBLEMS:
+        told.print(f"  and {len(problems) - SHOWN_PROBLEMS} more")
