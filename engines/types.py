@@ -210,7 +210,7 @@ class Detection:
 
     ``score`` is in 0–1, from the network; it is no probability. ``low`` and ``high`` are the box's corners: in a volume
     as x, y, z in LPS mm, along the patient's axes; in an X-ray as row and column of the array, where whole numbers are
-    the centres of pixels.
+    the centres of pixels. ``diameter_mm`` is that of the thing, where the model says so.
     """
 
     label: str
@@ -218,6 +218,7 @@ class Detection:
     score: float
     low: tuple[float, ...]
     high: tuple[float, ...]
+    diameter_mm: float | None = None
 
 
 @dataclass(frozen=True)

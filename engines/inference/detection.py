@@ -133,6 +133,8 @@ def detect(
             float(score),
             tuple(float(value) for value in start),
             tuple(float(value) for value in stop),
+            # not the mean: a box may end where the image does, but hardly along all of its axes
+            float((stop - start).max()) if section.measurements else None,
         )
         for entry, score, start, stop in zip(entries, kept.scores, low, high, strict=True)
     )

@@ -167,6 +167,8 @@ class Description(Section):
             raise ValueError("classification.activation needs verify.max_activation_error; add it")
         if self.detection and self.input.flips:
             raise ValueError("input.flips turn no places back; leave them empty for a detection")
+        if self.detection and self.detection.measurements and self.detection.format == "points":
+            raise ValueError("a point has no diameter; leave detection.measurements empty")
         near = self.detection is not None and self.detection.within_mm is not None
         if near and (not isinstance(self.input, VolumeInput) or self.input.crop_to is None):
             raise ValueError("detection.within_mm needs a volume and input.crop_to; name that model, or remove it")
@@ -181,6 +183,8 @@ class Description(Section):
             raise ValueError("classification.activation is for X-rays; remove it")
         if self.segmentation and not volume and any(entry.measurements for entry in self.segmentation.segments):
             raise ValueError("segmentation.segments.measurements are for volumes; leave them empty for an X-ray")
+        if self.detection and not volume and self.detection.measurements:
+            raise ValueError("detection.measurements are for volumes; leave them empty for an X-ray")
         known = VOLUME_STATISTICS if volume else RADIOGRAPH_STATISTICS
         if unknown := sorted(set(self.training.ranges) - set(known)):
             raise ValueError(

@@ -123,6 +123,8 @@ class DetectionSection(Section):
         closer than ``least_distance`` pixels, the one with the lower score is dropped.
     most
         Only so many with the highest scores are kept.
+    measurements
+        ``diameter``: the longest side of a box in a volume, where the model was made so that it is that.
     within_mm
         What has its centre farther than this from the segments of the model that ``input.crop_to`` names is dropped
         first (a volume).
@@ -136,5 +138,6 @@ class DetectionSection(Section):
     most_overlap: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     least_distance: Positive = 1.0
     most: Annotated[int, Field(ge=1, le=1000)] = 100
+    measurements: tuple[Literal["diameter"], ...] = ()
     within_mm: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
     classes: Annotated[tuple[ClassEntry, ...], Field(min_length=1)]

@@ -77,6 +77,8 @@ def _check_detections(detections: Detections, image: Image) -> None:
         _require(0 <= entry.score <= 1, "a score is not from 0 to 1")
         _require((entry.code.value, entry.code.scheme) in known, "something was found that was not looked for")
         _require(len(entry.low) == len(entry.high) == dimensions, f"a place has not {dimensions} coordinates")
+        known_diameter = entry.diameter_mm is None or 0 < entry.diameter_mm < np.inf
+        _require(known_diameter, "a diameter is not a positive number")
         low, high = np.array(entry.low), np.array(entry.high)
         finite = bool(np.isfinite([low, high]).all())
         _require(finite and bool((low <= high).all()), "a box has no finite corners, or its low one is not the lower")

@@ -169,7 +169,14 @@ def nodules(image: Image) -> Findings:
         centres = [(image.affine @ (*centre, 1))[:3] for centre in centres]
         halves = [np.array([14.0, 11.0, 3.0]), np.array([5.0, 5.0, 0.0]), np.zeros(3)]
     found = (
-        Detection("Nodule", nodule, score, tuple((centre - half).tolist()), tuple((centre + half).tolist()))
+        Detection(
+            "Nodule",
+            nodule,
+            score,
+            tuple((centre - half).tolist()),
+            tuple((centre + half).tolist()),
+            28.0 if isinstance(image, Volume) and np.any(half) else None,
+        )
         for centre, half, score in zip(centres, halves, (0.93, 0.71, 0.505), strict=True)
     )
     statistics = (

@@ -19,15 +19,13 @@ from service.results.storage import LABEL_MAP
 from service.results.writers.regions import Region, class_regions, detected_regions, drawn_on, frame, measured, on_image
 from service.results.writers.report_groups import (
     CERTAINTY_OF_FINDING,
-    FROM_0_TO_1,
     NOTHING_FOUND,
     PERCENT,
-    SCORE,
     Place,
+    detection_measurements,
     percent,
     places,
     reported_value,
-    score,
 )
 from service.types import ResultObject
 
@@ -129,9 +127,8 @@ def _of_detections(analysis: Analysis) -> Iterator[ExpectedGroup]:
         entry = found.detection
         finding = frozenset({(FINDING, entry.code.value, entry.code.scheme)})
         present = finding | {(PRESENCE, PRESENT, "SCT")}
-        value = Measurement(0, SCORE, score(entry), FROM_0_TO_1)
         middle = Region(found.middle, found.on[found.middle])
-        yield ExpectedGroup(entry.label, present, (value,), boxes=(middle,), detected=found)
+        yield ExpectedGroup(entry.label, present, tuple(detection_measurements(entry)), boxes=(middle,), detected=found)
         if len(found.on) > 1:
             yield ExpectedGroup(entry.label, finding, boxes=tuple(detected_regions(found)), detected=found)
 

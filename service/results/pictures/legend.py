@@ -62,8 +62,10 @@ def scored(entry: Detection) -> str:
 
 
 def _place(entry: Detection) -> tuple[str, ...]:
-    """The score of a detection; of a box in a volume also its size along x, y and z."""
+    """The score of a detection; of a box in a volume also its diameter, or its size along x, y and z."""
     stated_score = f"score {entry.score:.2f}"
+    if entry.diameter_mm is not None:
+        return (stated_score, f"diameter {entry.diameter_mm:.0f} mm")
     if len(entry.low) == 2 or is_point(entry):
         return (stated_score,)
     size = " × ".join(f"{high - low:.0f}" for low, high in zip(entry.low, entry.high, strict=True))

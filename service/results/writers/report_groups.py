@@ -7,6 +7,7 @@ from typing import Any
 from highdicom import sr
 from pydicom.sr.codedict import codes
 
+from engines.inference.measurements import MILLIMETRE
 from engines.types import ClassProbability, Code, Detection, Findings, LabelMap, Measurement, Segment, Volume
 from service.results.analysis import Analysis
 from service.results.coding import coded, is_structure
@@ -31,6 +32,7 @@ PERCENT = Code("%", "UCUM", "Percent")
 SCORE = Code("246262008", "SCT", "Score")
 """Of a detection: what its network gives, and no probability, which `CERTAINTY_OF_FINDING` is."""
 FROM_0_TO_1 = Code("{0:1}", "UCUM", "range: 0:1")
+DIAMETER = Code("81827009", "SCT", "Diameter")
 NOTHING_FOUND = "nothing found"
 
 Group = (
@@ -72,8 +74,8 @@ def measurement_groups(analysis: Analysis, made: Sequence[ResultObject]) -> list
       with their ends (TID 1501).
     - A segment of an X-ray refers to its frame in the SEG and has an outline (both TID 1410: it holds one of the two).
     - A class of an X-ray refers to the box around what speaks for it (TID 1410).
-    - A detection has its score and its place on its middle slice (TID 1410); a box on several slices, also its place on
-      each of them (TID 1411).
+    - A detection has its score, its diameter where that is known, and its place on its middle slice (TID 1410); a box
+      on several slices, also its place on each of them (TID 1411).
     - Where nothing was found, a group without a finding refers to the middle image, so that a viewer shows it.
 
     Parameters
@@ -103,9 +105,12 @@ def percent(entry: ClassProbability) -> float:
     return reported_value(entry.probability * 100)
 
 
-def score(entry: Detection) -> float:
-    """The score of a detection as the report states it."""
-    return reported_value(entry.score)
+def detection_measurements(entry: Detection) -> list[Measurement]:
+    """What the report states of a detection, as it states it; they belong to no segment."""
+    stated = [Measurement(0, SCORE, reported_value(entry.score), FROM_0_TO_1)]
+    if entry.diameter_mm is not None:
+        stated.append(Measurement(0, DIAMETER, reported_value(entry.diameter_mm), MILLIMETRE))
+    return stated
 
 
 def _segment_groups(
@@ -229,7 +234,7 @@ def _detection_groups(found: Detected, analysis: Analysis) -> Iterator[Group]:
     yield sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         referenced_region=_image_region(Region(found.middle, found.on[found.middle]), source),
         qualitative_evaluations=[sr.QualitativeEvaluation(codes.DCM.PresenceOfProperty, codes.cid240.Present)],
-        measurements=[sr.Measurement(coded(SCORE), score(entry), coded(FROM_0_TO_1))],
+        measurements=[_measurement(each) for each in detection_measurements(entry)],
         **shared,
     )
     if len(found.on) > 1:

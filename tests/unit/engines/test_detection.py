@@ -286,6 +286,33 @@ def test_a_box_is_around_the_bright_ball_in_every_orientation(
     np.testing.assert_allclose(np.subtract(box.high, box.low), 10.0)
 
 
+def test_a_diameter_is_given_where_the_package_asks_for_it(models: Path) -> None:
+    folder = detector_package(models, "tiny-measured", uid_root="96")
+    description = folder / "model.toml"
+    description.write_text(description.read_text().replace("[detection]", '[detection]\nmeasurements = ["diameter"]'))
+    affine = turned((2, 1, 0), (False, True, True))
+    centre = tuple((affine @ (0, 12, 30, 1))[:3].tolist())
+    # cut by the first slice, but not beside it
+    [box] = run(load_package(folder), ct_with_balls(affine, (14, 36, 44), centre)).found
+    assert box.diameter_mm == pytest.approx(10.0)
+    assert box.high[2] - box.low[2] < 10.0
+
+
+@pytest.mark.parametrize(
+    ("grid", "format", "message"),
+    [
+        ((12, 16, 20), "points", "a point has no diameter"),
+        ((32, 48), "corners", "detection.measurements are for volumes"),
+    ],
+)
+def test_what_has_no_diameter_is_not_measured(tmp_path: Path, grid: tuple[int, ...], format: str, message: str) -> None:
+    folder = detector_package(tmp_path, grid=grid, format=format)
+    description = folder / "model.toml"
+    description.write_text(description.read_text().replace("[detection]", '[detection]\nmeasurements = ["diameter"]'))
+    with pytest.raises(ModelPackageError, match=message):
+        load_package(folder)
+
+
 def test_what_several_windows_see_is_found_once(ct_detector: ModelPackage) -> None:
     affine, shape = turned((2, 1, 0), (False, False, False)), (30, 60, 80)
     centres = [tuple((affine @ (*index, 1))[:3].tolist()) for index in ((7, 15, 20), (15, 30, 40), (15, 30, 60))]

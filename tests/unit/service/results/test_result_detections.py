@@ -151,6 +151,24 @@ def test_every_form_of_report_holds_detections(form: str, tmp_path: Path) -> Non
         assert dciodvfy_errors(report.path) == []
 
 
+def test_the_diameter_of_a_box_is_measured_beside_its_score(tmp_path: Path) -> None:
+    analysis = ct_analysis()
+    detections = analysis.findings.detections
+    assert detections is not None
+    first, *others = detections.found
+    found = (replace(first, diameter_mm=5.2), *others)
+    sized = replace(analysis, findings=findings(detections=replace(detections, found=found)))
+    made = written(sized, tmp_path)
+    assert errors_in(made) == []
+    measured = [(stated(group, "Score"), stated(group, "Diameter")) for group in groups(made["SR"][0].path)]
+    # the box on its middle slice, on all of its slices, and the point
+    assert measured == [(["0.9"], ["5.2"]), ([], []), (["0.625"], [])]
+    [diameter] = [item for item in below(pydicom.dcmread(made["SR"][0].path)) if about(item) == "Diameter"]
+    assert diameter.ConceptNameCodeSequence[0].CodeValue == "81827009"
+    assert diameter.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue == "mm"
+    assert "diameter 5 mm" in "".join(page.extract_text() for page in PdfReader(made["PDF"][0].path).pages)
+
+
 def test_an_x_ray_has_a_box_and_a_point(tmp_path: Path) -> None:
     made = written(xray_analysis(), tmp_path)
     assert [*made] == ["SC", "PDF", "GSPS", "KO", "SR"]
@@ -159,6 +177,16 @@ def test_an_x_ray_has_a_box_and_a_point(tmp_path: Path) -> None:
     [ring] = regions(box)
     assert {tuple(corner) for corner in ring.tolist()} == {(10, 3), (30, 3), (30, 10), (10, 10)}
     np.testing.assert_array_equal(regions(point), [[[30.5, 20.5]]])
+
+
+@pytest.mark.parametrize("diameter", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_diameter_that_is_no_length_is_refused(diameter: float, tmp_path: Path) -> None:
+    analysis = ct_analysis()
+    detections = analysis.findings.detections
+    assert detections is not None
+    found = (replace(detections.found[0], diameter_mm=diameter),)
+    with pytest.raises(Quarantined, match="a diameter is not a positive number"):
+        written(replace(analysis, findings=findings(detections=replace(detections, found=found))), tmp_path)
 
 
 @pytest.mark.parametrize("oblique", [False, True])
