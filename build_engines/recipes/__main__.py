@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -31,7 +32,7 @@ RECIPES: Mapping[str, Callable[[Path], training.Recipe]] = {
     ct_lung.NAME: ct_lung.load,
     cxr_lung.NAME: cxr_lung.load,
     cxr_pneumonia.NAME: cxr_pneumonia.load,
-    cxr_pneumonia.HELD_OUT_NAME: cxr_pneumonia.load_held_out,
+    **{f"{cxr_pneumonia.NAME}-{number}": partial(cxr_pneumonia.member, number) for number in (1, 2, 3)},
 }
 
 

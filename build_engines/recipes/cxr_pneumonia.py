@@ -2,105 +2,198 @@
 
 Data: NIH ChestX-ray14, Shenzhen and Montgomery (NLM), Hannover covid-19-image-repository, COVID-CXNet. The source of an
 image says much about its class (``pneumonia`` is NIH's only, ``viral`` never is), so the image is cropped to the lungs,
-the sources of a class are drawn equally often, and tone, sharpness and noise are changed strongly.
+half of each batch is NIH's, and tone, sharpness, noise and all around the lungs are changed strongly.
 """
 
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from build_engines.recipes import augmentation, cxr_lung, phantom, radiographs, training
+from build_engines.recipes import phantom, training
 from build_engines.recipes.augmentation import Random
-from build_engines.recipes.evaluation import accuracies, judge_classes, without_interval
+from build_engines.recipes.chest_xrays import LUNGS, VIEWS, ChestXray, read_chest_xrays
 from build_engines.recipes.losses import LOSSES
 from build_engines.recipes.networks.blocks import Network
 from build_engines.recipes.networks.classifier import Classifier
 from build_engines.recipes.networks.encoders import MobileNetV2
+from build_engines.recipes.networks.multi_task import MultiTask
 from build_engines.recipes.package_text import package_texts
-from build_engines.recipes.sources import CLASSES, ClassifiedXray, read_picture, rows_of
-from engines.inference.preprocessing import Box, bounding_box, crop, fit, percentile_window
-from engines.packages.package import SHIPPED_MODELS, load_package
-from engines.runtimes.base import RuntimeSettings
-from engines.serving.engine_set import EngineSet, open_engines
+from build_engines.recipes.shipped_encoder import start_from
+from build_engines.recipes.sources import CLASSES
+from build_engines.recipes.xray_changes import ALL, Changes, Shown, change, plain, show
+from engines.inference.preprocessing import Box, crop, fit, percentile_window
+from engines.packages.package import SHIPPED_MODELS
+from engines.serving.engine_set import EngineSet
 from engines.types import Radiograph
 from evaluation.estimate import Estimate
+from evaluation.metrics.classification import Answers, classification_figures
 
 NAME = "cxr-pneumonia"
-HELD_OUT_NAME = "cxr-pneumonia-held-out"
-"""The same training without two of the sources, for figures on sources that it has never seen; makes no package."""
+WIDTH = 0.5
+"""Width multiplier of the encoder: that of ``cxr-lung``, whose weights it starts with."""
 
-SOURCES = {
-    "normal": {"nih": 0.6, "shen": 0.25, "mont": 0.15},
-    "pneumonia": {"nih": 1.0},
-    "viral": {"cxnet": 0.5, "hannover": 0.5},
+SHARES = {
+    "normal": {"nih": 0.25, "shen": 0.10, "mont": 0.06},
+    "pneumonia": {"nih": 0.25},
+    "viral": {"cxnet": 0.20, "hannover": 0.14},
 }
-"""How often each source of a class is drawn; classes are drawn equally often."""
+"""Of a batch, by class and source; where a source is not there, the others of its class have its share."""
 
 TOML, CARD = package_texts(NAME)
-
-
-@dataclass(frozen=True, eq=False)
-class Case(ClassifiedXray):
-    """One X-ray with the box around its lungs."""
-
-    box: Box
+TOML = TOML.replace("size = [224, 224]", "size = [160, 160]")
 
 
 @dataclass(frozen=True, eq=False)
 class CxrPneumonia:
-    """The recipe; see the module."""
+    """The recipe; see the module. What follows ``steps`` are switches, which the ablation compares.
 
-    cases: tuple[Case, ...]
-    validation: tuple[Case, ...]
-    test: tuple[Case, ...]
+    Attributes
+    ----------
+    view
+        What of an X-ray the network is shown; see `VIEWS`.
+    changes
+        Which augmentation.
+    balanced
+        Whether classes and sources are drawn by `SHARES`; otherwise every X-ray equally often.
+    attention
+        Whether with shuffle attention.
+    transfer
+        Whether the encoder starts with the weights of ``cxr-lung``.
+    outlines
+        Whether the network learns to outline the lungs too (`MultiTask`), and answers with both.
+    """
+
+    cases: tuple[ChestXray, ...]
+    validation: tuple[ChestXray, ...]
+    test: tuple[ChestXray, ...]
     name: str = NAME
     toml: str = TOML
     card: str = CARD
-    steps: int = 450
+    steps: int = 700
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
-    loss_name: str = "smoothed-cross-entropy"
     images: int = 32
+    loss_name: str = "smoothed-cross-entropy"
+    view: str = "lung crop"
+    changes: Changes = ALL
+    balanced: bool = True
+    attention: bool = True
+    transfer: bool = True
+    outlines: bool = False
+    dropout: float = 0.2
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the tensor."""
+        rows, columns = tomllib.loads(self.toml)["input"]["size"]
+        return rows, columns
+
+    @cached_property
+    def percentiles(self) -> tuple[float, float]:
+        """Of the windowed image."""
+        low, high = tomllib.loads(self.toml)["input"]["percentiles"]
+        return low, high
+
+    @cached_property
+    def chances(self) -> NDArray[np.float64]:
+        """How often each X-ray is drawn."""
+        if not self.balanced:
+            return np.full(len(self.cases), 1 / len(self.cases))
+        classes = np.array([case.target for case in self.cases])
+        sources = np.array([case.source for case in self.cases])
+        chances = np.zeros(len(self.cases))
+        for target, shares in enumerate(SHARES.values()):
+            there = {name: share for name, share in shares.items() if ((classes == target) & (sources == name)).any()}
+            for name, share in there.items():
+                group = (classes == target) & (sources == name)
+                chances[group] = share / sum(there.values()) * sum(shares.values()) / group.sum()
+        return chances / chances.sum()
 
     def network(self) -> Network:
-        """Build the untrained network; its encoder can start with the weights of ``cxr-lung``."""
-        return Classifier(len(CLASSES), MobileNetV2(cxr_lung.WIDTH))
+        """Build the network; the encoder starts with the weights of ``cxr-lung``, the rest is untrained."""
+        encoder = MobileNetV2(WIDTH, self.attention)
+        if self.transfer:
+            few = np.random.default_rng(1).choice(len(self.cases), 32)
+            images = torch.stack([torch.from_numpy(self.tensor(self.cases[index])) for index in few])
+            start_from(encoder, SHIPPED_MODELS / LUNGS / "model.onnx", images)
+        kind = MultiTask if self.outlines else Classifier
+        return kind(len(CLASSES), encoder, dropout=self.dropout)
 
     def batch(self, random: Random) -> training.Batch:
-        """Draw class, then source, then X-ray; change it in geometry, tone and surroundings."""
-        drawn = [draw(self.cases, random) for _ in range(self.images)]
-        return torch.stack([augment(case, random) for case in drawn]), torch.tensor([case.target for case in drawn])
+        """Draw X-rays and change them; the target is the classes, or lung masks and classes."""
+        drawn = [self.cases[index] for index in random.choice(len(self.cases), self.images, p=self.chances)]
+        shown = [self.training_image(case, random) for case in drawn]
+        images, classes = torch.stack([image for image, _ in shown]), torch.tensor([case.target for case in drawn])
+        return images, (torch.stack([mask for _, mask in shown]), classes) if self.outlines else classes
 
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Judge by ``loss_name``."""
-        return LOSSES[self.loss_name](logits, target)
+    def training_image(self, case: ChestXray, random: Random) -> tuple[Tensor, Tensor]:
+        """Make one training image ``[1, row, column]`` and its lung mask ``[row, column]``."""
+
+        def shown(xray: ChestXray) -> Shown:
+            return show(xray, VIEWS[self.view], self.size, random if self.changes.geometry else None)
+
+        other = self.cases[random.integers(len(self.cases))]
+        return change(shown(case), lambda: shown(other), self.changes, self.percentiles, random)
+
+    def tensor(self, case: ChestXray) -> NDArray[np.float32]:
+        """Make the tensor that serving makes: ``[1, row, column]``."""
+        return plain(VIEWS[self.view](case, case.box), self.size, self.percentiles)
+
+    def loss(self, outputs: Any, target: Any) -> Tensor:
+        """Judge the classes by ``loss_name``; outlines by Dice and cross-entropy, which count half."""
+        if not self.outlines:
+            return LOSSES[self.loss_name](outputs, target)
+        (outlines, classes), (masks, labels) = outputs, target
+        return LOSSES[self.loss_name](classes, labels) + 0.5 * LOSSES["dice+cross-entropy"](outlines, masks)
 
     def validate(self, network: Network) -> Mapping[str, float]:
-        """Give the figures of `accuracies` for the validation and the test rows."""
-        figures: dict[str, float] = {}
-        for rows, cases in (("validation", self.validation), ("test", self.test)):
-            figures |= accuracies(cases, predict(network, cases), rows)
-        return figures
+        """Give the figures to choose by, for the validation rows."""
+        everything = np.arange(len(self.validation))
+        answers = answered(self.validation, self.predict(network, self.validation))
+        figures = {name: answers.figures(everything)[name] for name in ("accuracy", "auc", "ece")}
+        nih = np.flatnonzero([case.source == "nih" for case in self.validation])
+        return {**figures, "nih.auc_pneumonia_vs_normal": answers.figures(nih)["auc_pneumonia_vs_normal"]}
+
+    def predict(self, network: Network, cases: Sequence[ChestXray]) -> NDArray[np.float64]:
+        """Classify X-rays as serving does: ``[case, class]``."""
+        answers = []
+        with torch.no_grad():
+            for case in cases:
+                outputs = network(torch.from_numpy(self.tensor(case))[None])
+                answers.append(outputs[1] if isinstance(outputs, tuple) else outputs)
+        return torch.cat(answers).double().numpy()
 
     def measure(self, engines: EngineSet) -> Mapping[str, Estimate]:
-        """Give the same figures for the test rows from the package as a node runs it."""
-        return without_interval(judge_classes(self.test, "test", engines))
+        """Judge the package as a node runs it on the test rows, or those of the sources that are held out.
+
+        A node hides nothing of an image, so a network that is shown the inside or the outside of the lungs alone is
+        given images in which the rest is black already.
+        """
+        cropped = "crop_to" in tomllib.loads(self.toml)["input"]
+        found = []
+        for case in self.test:
+            image = VIEWS["whole" if cropped else self.view](case, case.box)
+            answer = engines.run(self.name, Radiograph(image, None, case.name)).classification
+            assert answer is not None
+            found.append([entry.probability for entry in answer.classes])
+        return figures(self.test, np.array(found))
 
     def golden(self) -> NDArray[np.float32]:
         """The synthetic chest, projected, cut to about its lungs."""
-        settings = tomllib.loads(self.toml)["input"]
         chest = crop(phantom.radiograph((320, 320)), Box(top=20, left=40, bottom=230, right=280))
-        return fit(percentile_window(chest, *settings["percentiles"]), tuple(settings["size"]))[0][None, None]
+        return fit(percentile_window(chest, *self.percentiles), self.size)[0][None, None]
 
 
 def load(data: Path) -> CxrPneumonia:
-    """Read the X-rays of the column ``split``, and find their lungs with the shipped ``cxr-lung``.
+    """Read the X-rays of the column ``split``.
 
     Raises
     ------
@@ -109,82 +202,44 @@ def load(data: Path) -> CxrPneumonia:
     ModelPackageError
         If ``cxr-lung`` has not been trained yet.
     """
-    rows = rows_of(data / "cxr" / "manifest.csv")
-    cases = read_cases(data / "cxr" / "images", rows)
-    split = {name: tuple(c for c, row in zip(cases, rows, strict=True) if row["split"] == name) for name in SPLITS}
-    return CxrPneumonia(cases=split["train"], validation=split["val"], test=split["test"])
+    xrays = read_chest_xrays(data)
+    train, validation, test = (tuple(x for x in xrays if x.split == name) for name in ("train", "val", "test"))
+    return CxrPneumonia(cases=train, validation=validation, test=test)
 
 
 def load_held_out(data: Path) -> CxrPneumonia:
     """Read the X-rays of the column ``split_by_source``: Hannover and Montgomery are only tested on."""
-    rows = rows_of(data / "cxr" / "manifest.csv")
-    cases = read_cases(data / "cxr" / "images", rows)
-    names = ("train", "val", "external_test")
-    split = {n: tuple(c for c, row in zip(cases, rows, strict=True) if row["split_by_source"] == n) for n in names}
-    held_out = CxrPneumonia(cases=split["train"], validation=split["val"], test=split["external_test"])
-    return replace(held_out, name=HELD_OUT_NAME, card="", steps=300)
+    xrays, names = read_chest_xrays(data), ("train", "val", "external_test")
+    train, validation, test = (tuple(x for x in xrays if x.split_by_source == name) for name in names)
+    return CxrPneumonia(cases=train, validation=validation, test=test)
 
 
-SPLITS = ("train", "val", "test")
+def member(number: int, data: Path) -> CxrPneumonia:
+    """Read one network of the shipped ensemble: weights and no package."""
+    return replace(load(data), name=f"{NAME}-{number}", card="")
 
 
-def read_cases(folder: Path, rows: Sequence[Mapping[str, str]]) -> list[Case]:
-    """Read X-rays and find their lungs as serving does; an X-ray in which none are found is kept whole."""
-    lungs = {cxr_lung.NAME: load_package(SHIPPED_MODELS / cxr_lung.NAME)}
-    margin = tomllib.loads(TOML)["input"]["crop_margin"]
-    cases = []
-    with open_engines(lungs, RuntimeSettings(threads=2)) as engines:
-        for row in rows:
-            image = read_picture(folder / row["file"])
-            found = engines.run(cxr_lung.NAME, Radiograph(image, None, row["file"])).label_map
-            box = bounding_box(found.array, margin) if found else None
-            target = CLASSES.index(row["class"])
-            cases.append(Case(image, target, row["source"], box or Box(0, 0, *image.shape)))
-    return cases
+def answered(cases: Sequence[ChestXray], probabilities: NDArray[np.float64]) -> Answers:
+    """Put what was answered beside what is true."""
+    return Answers(CLASSES, np.array([case.target for case in cases]), probabilities)
 
 
-def draw(cases: Sequence[Case], random: Random) -> Case:
-    """Draw a class, one of its sources, and one of that source's X-rays; a source that is not there is passed over."""
-    target = int(random.integers(len(CLASSES)))
-    there = {case.source for case in cases if case.target == target}
-    weights = {source: weight for source, weight in SOURCES[CLASSES[target]].items() if source in there}
-    chances = np.array(list(weights.values())) / sum(weights.values())
-    source = str(random.choice(list(weights), p=chances))
-    chosen = [case for case in cases if case.target == target and case.source == source]
-    return chosen[random.integers(len(chosen))]
+def figures(cases: Sequence[ChestXray], probabilities: NDArray[np.float64]) -> dict[str, Estimate]:
+    """Give the figures that always go together; see docs/models.md.
 
-
-def augment(case: Case, random: Random) -> Tensor:
-    """Make one training image: another crop, another detector."""
-    settings = tomllib.loads(TOML)["input"]
-    image = torch.from_numpy(crop(case.image, move(case.box, case.image.shape, random)) / 255)[None]
-    size = tuple(settings["size"])
-    matrix = radiographs.placement(image.shape[1:], size, random)
-    image, inside = augmentation.sample(torch.cat([image, torch.ones_like(image)]), size, matrix, "bilinear").chunk(2)
-    image = radiographs.develop(image, random, noise=0.04)
-    image = radiographs.surround(image, random)
-    return radiographs.window_again(image, inside > 0.5, settings["percentiles"])
-
-
-def move(box: Box, shape: tuple[int, ...], random: Random) -> Box:
-    """Move each side of a box by a few percent of its size, as another lung outline would."""
-    down, across = (random.uniform(-0.06, 0.06, 2) * length for length in (box.bottom - box.top, box.right - box.left))
-    return Box(
-        top=max(0, round(box.top + down[0])),
-        left=max(0, round(box.left + across[0])),
-        bottom=min(shape[0], round(box.bottom + down[1])),
-        right=min(shape[1], round(box.right + across[1])),
-    )
-
-
-def predict(network: Network, cases: Sequence[Case]) -> NDArray[np.float64]:
-    """Classify X-rays as serving does: ``[case, class]``."""
-    settings = tomllib.loads(TOML)["input"]
-    answers = []
-    for case in cases:
-        tensor, _ = fit(
-            percentile_window(crop(case.image, case.box), *settings["percentiles"]), tuple(settings["size"])
-        )
-        with torch.no_grad():
-            answers.append(network(torch.from_numpy(tensor)[None, None])[0].double().numpy())
-    return np.stack(answers)
+    (a) ``nih.auc_pneumonia_vs_normal``, NIH only; (b) ``held_out.…``, where whole sources are held out; and all figures
+    of all rows, which say as much of the source as of the class; ``SOURCE.accuracy`` of each source.
+    """
+    held_out = all(case.split_by_source == "external_test" for case in cases)
+    found = {
+        f"held_out.{name}" if held_out else name: each
+        for name, each in classification_figures(answered(cases, probabilities), [c.patient for c in cases]).items()
+    }
+    for source in sorted({case.source for case in cases}):
+        chosen = [index for index, case in enumerate(cases) if case.source == source]
+        of_source = tuple(cases[index] for index in chosen)
+        patients = [case.patient for case in of_source]
+        alone = classification_figures(answered(of_source, probabilities[chosen]), patients)
+        names = ("accuracy", "auc_pneumonia_vs_normal") if source == "nih" else ("accuracy",)
+        found |= {f"{source}.{name}": alone[name] for name in names}
+    return found

@@ -11,6 +11,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="exporting needs the ext
 
 from build_engines.recipes import ct_lung, cxr_lung, cxr_pneumonia, phantom, training  # noqa: E402
 from build_engines.recipes.__main__ import RECIPES  # noqa: E402
+from build_engines.recipes.chest_xrays import ChestXray  # noqa: E402
 from build_engines.recipes.evaluation import OutlinedXray  # noqa: E402
 from build_engines.recipes.export import export  # noqa: E402
 from build_engines.recipes.networks.blocks import Network, ShuffleAttention  # noqa: E402
@@ -41,14 +42,21 @@ def tiny_radiographs() -> training.Recipe:
 
 def tiny_classes() -> training.Recipe:
     random = np.random.default_rng(1)
+    lungs = np.zeros((96, 96), bool)
+    lungs[16:80, 12:40] = lungs[16:80, 56:84] = True
     cases = tuple(
-        cxr_pneumonia.Case(
-            image=np.kron(random.uniform(0, 255, (cells, cells)), np.ones((96 // cells, 96 // cells))).astype(
-                np.float32
+        ChestXray(
+            name=f"{target}",
+            image=np.kron(random.integers(0, 255, (cells, cells)), np.ones((96 // cells, 96 // cells))).astype(
+                np.uint8
             ),
+            lungs=lungs,
             box=Box(0, 0, 96, 96),
             target=target,
             source=source,
+            patient=f"{target}",
+            split="train",
+            split_by_source="train",
         )
         for target, (cells, source) in enumerate(((2, "nih"), (8, "nih"), (32, "cxnet")))
     )

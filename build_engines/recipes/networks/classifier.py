@@ -1,5 +1,7 @@
 """Classifiers of 2D images."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from build_engines.recipes.networks.blocks import ConvolutionNorm, Network
@@ -26,6 +28,10 @@ class Classifier(Network):
 
     def logits(self, image: Tensor) -> Tensor:
         """Map ``[batch, 1, row, column]`` to ``[batch, class]``."""
-        features = self.head(self.encoder(image)[-1]).mean(dim=(2, 3))
+        return self.classify(self.encoder(image))
+
+    def classify(self, scales: Sequence[Tensor]) -> Tensor:
+        """Map the feature maps of the encoder to ``[batch, class]``."""
+        features = self.head(scales[-1]).mean(dim=(2, 3))
         logits: Tensor = self.linear(self.dropout(features))
         return logits
