@@ -1,7 +1,31 @@
 """The ladder of detectors of nodules on 2D slices."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from build_engines.recipes.ladder.rows import Row
+from build_engines.recipes.networks.centre2d import Centre2d
+from build_engines.recipes.networks.faster_rcnn import FasterRcnn
+from build_engines.recipes.networks.pyramid import Detector
+from build_engines.recipes.networks.ssd import Ssd
+from build_engines.recipes.nodule_detector import JUDGED_ON, TRAINED_ON, train_and_judge
 
-ROWS: Mapping[str, Row] = {}
+TABLE = "nodule-detection"
+STEPS = 1500
+
+
+def _row(name: str, words: str, network: type[Detector]) -> Row:
+    return Row(
+        table=TABLE,
+        words=f"{words}, {STEPS} steps",
+        run=partial(train_and_judge, name, network, STEPS),
+        trained_on=TRAINED_ON,
+        judged_on=JUDGED_ON,
+    )
+
+
+ROWS: Mapping[str, Row] = {
+    "nodule-ssd": _row("nodule-ssd", "One stage with anchors: SSD", Ssd),
+    "nodule-centre2d": _row("nodule-centre2d", "One stage without anchors: CenterNet", Centre2d),
+    "nodule-faster-rcnn": _row("nodule-faster-rcnn", "Two stages: Faster R-CNN", FasterRcnn),
+}
