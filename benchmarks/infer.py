@@ -5,7 +5,7 @@ Peers: ONNX Runtime and PyTorch with the same weights and threads, in the same r
 runtime. Subjects take turns in every round. Memory is what a fresh process grows by at most from before the engine is
 made to after its first answer. CPU seconds are those of all threads: other work on the machine disturbs them less.
 Accuracy is that of the model's card, on the data that it was not trained on
-(`build_engines.recipes.evaluation`); "fp16" is the graph that TensorRT is given, with every operator's result rounded
+(`build_engines.recipes.judged`); "fp16" is the graph that TensorRT is given, with every operator's result rounded
 to FP16.
 """
 
@@ -15,6 +15,7 @@ import os
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,13 +31,14 @@ from benchmarks.inference.images import images
 from benchmarks.inference.subjects import ONNX_RUNTIME, SUBJECTS, WETREAD, Subject, available
 from benchmarks.memory import Growth
 from benchmarks.report import Row, row, tell
-from build_engines.recipes.evaluation import EVALUATIONS
+from build_engines.recipes.judged import SETS, figures
 from engines.inference.analyse import analyse
 from engines.packages.description import RadiographInput
 from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
 from engines.runtimes.base import Engine
 from engines.types import Image, LabelMap
 from engines.verify import Verification, verify
+from evaluation.estimate import Estimate
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 PAUSE_SECONDS = 0.1
@@ -161,32 +163,34 @@ class Bench:
 
     def accuracy(self, data: Path, rows: list[Row], ratios: dict[str, float]) -> None:
         """The figures of the model's card with each precision of ours, and with FP16."""
+        if self.name not in SETS:
+            self.bar.console.print(f"{self.name}: no accuracy: there is no set of images to judge it on")
+            return
         try:
-            evaluation = EVALUATIONS[self.name](data)
+            sets = SETS[self.name](data)
         except FileNotFoundError as error:
             self.bar.console.print(f"{self.name}: no accuracy: {error}")
             return
         precisions = [subject for subject in self.subjects if subject.name in WETREAD or not subject.timed]
         task = self.bar.add_task(f"{self.name}: accuracy, images", total=None)
         regions: dict[int, LabelMap | None] = {}
-        figures: dict[str, dict[str, float]] = {}
+        found: dict[str, Mapping[str, Estimate]] = {}
         with ExitStack() as stack:
             reference = self.open_reference(stack)
             for subject in precisions:
                 with ExitStack() as one:
                     for engine in self.open([subject], one).values():
                         models = OneEngine(self.package, engine, reference, regions, lambda: self.bar.advance(task))
-                        figures[subject.name] = evaluation(models)
+                        found[subject.name] = figures(self.package, models, sets)
                         if not subject.timed:
-                            found = verify(self.package, engine)
-                            rows += self.check_rows(subject.name, found)
-        full = figures[next(iter(WETREAD))]
-        for subject_name, found_figures in figures.items():
-            for words, value in found_figures.items():
-                unit, of = words.split(",", 1)[0], f"{self.name}: {words}"
-                rows.append(row(of, subject_name, [value], unit))
-                if found_figures is not full:
-                    ratios[f"{of}: {subject_name}/OpenVINO fp32"] = round(value / full[words], 4)
+                            rows += self.check_rows(subject.name, verify(self.package, engine))
+        full = found[next(iter(WETREAD))]
+        for subject_name, estimates in found.items():
+            for metric, estimate in estimates.items():
+                of = f"{self.name}: {metric}"
+                rows.append(row(of, subject_name, [estimate.value], metric.split(".", 1)[1]))
+                if estimates is not full and metric in full and full[metric].value:
+                    ratios[f"{of}: {subject_name}/OpenVINO fp32"] = round(estimate.value / full[metric].value, 4)
 
     def open(self, subjects: list[Subject], stack: ExitStack) -> dict[str, Engine]:
         """Make the engines that can be had; say why the others cannot."""

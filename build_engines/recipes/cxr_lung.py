@@ -16,13 +16,13 @@ from torch import Tensor
 
 from build_engines.recipes import augmentation, phantom, radiographs, training
 from build_engines.recipes.augmentation import Random, chance
-from build_engines.recipes.evaluation import judge_outlines, without_interval
+from build_engines.recipes.judged import figures, outlined_cases, read_outlined
 from build_engines.recipes.losses import LOSSES
 from build_engines.recipes.networks.blocks import Network
 from build_engines.recipes.networks.encoders import MobileNetV2
 from build_engines.recipes.networks.unet import UNet
 from build_engines.recipes.package_text import package_texts
-from build_engines.recipes.sources import OutlinedXray, read_masks, read_outlined
+from build_engines.recipes.sources import OutlinedXray, read_masks
 from engines.inference.postprocessing import keep_largest_component, labels_on_radiograph
 from engines.inference.preprocessing import Array, fit, percentile_window
 from engines.serving.engine_set import EngineSet
@@ -100,8 +100,9 @@ class CxrLung:
         }
 
     def measure(self, engines: EngineSet) -> Mapping[str, Estimate]:
-        """Give the same figures from the package as a node runs it."""
-        return without_interval(judge_outlines(self.validation, engines))
+        """Judge the package as a node runs it on each set: ``SET.METRIC``."""
+        sets = {name: outlined_cases(cases) for name, cases in self.validation.items()}
+        return figures(engines.models[self.name].package, engines, sets)
 
     def golden(self) -> NDArray[np.float32]:
         """The synthetic chest, projected."""

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from build_engines.recipes.sources import HELD_OUT_CT, read_classified, read_masks, read_volume
+from build_engines.recipes.sources import HELD_OUT_CT, classified_cases, read_masks, read_volume
 from engines.errors import PermanentError
 from engines.inference.input_statistics import input_statistics
 from engines.inference.radiograph_path import radiograph_tensor
@@ -76,7 +76,7 @@ def cxr_lung(data: Path) -> Iterator[Image]:
 
 def cxr_pneumonia(data: Path) -> Iterator[Image]:
     """Read what ``cxr-pneumonia`` was trained on."""
-    return (Radiograph(case.image, None, "") for case in read_classified(data, "train"))
+    return (case.image() for case in classified_cases(data, "train"))
 
 
 TRAINED_ON: Mapping[str, Callable[[Path], Iterator[Image]]] = {

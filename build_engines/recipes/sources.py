@@ -5,6 +5,7 @@ Needs no PyTorch.
 
 import csv
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,75 +14,30 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from engines.inference.preprocessing import Array
-from engines.types import Affine, Volume
+from engines.types import Affine, Radiograph, Volume
+from evaluation.cases import Case
 
 LEFT, RIGHT = 1, 2
 HELD_OUT_CT = "LCTSC-Test-S1-202"
 
 CLASSES = ("normal", "pneumonia", "viral")
-NORMAL, PNEUMONIA, VIRAL = range(3)
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledCt:
-    """One CT as it came, with labels on its own grid; ``both`` where they do not tell left from right."""
+    """One CT as it came, with labels on its own grid."""
 
     volume: Volume
     labels: NDArray[np.uint8]
-    both: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class OutlinedXray:
-    """One X-ray ``[row, column]``, 0–255, with its lung mask."""
+    """One X-ray ``[row, column]``, 0–255, with its lung mask, and the name that tells it from the others."""
 
     image: Array
     mask: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class ClassifiedXray:
-    """One X-ray ``[row, column]``, 0–255, with its class's channel and its source."""
-
-    image: Array
-    target: int
-    source: str
-
-
-def read_cts(data: Path) -> dict[str, LabelledCt]:
-    """Read the CT that ``ct-lung`` was not trained on, by the words for them.
-
-    Raises
-    ------
-    FileNotFoundError
-        If ``data`` has no ``ct_lung`` with these CT.
-    """
-    file, small = data / "ct_lung" / f"{HELD_OUT_CT}_ct.nii.gz", data / "ct_lung" / "cip64"
-    _require(file)
-    external = LabelledCt(
-        volume=read_volume(small / "ct-64.nrrd"),
-        labels=sitk.GetArrayFromImage(sitk.ReadImage(small / "wholeLung-64.nrrd") > 0),
-        both=True,
-    )
-    return {
-        f"held-out case {HELD_OUT_CT}": read_labelled_ct(file),
-        "Chest Imaging Platform case (4.2 mm, other source)": external,
-    }
-
-
-def read_outlined(data: Path) -> dict[str, tuple[OutlinedXray, ...]]:
-    """Read the X-rays with lung masks that ``cxr-lung`` was not trained on, by the words for each set.
-
-    Raises
-    ------
-    FileNotFoundError
-        If ``data`` has no ``cxr_lung/manifest.csv``.
-    """
-    return {
-        "Montgomery validation": read_masks(data, "montgomery", "val"),
-        "Montgomery test": read_masks(data, "montgomery", "test"),
-        "Shenzhen (never trained on)": read_masks(data, "shenzhen", "train", "val", "test"),
-    }
+    name: str = ""
 
 
 def read_masks(data: Path, source: str, *splits: str) -> tuple[OutlinedXray, ...]:
@@ -91,14 +47,15 @@ def read_masks(data: Path, source: str, *splits: str) -> tuple[OutlinedXray, ...
         OutlinedXray(
             image=read_picture(folder / "img" / f"{row['id']}.jpg"),
             mask=read_picture(folder / "mask" / f"{row['id']}.png") > 0,
+            name=row["id"],
         )
         for row in rows_of(folder / "manifest.csv")
         if row["source"] == source and row["split"] in splits
     )
 
 
-def read_classified(data: Path, split: str) -> tuple[ClassifiedXray, ...]:
-    """Read the X-rays with a class of one split.
+def classified_cases(data: Path, split: str) -> tuple[Case, ...]:
+    """Find the X-rays with a class of one split; each image is read when it is asked for.
 
     Raises
     ------
@@ -106,7 +63,14 @@ def read_classified(data: Path, split: str) -> tuple[ClassifiedXray, ...]:
         If ``data`` has no ``cxr/manifest.csv``.
     """
     return tuple(
-        ClassifiedXray(read_picture(data / "cxr" / "images" / row["file"]), CLASSES.index(row["class"]), row["source"])
+        Case(
+            name=row["file"],
+            patient=f"{row['source']}/{row['patient']}",
+            image=partial(read_radiograph, data / "cxr" / "images" / row["file"]),
+            label=row["class"],
+            split=split,
+            groups={"source": row["source"]},
+        )
         for row in rows_of(data / "cxr" / "manifest.csv")
         if row["split"] == split
     )
@@ -156,6 +120,11 @@ def split_lungs(mask: sitk.Image) -> NDArray[np.uint8]:
         lookup[label] = LEFT if to_left else RIGHT
     labels: NDArray[np.uint8] = lookup[sitk.GetArrayFromImage(components)]
     return labels
+
+
+def read_radiograph(file: Path) -> Radiograph:
+    """Read a picture file as an X-ray of unknown spacing."""
+    return Radiograph(read_picture(file), None, "")
 
 
 def read_picture(file: Path) -> Array:
