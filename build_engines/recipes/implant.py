@@ -33,6 +33,9 @@ APART_MM = 6.0
 SOFT_EDGE = 4.0
 """In mm: how far the soft edge of a nodule may reach."""
 
+AROUND = 8
+"""Voxels that are taken along around a nodule, so that smoothing sees no edge."""
+
 FULL_WIDTH = 2.355
 """Full width at half maximum of a Gaussian, in standard deviations."""
 
@@ -107,7 +110,12 @@ def _cut_out(nodule: NodulePatch, spacing: Sequence[float], random: np.random.Ge
     """Turn a nodule by right angles and mirror it, which needs no interpolation, and smooth it as the CT is."""
     axes = tuple(random.permutation(3).tolist())
     flips = tuple(np.flatnonzero(random.random(3) < 0.5).tolist())
-    values, mask = (np.flip(each.transpose(axes), flips) for each in (nodule.image, nodule.mask))
+    near = np.argwhere(nodule.mask)
+    box = tuple(
+        slice(max(0, first - AROUND), last + AROUND + 1)
+        for first, last in zip(near.min(axis=0).tolist(), near.max(axis=0).tolist(), strict=True)
+    )
+    values, mask = (np.flip(each[box].transpose(axes), flips) for each in (nodule.image, nodule.mask))
     # Standard deviations, x first, that make voxels of 1 mm as coarse as those of the CT, and never hard-edged.
     sigma = [max(0.6, float(np.sqrt(max(0.0, step**2 - 1))) / FULL_WIDTH) for step in reversed(spacing)]
     inside = sitk.GetImageFromArray(mask.astype(np.uint8))
