@@ -76,6 +76,7 @@ def _candidates(detections: Sequence[Detection], image: Image) -> Candidates:
         scores=np.array([each.score for each in detections], np.float64),
         low=np.array([each.low for each in detections], np.float64).reshape(-1, axes) * scale,
         high=np.array([each.high for each in detections], np.float64).reshape(-1, axes) * scale,
+        diameters=np.array([each.diameter_mm for each in detections], np.float64),
     )
 
 

@@ -20,19 +20,34 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """What a detector has found in one scan: ``scores`` ``[n]``, and corners of boxes ``low``, ``high`` ``[n, axis]``.
+    """What a detector has found in one scan.
 
-    A candidate that is only a point has both corners there.
+    Attributes
+    ----------
+    scores
+        ``[n]``.
+    low, high
+        Corners of boxes, ``[n, axis]``; of a mere point both are there.
+    diameters
+        ``[n]`` in mm, NaN where the detector does not say; None where it says none.
     """
 
     scores: Floats
     low: Floats
     high: Floats
+    diameters: Floats | None = None
 
     @property
     def centres(self) -> Floats:
         """``[n, axis]``."""
         return (self.low + self.high) / 2
+
+    @property
+    def sizes(self) -> Floats:
+        """``[n]``: the diameters, or where there is none the mean side of the box; NaN for a mere point."""
+        sides = (self.high - self.low).mean(axis=1) if len(self.scores) else np.zeros(0)
+        known = np.full(len(sides), np.nan) if self.diameters is None else self.diameters
+        return np.where(np.isfinite(known), known, np.where(sides > 0, sides, np.nan))
 
 
 Hits = Callable[[Candidates, Lesion], NDArray[np.bool_]]
@@ -76,8 +91,8 @@ class Scan:
     diameters
         ``[lesion]`` in mm; NaN where unknown.
     errors
-        ``[lesion]`` in mm: diameter of the candidate with that score, which is the mean side of its box, less that of
-        the lesion; NaN where either is unknown.
+        ``[lesion]`` in mm: diameter of the candidate with that score less that of the lesion; NaN where either is
+        unknown.
     false
         ``[n]``: scores of the candidates that find no lesion.
     repeated
@@ -97,13 +112,12 @@ def match(candidates: Candidates, lesions: Sequence[Lesion], hits: Hits = centre
     found_by = np.array([hits(candidates, lesion) for lesion in lesions]).reshape(len(lesions), len(candidates.scores))
     scores, errors = np.full(len(lesions), -np.inf), np.full(len(lesions), np.nan)
     diameters = np.array([np.nan if lesion.diameter_mm is None else lesion.diameter_mm for lesion in lesions])
-    sides = (candidates.high - candidates.low).mean(axis=1)
     best = np.zeros(len(candidates.scores), np.bool_)
     for index, row in enumerate(found_by):
         if row.any():
             which = int(np.where(row, candidates.scores, -np.inf).argmax())
             best[which], scores[index] = True, candidates.scores[which]
-            errors[index] = sides[which] - diameters[index] if sides[which] > 0 else np.nan
+            errors[index] = candidates.sizes[which] - diameters[index]
     finds = found_by.any(axis=0)
     return Scan(
         scores=scores,

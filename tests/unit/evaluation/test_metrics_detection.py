@@ -133,6 +133,15 @@ def test_diameters_err_by_the_sides_of_the_box_less_the_diameter() -> None:
     assert figures["diameter_bias_mm"] == pytest.approx(-0.5)
 
 
+def test_a_diameter_that_the_detector_says_goes_before_the_sides_of_its_box() -> None:
+    there = candidates((0.9, (10.0, 10.0)), (0.9, (30.0, 10.0)), (0.9, (50.0, 10.0)), size=6.0)
+    told = Candidates(there.scores, there.low, there.high, np.array([9.0, np.nan, 5.0]))
+    point = Candidates(told.scores, told.centres, told.centres)
+    lesions = [ball((10, 10), 8.0), ball((30, 10), 8.0), ball((50, 10), 8.0)]
+    assert match(told, lesions).errors.tolist() == [1.0, -2.0, -3.0]
+    assert np.isnan(match(point, lesions).errors).all()
+
+
 def test_intervals_come_from_drawing_patients() -> None:
     scans = [scan([0.9], [], [10.0]), scan([-np.inf], [0.5], [10.0])] * 10
     figures = detection_figures(scans, [str(index) for index in range(20)], rounds=200)
