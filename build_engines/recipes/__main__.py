@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -15,7 +14,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from build_engines.recipes import ct_lung, cxr_lung, cxr_pneumonia, training
-from build_engines.recipes.export import export
+from build_engines.recipes.ensemble import Ensemble
+from build_engines.recipes.export import export, export_all
 from build_engines.recipes.ladder import rows
 from build_engines.recipes.ladder.every_row import ROWS
 from build_engines.recipes.networks.blocks import Network
@@ -28,11 +28,10 @@ ROOT = Path(__file__).resolve().parents[2]
 LADDER = ROOT / ".train" / "ladder"
 """Packages of the ladder's rows; they are measured and not shipped."""
 
-RECIPES: Mapping[str, Callable[[Path], training.Recipe]] = {
+RECIPES: Mapping[str, Callable[[Path], training.Recipe | Ensemble]] = {
     ct_lung.NAME: ct_lung.load,
     cxr_lung.NAME: cxr_lung.load,
-    cxr_pneumonia.NAME: cxr_pneumonia.load,
-    **{f"{cxr_pneumonia.NAME}-{number}": partial(cxr_pneumonia.member, number) for number in (1, 2, 3)},
+    cxr_pneumonia.NAME: cxr_pneumonia.load_ensemble,
 }
 
 
@@ -72,8 +71,11 @@ def run(
         close = get_close_matches(name, (*RECIPES, *ROWS), n=1)
         hint = f"did you mean {close[0]}?" if close else "`wetread-train` alone lists them"
         raise typer.BadParameter(f"{name} is no model and no row of the ladder; {hint}")
-    recipe = RECIPES[name](data)
-    if not measure:
+    loaded = RECIPES[name](data)
+    recipe = loaded.recipe if isinstance(loaded, Ensemble) else loaded
+    if isinstance(loaded, Ensemble) and not measure:
+        train_ensemble(loaded, steps, start, every, out, console, fresh)
+    elif not measure:
         train(recipe, steps or recipe.steps, seed, start, every, out, console, fresh)
     if recipe.card:
         with open_engines(load_packages(out), RuntimeSettings(threads=threads)) as engines:
@@ -124,6 +126,24 @@ def train(
                 export(recipe, network, out / recipe.name)
 
         training.train(recipe, steps, seed, start, report, checkpoint, every, state)
+
+
+def train_ensemble(
+    ensemble: Ensemble, steps: int | None, start: Path | None, every: int, out: Path, console: Console, fresh: bool
+) -> None:
+    """Train each member whose finished weights are not in .train, and write the package of all."""
+    networks = []
+    for seed, member in ensemble.members.items():
+        saved, state = (ROOT / ".train" / f"{member.name}{suffix}" for suffix in (".pt", ".state"))
+        if fresh or state.exists() or not saved.exists():
+            train(member, steps or member.steps, seed, start, every, out, console, fresh)
+        else:
+            console.print(f"{saved.name} is trained; --fresh begins anew")
+        network = member.network()
+        network.load_state_dict(torch.load(saved, weights_only=True))
+        networks.append(network.eval())
+    ensemble.finish(networks)
+    export_all(ensemble.recipe, networks, out / ensemble.recipe.name)
 
 
 def train_row(

@@ -20,6 +20,7 @@ from torch import Tensor
 from build_engines.recipes import phantom, training
 from build_engines.recipes.augmentation import Random
 from build_engines.recipes.chest_xrays import LUNGS, VIEWS, ChestXray, read_chest_xrays
+from build_engines.recipes.ensemble import Ensemble
 from build_engines.recipes.losses import LOSSES
 from build_engines.recipes.networks.blocks import Network
 from build_engines.recipes.networks.classifier import Classifier
@@ -28,17 +29,21 @@ from build_engines.recipes.networks.multi_task import MultiTask
 from build_engines.recipes.package_text import package_texts
 from build_engines.recipes.shipped_encoder import start_from
 from build_engines.recipes.sources import CLASSES
+from build_engines.recipes.temperature import cool, temperature
 from build_engines.recipes.xray_changes import ALL, Changes, Shown, change, plain, show
+from build_engines.recipes.xray_figures import answered, figures
 from engines.inference.preprocessing import Box, crop, fit, percentile_window
 from engines.packages.package import SHIPPED_MODELS
 from engines.serving.engine_set import EngineSet
 from engines.types import Radiograph
 from evaluation.estimate import Estimate
-from evaluation.metrics.classification import Answers, classification_figures
 
 NAME = "cxr-pneumonia"
 WIDTH = 0.5
 """Width multiplier of the encoder: that of ``cxr-lung``, whose weights it starts with."""
+
+SEEDS = (1, 2, 3)
+"""Of the networks of the package."""
 
 SHARES = {
     "normal": {"nih": 0.25, "shen": 0.10, "mont": 0.06},
@@ -164,12 +169,16 @@ class CxrPneumonia:
 
     def predict(self, network: Network, cases: Sequence[ChestXray]) -> NDArray[np.float64]:
         """Classify X-rays as serving does: ``[case, class]``."""
+        return self.logits(network, cases).softmax(dim=1).double().numpy()
+
+    def logits(self, network: Network, cases: Sequence[ChestXray]) -> Tensor:
+        """Give ``[case, class]``, prepared as serving does."""
         answers = []
         with torch.no_grad():
             for case in cases:
-                outputs = network(torch.from_numpy(self.tensor(case))[None])
+                outputs = network.logits(torch.from_numpy(self.tensor(case))[None])
                 answers.append(outputs[1] if isinstance(outputs, tuple) else outputs)
-        return torch.cat(answers).double().numpy()
+        return torch.cat(answers)
 
     def measure(self, engines: EngineSet) -> Mapping[str, Estimate]:
         """Judge the package as a node runs it on the test rows, or those of the sources that are held out.
@@ -214,32 +223,14 @@ def load_held_out(data: Path) -> CxrPneumonia:
     return CxrPneumonia(cases=train, validation=validation, test=test)
 
 
-def member(number: int, data: Path) -> CxrPneumonia:
-    """Read one network of the shipped ensemble: weights and no package."""
-    return replace(load(data), name=f"{NAME}-{number}", card="")
+def load_ensemble(data: Path) -> Ensemble:
+    """Read the same for the networks of the package, which differ by the seed alone; see `load`."""
+    recipe = load(data)
 
+    def calibrate(networks: Sequence[Network]) -> None:
+        answers = torch.stack([recipe.logits(network, recipe.validation) for network in networks])
+        targets = np.array([case.target for case in recipe.validation])
+        cool([network for network in networks if isinstance(network, Classifier)], temperature(answers, targets))
 
-def answered(cases: Sequence[ChestXray], probabilities: NDArray[np.float64]) -> Answers:
-    """Put what was answered beside what is true."""
-    return Answers(CLASSES, np.array([case.target for case in cases]), probabilities)
-
-
-def figures(cases: Sequence[ChestXray], probabilities: NDArray[np.float64]) -> dict[str, Estimate]:
-    """Give the figures that always go together; see docs/models.md.
-
-    (a) ``nih.auc_pneumonia_vs_normal``, NIH only; (b) ``held_out.…``, where whole sources are held out; and all figures
-    of all rows, which say as much of the source as of the class; ``SOURCE.accuracy`` of each source.
-    """
-    held_out = all(case.split_by_source == "external_test" for case in cases)
-    found = {
-        f"held_out.{name}" if held_out else name: each
-        for name, each in classification_figures(answered(cases, probabilities), [c.patient for c in cases]).items()
-    }
-    for source in sorted({case.source for case in cases}):
-        chosen = [index for index, case in enumerate(cases) if case.source == source]
-        of_source = tuple(cases[index] for index in chosen)
-        patients = [case.patient for case in of_source]
-        alone = classification_figures(answered(of_source, probabilities[chosen]), patients)
-        names = ("accuracy", "auc_pneumonia_vs_normal") if source == "nih" else ("accuracy",)
-        found |= {f"{source}.{name}": alone[name] for name in names}
-    return found
+    members = {seed: replace(recipe, name=f"{NAME}-{seed}", card="") for seed in SEEDS}
+    return Ensemble(recipe, members, calibrate)

@@ -2,7 +2,7 @@
 
 import io
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from build_engines.recipes.activation import add_activation
-from build_engines.recipes.files import write_network
+from build_engines.recipes.files import write_networks
 from build_engines.recipes.networks.blocks import Network
 from build_engines.recipes.training import Recipe
 
@@ -21,15 +21,29 @@ OPSET = 17
 
 def export(recipe: Recipe, network: Network, folder: Path) -> None:
     """Write a model package, but for the figures of its card; a package that is there is replaced."""
+    export_all(recipe, [network], folder)
+
+
+def export_all(recipe: Recipe, networks: Sequence[Network], folder: Path) -> None:
+    """Write the package of an ensemble: as many networks as ``network.files`` names.
+
+    Raises
+    ------
+    ValueError
+        Another number of networks.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     settings = tomllib.loads(recipe.toml)
     # Rounded to what FP16 holds exactly, so that the stored golden input is the one that the reference saw.
     image = (np.round(recipe.golden() * 1024) / 1024).astype(np.float32)
     tensor = settings["input"]["tensor"]
-    model = trace(network, image, tensor, outputs(settings))
-    if activation := settings.get("classification", {}).get("activation"):
-        model = add_activation(model, activation)
-    write_network(model, image, tensor, [output.name for output in model.graph.output], folder)
+    files = settings.get("network", {}).get("files", ["model.onnx"])
+    activation = settings.get("classification", {}).get("activation")
+    models = {}
+    for file, network in zip(files, networks, strict=True):
+        model = trace(network, image, tensor, outputs(settings))
+        models[file] = add_activation(model, activation) if activation else model
+    write_networks(models, image, tensor, [output.name for output in models[files[0]].graph.output], folder)
     (folder / "model.toml").write_text(recipe.toml, encoding="utf-8")
     (folder / "CARD.md").write_text(recipe.card, encoding="utf-8")
 

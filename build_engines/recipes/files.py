@@ -1,6 +1,6 @@
-"""The files of a package that hold the network: ``model.onnx``, and ``golden.npz`` with what it answers."""
+"""The files of a package that hold the network: ``model.onnx`` or several, and ``golden.npz`` with the answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,23 @@ SMALLEST = 64
 def write_network(
     model: onnx.ModelProto, image: NDArray[np.float32], tensor: str, outputs: Sequence[str], folder: Path
 ) -> None:
-    """Write a network, and what ONNX Runtime answers with it.
+    """Write ``model.onnx``, and what ONNX Runtime answers with it; see `write_networks`."""
+    write_networks({"model.onnx": model}, image, tensor, outputs, folder)
+
+
+def write_networks(
+    models: Mapping[str, onnx.ModelProto],
+    image: NDArray[np.float32],
+    tensor: str,
+    outputs: Sequence[str],
+    folder: Path,
+) -> None:
+    """Write the networks of a package, and the mean of what ONNX Runtime answers with them.
 
     Parameters
     ----------
-    model
-        Computes in FP32; its weights are stored as FP16.
+    models
+        By file name. They compute in FP32; their weights are stored as FP16.
     image
         The golden input, which FP16 holds exactly.
     tensor, outputs
@@ -30,8 +41,11 @@ def write_network(
     folder
         Of the package.
     """
-    onnx.save_model(halve(model), folder / "model.onnx")
-    answers = reference(folder / "model.onnx", image)
+    given = []
+    for file, model in models.items():
+        onnx.save_model(halve(model), folder / file)
+        given.append(reference(folder / file, image))
+    answers = {name: np.mean([each[name] for each in given], axis=0, dtype=np.float32) for name in outputs}
     # Probabilities are rounded, so that the file is small.
     golden = {name: np.round(answers[name] * 1024) / 1024 if name == outputs[0] else answers[name] for name in outputs}
     arrays = {name: array.astype(np.float16) for name, array in {tensor: image, **golden}.items()}
