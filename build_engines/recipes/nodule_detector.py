@@ -89,7 +89,7 @@ class Judged:
     patient: str
 
 
-def test_tiles(scans: Sequence[Scan], cuts: int, random: Random) -> list[Judged]:
+def tiles_to_judge(scans: Sequence[Scan], cuts: int, random: Random) -> list[Judged]:
     """Cut tiles around each nodule, not turned, and as many where there is none."""
     judged = []
     for scan in scans:
@@ -136,8 +136,8 @@ def train_and_judge(name: str, network_class: type[Detector], steps: int, data: 
     patches, chests = read_scans(data, held_out=True, draws=TEST_DRAWS, seed=1)
     random = np.random.default_rng(1)
     sets: Mapping[str, Sequence[Judged]] = {
-        "lctsc202": test_tiles(chests, 1, random),
-        "lidc": test_tiles(patches, 3, random),
+        "lctsc202": tiles_to_judge(chests, 1, random),
+        "lidc": tiles_to_judge(patches, 3, random),
     }
     return Result(
         trained_on=TRAINED_ON,
