@@ -163,7 +163,7 @@ def completed(judgement: "Judgement", collection: "Collection") -> "Judgement":
 
     unusable, notes = collection.unusable, collection.notes
     if unusable:
-        notes = (*notes, f"{len(unusable)} rows or series are no case: {unusable[0].name}: {unusable[0].problem}.")
+        notes = (*notes, f"Of the data, {len(unusable)} could not be used; the first: {unusable[0].problem}.")
     cases = (*judgement.cases, *unusable)
     if not judgement.n:
         first = next((case for case in cases if case.problem), None)

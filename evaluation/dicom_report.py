@@ -19,6 +19,7 @@ IMAGING_MEASUREMENTS = Code("126010", "DCM", "Imaging Measurements")
 QUALITATIVE = Code("C0034375", "UMLS", "Qualitative Evaluations")
 FINDING = Code("121071", "DCM", "Finding")
 TRACKING = Code("112040", "DCM", "Tracking Unique Identifier")
+ALGORITHM = Code("111001", "DCM", "Algorithm Name")
 PRESENCE = Code("121052", "DCM", "Presence of property")
 CERTAINTY = Code("111012", "DCM", "Certainty of Finding")
 PRESENT, ABSENT = Code("52101004", "SCT", "Present"), Code("2667000", "SCT", "Absent")
@@ -106,7 +107,7 @@ def _findings(document: Dataset) -> Iterator[Finding]:
 
 
 def _of_group(group: Dataset) -> Iterator[Finding]:
-    """A group that says that something is absent, or unlikely, is no finding."""
+    """A group that says that something is absent, or unlikely, is no finding; nor is a program's that names none."""
     items = list(group.get("ContentSequence") or [])
     for item in items:
         if _about(item, PRESENCE) and says(item.ConceptCodeSequence[0], ABSENT):
@@ -114,6 +115,8 @@ def _of_group(group: Dataset) -> Iterator[Finding]:
         if _about(item, CERTAINTY) and _number(item)[0] < LIKELY:
             return
     codes = [item.ConceptCodeSequence[0] for item in items if item.get("ValueType") == "CODE" and _about(item, FINDING)]
+    if not codes and any(_about(item, ALGORITHM) for item in items):
+        return
     tracking = [str(item.UID) for item in items if item.get("ValueType") == "UIDREF" and _about(item, TRACKING)]
     yield Finding(
         codes[0] if codes else None,

@@ -149,13 +149,9 @@ def _slice(
         differs = known ^ found if found is not None else known
         return int((differs if differs.any() else known).sum(axis=(1, 2)).argmax())
     if boxes:
-        return int(np.clip(_nearest(volume, float(boxes[0][0][0] + boxes[0][1][0]) / 2), 0, last))
+        low, high = boxes[0]
+        return int(np.clip(round((low[0] + high[0]) / 2), 0, last))
     return last // 2
-
-
-def _nearest(volume: Volume, place: float) -> int:
-    places = np.arange(len(volume.array)) if volume.at is None else np.array(volume.at)
-    return int(np.abs(places - place).argmin())
 
 
 def _box(low: Sequence[float], high: Sequence[float], image: Image) -> Box:
@@ -165,17 +161,16 @@ def _box(low: Sequence[float], high: Sequence[float], image: Image) -> Box:
     corners = np.stack(np.meshgrid(*zip(low, high, strict=True), indexing="ij"), axis=-1).reshape(-1, 3)
     to_index = np.linalg.inv(image.affine)
     indices = corners @ to_index[:3, :3].T + to_index[:3, 3]
-    return (
-        np.array([_nearest(image, indices[:, 0].min()), *indices[:, 1:].min(axis=0)], float),
-        np.array([_nearest(image, indices[:, 0].max()), *indices[:, 1:].max(axis=0)], float),
-    )
+    if image.at is not None:
+        indices[:, 0] = np.interp(indices[:, 0], image.at, range(len(image.at)))
+    return indices.min(axis=0), indices.max(axis=0)
 
 
 def _turned(
     boxes: Sequence[Box], turn: Turn, shape: tuple[int, ...], index: int | None, thinned: int
 ) -> Iterator[tuple[float, ...]]:
     for low, high in boxes:
-        if index is not None and not low[0] <= index <= high[0]:
+        if index is not None and not low[0] - 0.5 <= index <= high[0] + 0.5:
             continue
         ends = turn.places(np.array([low[-2:], high[-2:]], float), shape)
         half = 0.0 if (low[-2:] < high[-2:]).any() else 6.0 * thinned  # a point is drawn as a small square

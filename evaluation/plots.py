@@ -15,6 +15,7 @@ INK, GREY, PAPER = "#1b2733", "#8a97a3", "#ffffff"
 COLOURS = ("#1f6f8b", "#c8553d", "#5b8c5a", "#8b5fbf", "#d9a441", "#3d5a80", "#a23b72", "#6b705c")
 FALSE_POSITIVES = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 """Of a FROC curve, per scan (Setio et al., Medical Image Analysis 42, 2017)."""
+AGAINST_REST = "vs rest"
 MOST_LINES = 8
 """Of one picture."""
 
@@ -63,7 +64,7 @@ def _forest(metrics: Mapping[str, Estimate]) -> bytes:
 
 
 def _curves(of_one_kind: Sequence[Curve]) -> bytes:
-    figure, axes = _axes(4.2, 3.9)
+    figure, axes = _axes(3.35, 3.2)
     first = of_one_kind[0]
     log = "false positives" in first.x.lower()
     for curve, colour in zip(of_one_kind[:MOST_LINES], COLOURS, strict=False):
@@ -86,17 +87,18 @@ def _curves(of_one_kind: Sequence[Curve]) -> bytes:
     axes.set_xlabel(first.x)
     axes.set_ylabel(first.y)
     axes.grid(color=GREY, alpha=0.25, linewidth=0.6)
-    axes.legend(fontsize=7, frameon=False, loc="best")
+    axes.legend(fontsize=6.5, frameon=False, loc="best")
     return _svg(figure)
 
 
 def kinds(found: Sequence[Curve]) -> list[tuple[Curve, ...]]:
-    """Put together the curves that share their axes, in order."""
-    by_axes: dict[tuple[str, str], tuple[Curve, ...]] = {}
+    """Put together the curves that share their axes, in order; one class against the rest is a picture of its own."""
+    alike: dict[tuple[str, str, bool], tuple[Curve, ...]] = {}
     for curve in found:
         if curve.points:
-            by_axes[curve.x, curve.y] = (*by_axes.get((curve.x, curve.y), ()), curve)
-    return list(by_axes.values())
+            key = curve.x, curve.y, curve.title.endswith(AGAINST_REST)
+            alike[key] = (*alike.get(key, ()), curve)
+    return list(alike.values())
 
 
 def _axes(width: float, height: float) -> tuple[Any, Any]:

@@ -15,11 +15,11 @@ from evaluation.words import in_words, interval, is_share, number, told
 REPORT, TEMPLATE = "report.html", "report.html"
 
 HEADLINES = (
-    "accuracy", "auc", "dice", "froc_mean", "lesion_sensitivity", "sensitivity", "specificity", "hausdorff95_mm",
-    "hausdorff95_px", "false_positives_per_scan", "mean_iou",
+    "accuracy", "dice", "froc_mean", "lesion_sensitivity", "sensitivity", "specificity", "hausdorff95_mm",
+    "hausdorff95_px", "false_positives_per_scan", "auc", "mean_iou",
 )  # fmt: skip
 """What is said first, where it is there."""
-MOST_HEADLINES = 5
+MOST_HEADLINES = 4
 MOST_PROBLEMS = 50
 MOST_CLASSES = 12
 """Of a confusion matrix that is shown."""
