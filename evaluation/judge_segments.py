@@ -46,6 +46,7 @@ class SegmentJudge:
             figures=agreement.figures,
             expected=_words(reference),
             answer=_words(found),
+            ignored=tuple(label for label in masks if not any(label in each.references for each in matches.values())),
         )
 
     def tuned(self, outcomes: Sequence[Outcome[Agreement]]) -> Self:  # noqa: D102
@@ -62,9 +63,13 @@ class SegmentJudge:
 
     def notes(self, outcomes: Sequence[Outcome[Agreement]]) -> tuple[str, ...]:  # noqa: D102
         overlapping = sum(outcome.detail.confusion is None for outcome in outcomes)
-        if not overlapping:
-            return ()
-        return (f"Segments overlap in {overlapping} of {len(outcomes)} cases, which count in no figure of pixels.",)
+        ignored = dict.fromkeys(label for outcome in outcomes for label in outcome.ignored)
+        notes = []
+        if overlapping:
+            notes.append(f"Segments overlap in {overlapping} of {len(outcomes)} cases, which count in no pixel figure.")
+        if ignored:
+            notes.append(f"The model has no segment for {', '.join(ignored)}, which was not compared.")
+        return tuple(notes)
 
 
 def _united(masks: Sequence[Mask]) -> Mask:

@@ -19,6 +19,8 @@ class Outcome(Generic[T]):
         What the figures of many cases are made of.
     figures, expected, answer
         As of `evaluation.judgement.CaseResult`.
+    ignored
+        What the reference knows and the model does not answer.
     """
 
     patient: str
@@ -26,3 +28,4 @@ class Outcome(Generic[T]):
     figures: Mapping[str, float]
     expected: str
     answer: str
+    ignored: tuple[str, ...] = ()

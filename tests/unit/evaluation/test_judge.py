@@ -183,6 +183,15 @@ def test_a_reference_that_does_not_tell_segments_apart_is_compared_with_both(seg
     assert found.metrics["dice_dark_and_bright"].value == pytest.approx(1.0)
 
 
+def test_a_mask_of_something_else_beside_is_told_and_not_compared(segmenter: ModelPackage) -> None:
+    volume, masks = two_boxes()
+    more = {**masks, "Heart": masks["Dark"]}
+    found = judged(segmenter, [Case("one", "a", lambda: volume, masks=lambda: more)])
+    assert found.metrics["dice"].value == pytest.approx(1.0)
+    assert "dice_heart" not in found.metrics
+    assert any("Heart" in note for note in found.notes)
+
+
 def test_left_and_right_that_are_exchanged_are_all_wrong(segmenter: ModelPackage) -> None:
     volume, masks = two_boxes()
     exchanged = {"Dark": masks["bright"], "Bright": masks["Dark"]}
