@@ -15,9 +15,7 @@ from build_engines.recipes.ladder.rows import Row  # noqa: E402
 from build_engines.recipes.ladder.xray_lungs import (  # noqa: E402
     NETWORKS,
     ROWS,
-    SEGMENT,
     LadderLung,
-    figures,
     self_configured,
     text_of,
 )
@@ -31,9 +29,6 @@ from build_engines.recipes.sources import OutlinedXray  # noqa: E402
 from build_engines.recipes.training import Batch, train  # noqa: E402
 from engines.packages.description import Description  # noqa: E402
 from engines.packages.package import SHIPPED_MODELS, load_package  # noqa: E402
-from engines.runtimes.base import RuntimeSettings  # noqa: E402
-from engines.serving.engine_set import open_engines  # noqa: E402
-from engines.types import Radiograph  # noqa: E402
 
 ENCODERS: tuple[Callable[[float], Encoder], ...] = (MobileNet, MobileNetV2, ResNet50, Vgg16)
 
@@ -144,21 +139,6 @@ def test_the_rows_differ_by_nothing_but_name_size_and_network(name: str) -> None
     row: Row = ROWS[name]
     assert row.load is not None
     assert row.table == "xray-lungs"
-
-
-def test_a_model_agrees_with_itself_in_all_figures() -> None:
-    package = load_package(SHIPPED_MODELS / "cxr-lung")
-    image = 255 * phantom.radiograph((160, 128)).astype(np.float32)
-    with open_engines({package.name: package}, RuntimeSettings()) as engines:
-        found = engines.run(package.name, Radiograph(image, None, "")).label_map
-        assert found is not None
-        case = OutlinedXray(image, found.array > 0)
-        right = figures(package.name, {"itself": (case, case)}, engines)
-        wrong = figures(package.name, {"nothing": (OutlinedXray(image, found.array == 0),)}, engines)
-    assert right["itself.dice"].value == right["itself.frequency_weighted_iou"].value == 1
-    assert right["itself.hausdorff95_px"].value == 0
-    assert wrong["nothing.dice"].value == wrong["nothing.pixel_accuracy"].value == 0
-    assert not any(metric.endswith(SEGMENT) for metric in right)
 
 
 def _seen(encoder: Encoder, image: torch.Tensor) -> int:

@@ -6,7 +6,7 @@ Montgomery, and on Shenzhen, which none of them was trained on.
 """
 
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from build_engines.recipes.cxr_lung import NAME, TOML, WIDTH, CxrLung
+from build_engines.recipes.judged import Sets, figures, xray_lungs
 from build_engines.recipes.ladder.rows import Result, Row, size_of, time_of
 from build_engines.recipes.losses import LOSSES
 from build_engines.recipes.networks.blocks import Network
@@ -24,13 +25,11 @@ from build_engines.recipes.networks.plain_unet import PlainUNet
 from build_engines.recipes.networks.plan import Fingerprint, plan
 from build_engines.recipes.networks.self_configured import SelfConfigured, deeply_supervised
 from build_engines.recipes.networks.unet import UNet
-from build_engines.recipes.sources import OutlinedXray, read_masks
+from build_engines.recipes.sources import read_masks
 from engines.packages.package import SHIPPED_MODELS, load_package
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.engine_set import EngineSet, open_engines
-from engines.types import Radiograph
 from evaluation.estimate import Estimate
-from evaluation.metrics.segmentation import compare, segmentation_figures
 
 SIZE, STEPS = 128, 300
 
@@ -39,7 +38,6 @@ JUDGED_ON = "Montgomery, 21 X-rays of the test split; Shenzhen, 200 X-rays, neve
 PUBLISHED = "FWIoU {}, mean pixel accuracy {} (lung region)"
 DIFFERS = "other X-rays, half of the channels, 128 × 128, 300 steps from scratch"
 
-SEGMENT = "lung"
 CARD = "# {}\n\nA row of the ladder. Research use only.\n\n<!-- figures -->\n<!-- /figures -->\n"
 
 
@@ -47,44 +45,21 @@ CARD = "# {}\n\nA row of the ladder. Research use only.\n\n<!-- figures -->\n<!-
 class LadderLung(CxrLung):
     """The recipe of ``cxr-lung`` with another network, judged as the rows are."""
 
-    judged: Mapping[str, Sequence[OutlinedXray]] = field(default_factory=dict)
+    judged: Sets = field(default_factory=dict)
 
     def loss(self, logits: Tensor | tuple[Tensor, ...], target: Tensor) -> Tensor:
         """Judge by ``loss_name``, at every resolution where the network gives several."""
         return deeply_supervised(LOSSES[self.loss_name], logits, target)
 
     def measure(self, engines: EngineSet) -> Mapping[str, Estimate]:
-        """Give `figures`."""
-        return figures(self.name, self.judged, engines)
+        """Give the metrics of each set, ``SET.METRIC``. Distances are in pixels, of which a picture has 384 × 384."""
+        return figures(engines.models[self.name].package, engines, self.judged)
 
 
-def figures(model: str, sets: Mapping[str, Sequence[OutlinedXray]], engines: EngineSet) -> dict[str, Estimate]:
-    """Judge a model by several sets: ``SET.METRIC``. Distances are in pixels, of which a picture has 384 × 384."""
-    return {
-        f"{name}.{metric}": estimate
-        for name, cases in sets.items()
-        for metric, estimate in judge(model, cases, engines).items()
-    }
-
-
-def judge(model: str, cases: Sequence[OutlinedXray], engines: EngineSet) -> dict[str, Estimate]:
-    """Compare the lungs that a model finds with the masks; every X-ray is another patient's."""
-    agreements = []
-    for case in cases:
-        image = Radiograph(case.image, None, "")
-        found = engines.run(model, image).label_map
-        lungs = {SEGMENT: found.array > 0} if found else {}
-        agreements.append(compare({SEGMENT: case.mask}, lungs, image))
-    estimates = segmentation_figures(agreements, [str(index) for index in range(len(cases))])
-    return {metric: estimate for metric, estimate in estimates.items() if not metric.endswith(SEGMENT)}
-
-
-def judged(data: Path) -> dict[str, tuple[OutlinedXray, ...]]:
+def judged(data: Path) -> Sets:
     """Read what all rows are judged on."""
-    return {
-        "montgomery_test": read_masks(data, "montgomery", "test"),
-        "shenzhen": read_masks(data, "shenzhen", "train", "val", "test"),
-    }
+    sets = xray_lungs(data)
+    return {name: sets[name] for name in ("montgomery_test", "shenzhen")}
 
 
 def load(name: str, build: Callable[[], Network], data: Path) -> LadderLung:
@@ -97,7 +72,7 @@ def load(name: str, build: Callable[[], Network], data: Path) -> LadderLung:
     """
     return LadderLung(
         cases=read_masks(data, "montgomery", "train"),
-        validation={"Montgomery validation": read_masks(data, "montgomery", "val")},
+        validation={"montgomery_val": read_masks(data, "montgomery", "val")},
         name=name,
         toml=text_of(name),
         card=CARD.format(name),
@@ -189,7 +164,7 @@ def measure_shipped(data: Path, seed: int) -> Result:
         return Result(
             trained_on=TRAINED_ON,
             judged_on=JUDGED_ON,
-            metrics=figures(NAME, judged(data), engines),
+            metrics=figures(package, engines, judged(data)),
             parameters=parameters,
             operations=operations,
             latency_ms=time_of(lambda: engine.infer(golden)),
