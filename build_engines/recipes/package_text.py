@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from math import isfinite
 
 from engines.packages.package import SHIPPED_MODELS
 from evaluation.estimate import Estimate
@@ -38,6 +39,11 @@ def table(figures: Mapping[str, Estimate]) -> str:
         [
             "| figure | value | 95 % interval |",
             "|---|---|---|",
-            *(f"| {name} | {each.value:.3f} | {each.low:.3f}–{each.high:.3f} |" for name, each in figures.items()),
+            *(f"| {name} | {each.value:.3f} | {interval(each)} |" for name, each in figures.items()),
         ]
     )
+
+
+def interval(figure: Estimate) -> str:
+    """Write an interval, or that there is none: of one patient, say."""
+    return f"{figure.low:.3f}–{figure.high:.3f}" if isfinite(figure.low) else "none"

@@ -9,11 +9,13 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from build_engines.recipes.judged import SETS, figures, outlined_cases
+from build_engines.recipes.package_text import with_figures
 from build_engines.recipes.sources import LEFT, RIGHT, OutlinedXray, classified_cases, split_lungs
 from engines.packages.package import SHIPPED_MODELS, load_package
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.engine_set import open_engines
 from engines.types import Radiograph
+from evaluation.estimate import Estimate
 from tests.small_models import xray_package
 
 
@@ -71,3 +73,10 @@ def test_the_lung_with_the_larger_x_is_the_left_one() -> None:
     labels = split_lungs(sitk.GetImageFromArray(mask))
     assert set(np.unique(labels[..., :10])) == {0, RIGHT}
     assert set(np.unique(labels[..., 10:])) == {0, LEFT}
+
+
+def test_a_card_says_where_a_figure_has_no_interval() -> None:
+    card = "# A model\n\n<!-- figures -->\nold\n<!-- /figures -->\n"
+    written = with_figures(card, {"dice": Estimate(0.97, np.nan, np.nan), "iou": Estimate(0.9, 0.85, 0.95)})
+    assert "| dice | 0.970 | none |\n| iou | 0.900 | 0.850–0.950 |\n" in written
+    assert "old" not in written
