@@ -49,6 +49,9 @@ LEAST_SECONDS = 0.2
 
 COMPILED = "torch fp32 compiled"
 
+ACCURACY = ("dice", "accuracy", "auc", "froc_mean")
+"""Beginnings of the metrics that precisions are compared by; `wetread evaluate` gives all."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="wetread bench infer", description=__doc__)
@@ -187,8 +190,10 @@ class Bench:
         full = found[next(iter(WETREAD))]
         for subject_name, estimates in found.items():
             for metric, estimate in estimates.items():
-                of = f"{self.name}: {metric}"
-                rows.append(row(of, subject_name, [estimate.value], metric.split(".", 1)[1]))
+                of, unit = f"{self.name}: {metric}", metric.split(".", 1)[1]
+                if not unit.startswith(ACCURACY):
+                    continue
+                rows.append(row(of, subject_name, [estimate.value], unit))
                 if estimates is not full and metric in full and full[metric].value:
                     ratios[f"{of}: {subject_name}/OpenVINO fp32"] = round(estimate.value / full[metric].value, 4)
 
