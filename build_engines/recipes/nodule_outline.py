@@ -22,8 +22,13 @@ from evaluation.estimate import Estimate
 from evaluation.metrics.detection import SMALL_MM
 from evaluation.metrics.segmentation import Agreement, compare, segmentation_figures
 
-TRAINED = 48
-"""Edge of a training patch in voxels of 1 mm; the served one holds a whole patch of 51 mm."""
+TRAINED, SMALL = (48, 4), (32, 12)
+"""Edge of a training patch in voxels of 1 mm, and how many are drawn: large nodules, and those below `CUT_OFF_MM`.
+
+The served patch holds all of 51 mm.
+"""
+
+CUT_OFF_MM = 15.0
 
 SEGMENT = "nodule"
 FIGURES = ("dice", "iou", "hausdorff95_mm", "surface_distance_mm", "volume_mae_ml", "volume_mse_ml2")
@@ -90,10 +95,9 @@ class NoduleOutline:
     edge: int
     cases: tuple[NodulePatch, ...]
     held_out: tuple[NodulePatch, ...]
-    steps: int = 400
+    steps: int = 250
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
-    drawn: int = 4
 
     @property
     def toml(self) -> str:
@@ -111,7 +115,10 @@ class NoduleOutline:
 
     def batch(self, random: Random) -> training.Batch:
         """Draw patches, turned, mirrored, scaled, shifted, of another kernel, dose and contrast."""
-        drawn = [augment(self.cases[random.integers(len(self.cases))], random) for _ in range(self.drawn)]
+        small = chance(random, 0.5)
+        edge, number = SMALL if small else TRAINED
+        cases = [patch for patch in self.cases if (patch.diameter_mm < CUT_OFF_MM) == small] or self.cases
+        drawn = [augment(cases[random.integers(len(cases))], edge, random) for _ in range(number)]
         return torch.stack([image for image, _ in drawn]), torch.stack([mask for _, mask in drawn])
 
     def loss(self, outputs: Any, target: Any) -> Tensor:
@@ -147,12 +154,12 @@ def scaled(image: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(((image - low) / (high - low)).clip(0, 1).astype(np.float32))[None]
 
 
-def augment(patch: NodulePatch, random: Random) -> training.Batch:
-    """Make one training patch and its mask."""
+def augment(patch: NodulePatch, edge: int, random: Random) -> training.Batch:
+    """Make one training patch of this edge, and its mask."""
     linear = augmentation.rotation(np.array([random.uniform(-np.pi, np.pi), *random.normal(0, 0.25, 2)]))
     linear = linear @ np.diag(random.choice([-1.0, 1.0], 3) * random.uniform(0.75, 1.3) * random.uniform(0.92, 1.08, 3))
-    shape = (TRAINED, TRAINED, TRAINED)
-    centre = (np.array(patch.image.shape) - 1) / 2 + random.uniform(-4, 4, 3)
+    shape = (edge, edge, edge)
+    centre = (np.array(patch.image.shape) - 1) / 2 + random.uniform(-2, 2, 3)
     matrix = augmentation.about_centre(linear, centre, shape)
     layers = torch.cat([scaled(patch.image), torch.from_numpy(patch.mask.astype(np.float32))[None]])
     image, mask = augmentation.sample(layers, shape, matrix, "bilinear").chunk(2)
@@ -165,10 +172,12 @@ def augment(patch: NodulePatch, random: Random) -> training.Batch:
 def outline(network: Network, patch: NodulePatch, edge: int) -> NDArray[np.bool_]:
     """Outline one patch with a network in PyTorch, padded with air as serving does."""
     image = scaled(patch.image)
-    padding = [part for length in reversed(image.shape[1:]) for part in (0, edge - length)]
+    before = (edge - image.shape[1]) // 2
+    padding = [before, edge - image.shape[1] - before] * 3
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         labels = network.logits(torch.nn.functional.pad(image, padding)[None])[0].argmax(dim=0)
-    found: NDArray[np.bool_] = labels[tuple(slice(length) for length in patch.image.shape)].numpy() > 0
+    inner = (slice(before, before + image.shape[1]),) * 3
+    found: NDArray[np.bool_] = labels[inner].numpy() > 0
     return found
 
 

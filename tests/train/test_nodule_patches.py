@@ -106,7 +106,7 @@ def test_a_compiled_network_answers_as_the_trained_one_and_its_size_is_counted()
 def test_image_and_mask_are_changed_alike() -> None:
     patch, random = ball("1_1", (25, 25, 25), 8), np.random.default_rng(1)
     for _ in range(10):
-        image, mask = nodule_outline.augment(patch, random)
+        image, mask = nodule_outline.augment(patch, 48, random)
         inside = mask > 0
         assert inside.sum() > 200
         assert image[0][inside].mean() > image[0][~inside].mean() + 0.4

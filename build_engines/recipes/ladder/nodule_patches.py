@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from build_engines.recipes.ladder.rows import Result, Row
+from build_engines.recipes.networks.about_middle import AboutMiddle
 from build_engines.recipes.networks.blocks import Network
 from build_engines.recipes.networks.encoders import MobileNetV2
 from build_engines.recipes.networks.fcn3d import Fcn3d
@@ -32,11 +33,11 @@ def _mobilenet() -> Network:
 
 
 def _unet3d() -> Network:
-    return UNet3d(2, (16, 32, 64, 96))
+    return AboutMiddle(UNet3d(2, (16, 32, 64, 96), channels=2))
 
 
 def _fcn3d() -> Network:
-    return Fcn3d(2, (16, 32, 64, 96, 128))
+    return AboutMiddle(Fcn3d(2, (16, 32, 64, 96, 128), channels=2))
 
 
 def _outline_row(name: str, words: str, build: Callable[[], Network], edge: int) -> Row:
@@ -61,6 +62,10 @@ ROWS: Mapping[str, Row] = {
         "Nodule or not: MobileNetV2 with shuffle attention at twice the resolution, 400 steps",
         partial(train_and_judge, "nodule-patch-mobilenet", _mobilenet, 400),
     ),
-    "nodule-outline-unet": _outline_row("nodule-outline-unet", "Outline: U-Net 3D, 400 steps", _unet3d, 56),
-    "nodule-outline-fcn": _outline_row("nodule-outline-fcn", "Outline: FCN 3D, 400 steps", _fcn3d, 64),
+    "nodule-outline-unet": _outline_row(
+        "nodule-outline-unet", "Outline: U-Net 3D that knows the distance from the middle, 250 steps", _unet3d, 56
+    ),
+    "nodule-outline-fcn": _outline_row(
+        "nodule-outline-fcn", "Outline: FCN 3D that knows the distance from the middle, 250 steps", _fcn3d, 64
+    ),
 }

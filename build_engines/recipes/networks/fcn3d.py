@@ -12,10 +12,10 @@ class Fcn3d(Network):
     lung is only some twenty voxels wide at 1/4.
     """
 
-    def __init__(self, classes: int, widths: tuple[int, ...] = (12, 24, 48, 96, 128)) -> None:
+    def __init__(self, classes: int, widths: tuple[int, ...] = (12, 24, 48, 96, 128), channels: int = 1) -> None:
         super().__init__()
         self.encoder = nn.ModuleList()
-        inputs = 1
+        inputs = channels
         for level, width in enumerate(widths):
             repeats = 1 if level == 0 else 2
             layers: list[nn.Module] = []
@@ -27,7 +27,7 @@ class Fcn3d(Network):
         self.scores = nn.ModuleList([nn.Conv3d(width, classes, 1) for width in widths[-3:]])
 
     def logits(self, image: Tensor) -> Tensor:
-        """Map ``[batch, 1, slice, row, column]`` to ``[batch, class, slice, row, column]``; multiples of 16 only."""
+        """Map ``[batch, channel, slice, row, column]`` to ``[batch, class, …]``; multiples of 16 only."""
         features, scales = image, []
         for stage in self.encoder:
             features = stage(features)

@@ -40,10 +40,10 @@ class UNet3d(Network):
     The finest scale has one convolution on each side, since that is where the time goes.
     """
 
-    def __init__(self, classes: int, widths: tuple[int, ...] = (12, 24, 48, 96, 128)) -> None:
+    def __init__(self, classes: int, widths: tuple[int, ...] = (12, 24, 48, 96, 128), channels: int = 1) -> None:
         super().__init__()
         self.encoder = nn.ModuleList()
-        inputs = 1
+        inputs = channels
         for level, width in enumerate(widths):
             self.encoder.append(_block3d(inputs, width, stride=1 if level == 0 else 2, repeats=1 if level == 0 else 2))
             inputs = width
@@ -54,7 +54,7 @@ class UNet3d(Network):
         self.last = nn.Conv3d(inputs, classes, 1)
 
     def logits(self, image: Tensor) -> Tensor:
-        """Map ``[batch, 1, slice, row, column]`` to ``[batch, class, slice, row, column]``; multiples of 16 only."""
+        """Map ``[batch, channel, slice, row, column]`` to ``[batch, class, …]``; multiples of 16 only."""
         scales = []
         features = image
         for block in self.encoder:
