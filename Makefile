@@ -10,10 +10,10 @@ CODE := $(PACKAGES) tests $(wildcard benchmarks)
 CHECKED_ALREADY := $(if $(filter check,$(MAKECMDGOALS)),--ignore=tests/unit)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check format test counterparts outcomes validators test-viewer test-train lock clean
+.PHONY: help install demo check format test counterparts outcomes validators test-viewer test-train ladder ladder-tables lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed  ## .venv with everything that running needs
 
@@ -50,6 +50,17 @@ validators: $(VENV)/.installed-test counterparts  ## write docs/validators.md an
 
 test-train: $(VENV)/.installed-train  ## the tests that train; installs PyTorch
 	$(BIN)/python -m pytest tests/train
+
+ladder: $(VENV)/.installed-train  ## train and measure every row of the ladder that was not yet (hours); FRESH=1: all of them
+	@for row in $$($(BIN)/python -m build_engines.recipes.ladder.every_row); do \
+		if [ -n "$(FRESH)" ] || [ ! -f docs/ladder/$$row.json ]; then \
+			$(BIN)/wetread-train $$row $(if $(FRESH),--fresh) || exit 1; \
+		fi; \
+	done
+	$(BIN)/python -m build_engines.recipes.ladder.tables
+
+ladder-tables: $(VENV)/.installed-train  ## write the tables of docs/models.md anew, from docs/ladder
+	$(BIN)/python -m build_engines.recipes.ladder.tables
 
 lock: $(VENV)/.installed-test  ## write constraints.txt anew: the newest versions that pyproject.toml allows
 	$(PIP) install uv

@@ -73,11 +73,12 @@ def patch_figures(scans: Sequence[Scan], scores: Scores) -> dict[str, Estimate]:
 
 
 def single_figures(scan: Scan, scores: NDArray[np.float64]) -> dict[str, Estimate]:
-    """Say how many false positives score higher than the one nodule of a scan; infinitely many if it is not found."""
+    """Say whether the one nodule of a scan is among the candidates, and how many false positives score higher."""
     matched = match(_candidates(scan, scores), scan.lesions)
     (score,) = matched.scores
-    before = float((matched.false > score).sum()) if np.isfinite(score) else np.inf
-    return {"false_positives_before_nodule": _exactly(before)}
+    found = bool(np.isfinite(score))
+    before = float((matched.false > score).sum()) if found else np.nan
+    return {"lesion_sensitivity": _exactly(float(found)), "false_positives_before_nodule": _exactly(before)}
 
 
 def _candidates(scan: Scan, scores: NDArray[np.float64]) -> Candidates:

@@ -1,4 +1,4 @@
-"""Every row of the ladder, by name."""
+"""Every row of the ladder, by name; run as a program, it lists them."""
 
 from collections.abc import Mapping
 
@@ -20,3 +20,6 @@ ROWS: Mapping[str, Row] = {
     **nodule_detection.ROWS,
     **nodule_cad.ROWS,
 }
+
+if __name__ == "__main__":
+    print("\n".join(ROWS))
