@@ -138,6 +138,7 @@ def collected(data: Path, package: "ModelPackage", choice: "Choice", watch: "Wat
     DataError
         There is no such data, or nothing that the model can be judged by.
     """
+    from evaluation.collection import EVERYTHING
     from evaluation.dicom import read_folder
     from evaluation.errors import DataError
     from evaluation.manifest import read_manifest
@@ -145,6 +146,10 @@ def collected(data: Path, package: "ModelPackage", choice: "Choice", watch: "Wat
     if not data.exists():
         raise DataError(f"{data} does not exist; name a manifest, or a folder with manifest.csv or DICOM files")
     if data.is_dir() and not (data / "manifest.csv").is_file():
+        if choice.split not in (None, EVERYTHING):
+            raise DataError(
+                f"--split {choice.split}: a folder of DICOM has no splits; leave it out or write a manifest"
+            )
         return read_folder(data, package, choice, watch)
     return read_manifest(data, package, choice)
 

@@ -46,7 +46,7 @@ def _forest(metrics: Mapping[str, Estimate]) -> bytes:
     for place, estimate in enumerate(reversed(tuple(metrics.values()))):
         if np.isfinite(estimate.low) and np.isfinite(estimate.high):
             axes.plot([estimate.low, estimate.high], [place, place], color=COLOURS[0], linewidth=2.2, alpha=0.45)
-        axes.plot(estimate.value, place, "o", color=COLOURS[0], markersize=5)
+        axes.plot(estimate.value, place, "o", color=COLOURS[0], markersize=5, clip_on=False)
         axes.annotate(
             number(estimate.value),
             (1.03, place),

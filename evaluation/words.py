@@ -10,20 +10,22 @@ SPELLED = {
     "mae": "MAE", "mse": "MSE", "hausdorff95": "Hausdorff 95 %", "ml2": "(mL²)", "ml": "(mL)", "mm": "(mm)",
     "px": "(pixels)",
 }  # fmt: skip
+SIZE = re.compile(r"_(below|from)_(\d+)_mm$")
+"""The lesions that a metric is about."""
 UNITS = re.compile(r"_(mm|ml2|ml|px)(?=_|$)")
 """Parts of a metric's name that say that it is no number from 0 to 1."""
-SMALLER_IS_BETTER = re.compile(r"^(ece|hausdorff|surface_distance|volume_)|_error|false_positives")
 
 
 def in_words(metric: str) -> str:
     """Give the words for a metric: ``auc_viral_vs_normal`` is "AUC viral vs normal"."""
-    said = " ".join(SPELLED.get(part, part) for part in metric.split("_"))
-    return said[:1].upper() + said[1:]
+    size = SIZE.search(metric)
+    said = " ".join(SPELLED.get(part, part) for part in SIZE.sub("", metric).split("_"))
+    return said[:1].upper() + said[1:] + (f", {size[1]} {size[2]} mm" if size else "")
 
 
 def is_share(metric: str, estimate: Estimate) -> bool:
     """Tell whether a metric lies between 0 and 1, so that it can be drawn beside others."""
-    return not UNITS.search(metric) and isfinite(estimate.value) and 0 <= estimate.value <= 1
+    return not UNITS.search(SIZE.sub("", metric)) and isfinite(estimate.value) and 0 <= estimate.value <= 1
 
 
 def number(value: float) -> str:

@@ -170,6 +170,7 @@ def test_the_worst_case_is_the_one_whose_truth_is_least_probable() -> None:
 def test_metrics_are_said_in_words() -> None:
     assert in_words("auc_viral_vs_normal") == "AUC viral vs normal"
     assert in_words("hausdorff95_mm_left_lung") == "Hausdorff 95 % (mm) left lung"
+    assert in_words("froc_mean_below_8_mm") == "FROC mean, below 8 mm"
     assert told(Estimate(0.5, np.nan, np.nan)) == "0.500"
     assert list(headlines_of(JUDGEMENT.metrics))[:2] == ["auc_viral_vs_normal", "accuracy"]
     assert list(headlines_of({"odd": Estimate(1, 1, 1)})) == ["odd"]
