@@ -114,6 +114,6 @@ def _distance_to(surface: Mask, spacing: Sequence[float]) -> NDArray[np.float32]
     image = sitk.GetImageFromArray(surface.astype(np.uint8))
     image.SetSpacing([float(length) for length in reversed(spacing)])
     distances = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
-    # It is negative deep within a thick surface.
+    # It is negative within a surface of several voxels, as there are at the image's edge.
     found: NDArray[np.float32] = np.maximum(sitk.GetArrayFromImage(distances), 0)
     return found

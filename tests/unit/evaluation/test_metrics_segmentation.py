@@ -63,6 +63,12 @@ def test_a_mask_at_the_edge_of_the_image_ends_there() -> None:
     assert surface_distances(cut, whole, (1, 1)).hausdorff95 == pytest.approx(4.0)
 
 
+def test_a_slab_of_two_slices_that_fill_the_image_is_nothing_but_surface() -> None:
+    slab, half = box((4, 6, 6), (0, 2), (0, 6), (0, 6)), box((4, 6, 6), (0, 2), (0, 6), (0, 3))
+    assert surface_distances(slab, slab, (1, 1, 1)).mean == 0.0
+    assert surface_distances(slab, half, (1, 1, 1)).hausdorff95 == pytest.approx(3.0)
+
+
 def test_nothing_found_of_nothing_is_right_and_nothing_found_of_something_as_wrong_as_can_be() -> None:
     nothing, something = np.zeros((4, 3, 4), np.bool_), box((4, 3, 4), (1, 2), (1, 2), (1, 2))
     agreed = compare({"mass": nothing}, {}, ct((4, 3, 4))).figures
