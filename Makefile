@@ -65,8 +65,9 @@ ladder-tables: $(VENV)/.installed-train  ## write the tables of docs/models.md a
 lock: $(VENV)/.installed-test  ## write constraints.txt anew: the newest versions that pyproject.toml allows
 	$(PIP) install uv
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra test --extra rtx --extra bench --extra quantise \
-		--no-emit-index-url --no-annotate --custom-compile-command "make lock" \
+		--extra evaluate --extra train --no-emit-index-url --no-annotate --custom-compile-command "make lock" \
 		--output-file constraints.txt pyproject.toml
+	sed -i -E '/^(cuda-|nvidia-|triton==)/d' constraints.txt  # PyTorch's own affair: it has builds without them
 
 clean:  ## remove .venv, caches and what the demo wrote
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-out *.egg-info build dist
