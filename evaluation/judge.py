@@ -156,7 +156,7 @@ def _record(package: ModelPackage, models: Models, tasks: Sequence[Task[Any]], c
         outcomes = tuple(task.outcome(case, image, findings) for task in tasks)
     except WetreadError as error:
         return _Record(case, problem=str(error))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # the last is SimpleITK's
         # Not its words: they may hold what is in the file.
         return _Record(case, problem=f"the image or its reference cannot be read ({type(error).__name__})")
     known = any(outcome is not None for outcome in outcomes)

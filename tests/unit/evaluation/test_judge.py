@@ -254,6 +254,7 @@ def broken(error: Exception) -> Callable[[], Image]:
         (DataError("scan.nii has no slices"), "scan.nii has no slices"),
         (OSError("cannot identify Doe^John.png"), "cannot be read (OSError)"),
         (ValueError("bad pixel in Doe^John.png"), "cannot be read (ValueError)"),
+        (RuntimeError("Exception thrown in SimpleITK: Doe^John.nii"), "cannot be read (RuntimeError)"),
     ],
 )
 def test_an_image_that_cannot_be_read_is_told_without_what_may_name_a_patient(
