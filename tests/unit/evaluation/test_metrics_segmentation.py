@@ -31,6 +31,16 @@ def test_a_box_that_is_moved_overlaps_as_counted_by_hand() -> None:
     assert found["volume_mae_ml"] == 0.0
 
 
+def test_a_volume_errs_by_its_difference_in_millilitres() -> None:
+    # voxels of 6 mm³: 100 of the reference, 150 and 50 that were found
+    reference, larger, smaller = (box((4, 10, 15), (0, 1), (0, 10), (0, width)) for width in (10, 15, 5))
+    image = ct((4, 10, 15))
+    agreements = [compare({"mass": reference}, {"mass": found}, image) for found in (larger, smaller)]
+    figures = segmentation_figures(agreements, ["a", "b"], rounds=20)
+    assert figures["volume_mae_ml"].value == pytest.approx(0.3)
+    assert figures["volume_mse_ml2_mass"].value == pytest.approx(0.09)
+
+
 def test_distances_are_those_between_all_pairs_of_surface_voxels() -> None:
     random = np.random.default_rng(1)
     from_noise = [random.random((9, 11, 13)) > 0.8 for _ in range(2)]
