@@ -64,6 +64,8 @@ def evaluate(
     if precision not in ("auto", "fp32", "bf16", "int8"):
         raise DataError(f"--precision {precision}: choose of auto, fp32, bf16, int8")
     choice = Choice(split, split_column, limit, tuple(name.lower() for name in by or ()))
+    if out is not None:
+        prepare(out)
     settings = RuntimeSettings(precision=precision, threads=threads)  # type: ignore[arg-type]
     with progress() as watch:
         collection = collected(data, package, choice, watch)
@@ -100,7 +102,6 @@ def packages_for(model: str, config: Path | None) -> "dict[str, ModelPackage]":
         There is no such model, or its package is wrong.
     """
     from engines.errors import ModelPackageError
-    from engines.packages.description import RadiographInput
     from engines.packages.package import SHIPPED_MODELS, check_crops, load_package, load_packages
     from service.node import served_packages
     from service.settings import load
@@ -119,7 +120,7 @@ def packages_for(model: str, config: Path | None) -> "dict[str, ModelPackage]":
             )
         package = known[model]
     packages = {package.name: package}
-    crop = package.input.crop_to if isinstance(package.input, RadiographInput) else None
+    crop = package.input.crop_to
     if crop is not None:
         beside = package.folder.parent / crop
         if (beside / "model.toml").is_file():
@@ -128,6 +129,23 @@ def packages_for(model: str, config: Path | None) -> "dict[str, ModelPackage]":
             packages[crop] = known[crop]
     check_crops(packages)
     return packages
+
+
+def prepare(out: Path) -> None:
+    """Make the folder of a report, before anybody waits for it.
+
+    Raises
+    ------
+    RuntimeUnavailable
+        What writes it is not installed.
+    """
+    from importlib.util import find_spec
+
+    from engines.errors import RuntimeUnavailable
+
+    if missing := [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]:
+        raise RuntimeUnavailable(f"{missing[0]} is not installed; pip install 'wetread[evaluate]', or leave out --out")
+    (out / "pictures").mkdir(parents=True, exist_ok=True)
 
 
 def collected(data: Path, package: "ModelPackage", choice: "Choice", watch: "Watch") -> "Collection":
@@ -185,7 +203,6 @@ def write(
     from evaluation.outputs import PREDICTIONS, REPORT_JSON, write_json, write_predictions
     from evaluation.report import Circumstances, ranked, write_report
 
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / REPORT_JSON, judgement)
     write_predictions(out / PREDICTIONS, judgement)
     order = ranked(judgement.cases)
@@ -198,24 +215,18 @@ def write(
         f"{identity.runtime}, {identity.precision}, {identity.device}", rounds, seed, __version__,
         package.identity.intended_use,
     )  # fmt: skip
-    pictures = out / "pictures"
-    pictures.mkdir(exist_ok=True)
     for words, group in zip(("worst", "best"), shown, strict=True):
         for number, each in enumerate(group, start=1):
-            (pictures / f"{words}-{number}.png").write_bytes(each.png)
+            (out / "pictures" / f"{words}-{number}.png").write_bytes(each.png)
     write_report(out, judgement, circumstances, *shown)
 
 
 def _pictured(
     results: "Sequence[CaseResult]", cases: "Mapping[str, Case]", engines: "EngineSet", package: "ModelPackage"
 ) -> "list[Pictured]":
-    from engines.errors import RuntimeUnavailable
+    from evaluation.overlays import picture
+    from evaluation.report import Pictured
 
-    try:
-        from evaluation.overlays import picture
-        from evaluation.report import Pictured
-    except ImportError as error:
-        raise RuntimeUnavailable(f"{error.name} is not installed; pip install 'wetread[evaluate]'") from error
     found = []
     for result in results:
         case = cases[result.name]

@@ -22,7 +22,7 @@ from evaluation.dicom_headers import Folder, Reference, Series, Watch, counted, 
 from evaluation.dicom_image import assemble_or_say, largest
 from evaluation.dicom_lesions import lesions_in_volume, lesions_in_xray, looked_for
 from evaluation.dicom_report import Finding, read_findings
-from evaluation.dicom_segmentation import Masks, read_masks, says
+from evaluation.dicom_segmentation import Masks, OtherSegments, read_masks, says
 from evaluation.errors import DataError
 from evaluation.judgement import CaseResult
 from service.spool import key_of
@@ -120,12 +120,12 @@ class _Reader:
         return largest(items, wanted).image
 
     def _masks(self, references: Sequence[Reference], image: Callable[[], Image]) -> Mapping[str, NDArray[np.bool_]]:
-        shown, masks, problems = image(), Masks(), list[DataError]()
+        shown, masks, problems = image(), Masks(), list[OtherSegments]()
         for reference in references:
             try:
                 for label, mask in read_masks(reference.file, shown, self.package.segments).items():
                     masks[label] = masks[label] | mask if label in masks else mask
-            except DataError as error:  # another SEG may be about the model's segments
+            except OtherSegments as error:  # another SEG may be about the model's
                 problems.append(error)
         if not masks:
             raise problems[0]

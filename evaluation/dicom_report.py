@@ -35,6 +35,8 @@ LIKELY = 50.0
 DEEPEST = 50
 """Levels of a report; more is none."""
 CIRCLE_POINTS = 32
+MOST_REGIONS = 5000
+"""Of a report; more is none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +86,22 @@ def read_findings(file: Path) -> tuple[Finding, ...]:
         It cannot be understood.
     """
     try:
-        return tuple(_findings(pydicom.dcmread(file)))
+        findings = tuple(_findings(pydicom.dcmread(file)))
     except (WetreadError, OSError, MemoryError):
         raise
     except Exception as error:  # written by anybody
         raise DataError(f"an SR cannot be understood ({type(error).__name__}); look at it in a viewer") from error
+    _require_sound(findings)
+    return findings
+
+
+def _require_sound(findings: tuple[Finding, ...]) -> None:
+    drawn = [region.points for each in findings for region in each.regions]
+    drawn += [place.points for each in findings for place in each.places]
+    if len(drawn) > MOST_REGIONS:
+        raise DataError(f"an SR draws {len(drawn)} regions; more than {MOST_REGIONS} are no report")
+    if not all(len(points) and np.isfinite(points).all() for points in drawn):
+        raise DataError("an SR draws a region without a place; look at it in a viewer")
 
 
 def _findings(document: Dataset) -> Iterator[Finding]:

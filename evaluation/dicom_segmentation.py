@@ -26,6 +26,10 @@ BACKGROUND = "125040"
 Masks = dict[str, NDArray[np.bool_]]
 
 
+class OtherSegments(DataError):
+    """A SEG is about something that the model does not look for."""
+
+
 def read_masks(file: Path, image: Image, segments: Sequence[Segment]) -> Masks:
     """Read the masks of a model's segments from a SEG, by the segment's label.
 
@@ -34,8 +38,10 @@ def read_masks(file: Path, image: Image, segments: Sequence[Segment]) -> Masks:
 
     Raises
     ------
+    OtherSegments
+        None of its segments is the model's.
     DataError
-        None of its segments is the model's, or it lies on another grid than the image.
+        It lies on another grid than the image, or cannot be understood.
     """
     try:
         return _masks(pydicom.dcmread(file), image, segments)
@@ -49,7 +55,7 @@ def _masks(dataset: Dataset, image: Image, segments: Sequence[Segment]) -> Masks
     names = {int(item.SegmentNumber): name for item in dataset.SegmentSequence if (name := _name(item, segments))}
     if not names:
         known = ", ".join(str(item.get("SegmentLabel", "?")) for item in dataset.SegmentSequence)
-        raise DataError(f"a SEG holds {known}; none of it is {', '.join(each.label for each in segments)}")
+        raise OtherSegments(f"a SEG holds {known}; none of it is {', '.join(each.label for each in segments)}")
     masks: Masks = {name: np.zeros(image.array.shape, np.bool_) for name in names.values()}
     lost = 0
     for number, index, frame in _placed(dataset, image):

@@ -24,7 +24,7 @@ MOST_VOXELS = 1_500_000_000
 """Of a volume: 5000 slices of 512 × 512."""
 
 SAME_PLACE_MM = 0.1
-"""How far the corners of a mask and its image may be apart."""
+"""How far the outermost voxels of a mask and its image may be apart."""
 
 
 def is_picture(file: Path) -> bool:
@@ -77,7 +77,9 @@ def read_volume(file: Path) -> Volume:
 
 
 def read_volume_mask(file: Path, volume: Volume) -> NDArray[Any]:
-    """Read the values of a mask ``[slice, row, column]`` that lies on the grid of a volume.
+    """Read the values of a mask ``[slice, row, column]`` whose voxels are those of a volume.
+
+    Their order may be another one: what writes NIfTI often turns the axes of the DICOM series that it is about.
 
     Raises
     ------
@@ -86,13 +88,38 @@ def read_volume_mask(file: Path, volume: Volume) -> NDArray[Any]:
     """
     image = _volume(file)
     values: NDArray[Any] = sitk.GetArrayFromImage(image)
-    if values.shape != volume.array.shape:
-        raise DataError(f"{file.name} has {_by(values)} voxels, its image {_by(volume.array)}; resample it")
-    corner = np.array([*(length - 1 for length in values.shape), 1.0])
-    apart = np.abs((affine_of(image) - volume.affine) @ np.array([[0, 0, 0, 1.0], corner]).T).max()
-    if apart > SAME_PLACE_MM:
-        raise DataError(f"{file.name} lies {apart:.1f} mm beside its image; resample it to the image's grid")
-    return values
+    turned = _turned(values, affine_of(image), volume)
+    if turned is None:
+        raise DataError(
+            f"{file.name} with {_by(values)} voxels lies on another grid than its image with {_by(volume.array)}; "
+            "resample it to the image's"
+        )
+    return turned
+
+
+def _turned(values: NDArray[Any], affine: Affine, volume: Volume) -> NDArray[Any] | None:
+    """Values in the order of a volume's axes; None where they are not its voxels."""
+    to_mask = np.linalg.inv(affine) @ volume.affine
+    axes = np.abs(to_mask[:3, :3]).argmax(axis=0)  # of the mask, for each of the volume's
+    if sorted(axes) != [0, 1, 2] or tuple(values.shape[axis] for axis in axes) != volume.array.shape:
+        return None
+    last = np.array(volume.array.shape) - 1
+    ends = np.array([*np.diag(last), np.zeros(3, int)])  # the last voxel along each axis, and the first voxel
+    places = ends.astype(np.float64)
+    if volume.at is not None:
+        places[:, 0] = np.array(volume.at)[ends[:, 0]]
+    backwards = [bool(to_mask[axis, own] < 0) for own, axis in enumerate(axes)]
+    expected = np.zeros((4, 3))
+    expected[:, axes] = np.where(backwards, last - ends, ends)
+    if np.abs(_moved(places, volume.affine) - _moved(expected, affine)).max() > SAME_PLACE_MM:
+        return None
+    turned: NDArray[Any] = values.transpose(axes)
+    return turned[tuple(slice(None, None, -1 if back else 1) for back in backwards)]
+
+
+def _moved(points: NDArray[np.float64], affine: Affine) -> NDArray[np.float64]:
+    moved: NDArray[np.float64] = points @ affine[:3, :3].T + affine[:3, 3]
+    return moved
 
 
 def affine_of(image: sitk.Image) -> Affine:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
 
-from engines.errors import RuntimeUnavailable
 from evaluation.estimate import Estimate
 from evaluation.judgement import CaseResult, Judgement
 from evaluation.words import in_words, interval, is_share, number, told
@@ -51,13 +50,7 @@ def write_report(
     worst: Sequence[Pictured] = (),
     best: Sequence[Pictured] = (),
 ) -> Path:
-    """Write ``report.html`` into a folder that is there.
-
-    Raises
-    ------
-    RuntimeUnavailable
-        Jinja2 or matplotlib is not installed.
-    """
+    """Write ``report.html`` into a folder that is there. Needs Jinja2 and matplotlib."""
     page = rendered(judgement, circumstances, worst, best)
     file = folder / REPORT
     file.write_text(page, encoding="utf-8")
@@ -68,12 +61,10 @@ def rendered(
     judgement: Judgement, circumstances: Circumstances, worst: Sequence[Pictured], best: Sequence[Pictured]
 ) -> str:
     """Give the report as HTML."""
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-        from evaluation.plots import curves, forest, kinds
-    except ImportError as error:
-        raise RuntimeUnavailable(f"{error.name} is not installed; pip install 'wetread[evaluate]'") from error
+    from evaluation.plots import curves, forest, kinds
+
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -154,9 +145,3 @@ def _figures(case: CaseResult) -> str:
 
 def _uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def verdict(judgement: Judgement) -> str:
-    """Say in one sentence what came out."""
-    said = "; ".join(f"{in_words(name)} {told(each)}" for name, each in headlines_of(judgement.metrics).items())
-    return f"{judgement.model} on {judgement.n} cases of {judgement.data}: {said}"

@@ -207,6 +207,62 @@ def test_eight_boxes_on_the_slices_of_one_nodule_are_one_lesion(shared_data: Pat
     assert case.name not in ("", "101287")
 
 
+@pytest.mark.parametrize("form", ["binary", "labelmap"])
+def test_a_seg_of_an_xray_is_read_pixel_by_pixel(tmp_path: Path, phantom_xray: Path, form: SegmentationForm) -> None:
+    package = load_package(SHIPPED_MODELS / "cxr-lung")
+    [item] = assemble(sorted(phantom_xray.glob("*.dcm"))).items
+    labels = np.zeros(item.image.array.shape, np.uint8)
+    labels[30:90, 20:130] = 1
+    found = findings(label_map=LabelMap(labels, package.segments))
+    [made] = encode(
+        Analysis(found, item.image, item.headers(), ResultProfile(objects=("SEG",), segmentation=form)),
+        tmp_path / "seg",
+    )
+    [case] = read_folder(folder_of(tmp_path, phantom_xray, made.path), package, Choice(), unwatched).cases
+    assert case.masks is not None
+    assert np.array_equal(case.masks()["Lung"], labels == 1)
+
+
+def test_a_hostile_report_is_refused(tmp_path: Path, ct: Item) -> None:
+    [made] = encode(detected(ct, ((0.0, 0.0, 0.0), (9.0, 9.0, 9.0))), tmp_path / "sr")
+    good = pydicom.dcmread(made.path)
+    groups = (item for part in good.ContentSequence for item in part.get("ContentSequence") or [])
+    [group, *_] = (item for item in groups if item.ConceptNameCodeSequence[0].CodeValue == "125007")
+    [region] = (item for item in group.ContentSequence if item.ValueType == "SCOORD")
+    for data, said in (
+        ([], "an SR"),
+        ([1.0, 2.0, 3.0], "cannot be understood"),
+        ([float("nan")] * 4, "without a place"),
+    ):
+        region.GraphicData = data
+        good.save_as(tmp_path / "bad.dcm")
+        with pytest.raises(DataError, match=said):
+            read_findings(tmp_path / "bad.dcm")
+    region.GraphicData = [1.0, 2.0]
+    group.ContentSequence = [region] * 6000
+    good.save_as(tmp_path / "bad.dcm")
+    with pytest.raises(DataError, match="more than 5000"):
+        read_findings(tmp_path / "bad.dcm")
+    with pytest.raises(DataError, match="cannot be understood"):
+        read_findings(_noise(tmp_path / "noise.dcm"))
+
+
+def _noise(file: Path) -> Path:
+    file.write_bytes(bytes(128) + b"DICM" + np.random.default_rng(1).bytes(2000))
+    return file
+
+
+def test_files_that_are_no_dicom_or_broken_are_counted_and_disturb_nothing(
+    tmp_path: Path, phantom_ct: Path, ct: Item, ct_lung: ModelPackage
+) -> None:
+    folder = folder_of(tmp_path, phantom_ct, seg_of(ct, some_labels(ct.image), tmp_path / "seg"))  # type: ignore[arg-type]
+    _noise(folder / "noise.dcm")
+    (folder / "readme.txt").write_text("hello")
+    found = read_folder(folder, ct_lung, Choice(), unwatched)
+    assert len(found.cases) == 1
+    assert any(note.startswith("1 DICOM files were left out") for note in found.notes)
+
+
 def detected(item: Item, *boxes: tuple[tuple[float, ...], tuple[float, ...]]) -> Analysis:
     found = tuple(Detection("Nodule", NODULE, 0.9, low, high) for low, high in boxes)
     answer = findings(detections=Detections(found, (("Nodule", NODULE), ("Mass", MASS))))
