@@ -41,7 +41,11 @@ class Fcn8(Network):
         )
 
     def logits(self, image: Tensor) -> Tensor:
-        """Map ``[batch, 1, row, column]`` to ``[batch, class, row, column]``; multiples of 32 only."""
+        """Map ``[batch, 1, row, column]`` to ``[batch, class, row, column]``; multiples of 32 only, from 128 on.
+
+        On less, the outer weights of the 7 × 7 convolution meet no feature, and PyTorch leaves their gradients in bf16
+        undefined (seen in 2.13 on a CPU).
+        """
         eighth, sixteenth, last = (
             score(features) for score, features in zip(self.scores, self.encoder(image)[2:], strict=True)
         )
