@@ -32,14 +32,20 @@ def judged(data: Path) -> dict[str, LabelledCt]:
     FileNotFoundError
         If ``data`` has no ``ct_lung`` with these CT.
     """
-    file, other = data / "ct_lung" / f"{HELD_OUT_CT}_ct.nii.gz", data / "ct_lung" / OTHER
+    file = data / "ct_lung" / f"{HELD_OUT_CT}_ct.nii.gz"
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: name the folder of the training data with --data")
     held_out = read_labelled_ct(file)
-    regions = sitk.GetArrayFromImage(sitk.ReadImage(other / "lm-64.nrrd")) % 256
-    labels = LEFT * np.isin(regions, LEFT_LOBES) + RIGHT * np.isin(regions, RIGHT_LOBES)
     hard = {f"{VALIDATION}_{words}": change(held_out) for words, change in HARD.items()}
-    return {VALIDATION: held_out, OTHER: LabelledCt(read_volume(other / "ct-64.nrrd"), labels.astype(np.uint8)), **hard}
+    return {VALIDATION: held_out, OTHER: read_other(data), **hard}
+
+
+def read_other(data: Path) -> LabelledCt:
+    """Read the CT of the Chest Imaging Platform; its labels of lung thirds tell left from right."""
+    folder = data / "ct_lung" / OTHER
+    regions = sitk.GetArrayFromImage(sitk.ReadImage(folder / "lm-64.nrrd")) % 256
+    labels = LEFT * np.isin(regions, LEFT_LOBES) + RIGHT * np.isin(regions, RIGHT_LOBES)
+    return LabelledCt(read_volume(folder / "ct-64.nrrd"), labels.astype(np.uint8))
 
 
 def figures(segment: Segment, cts: Mapping[str, LabelledCt]) -> dict[str, Estimate]:

@@ -1,4 +1,4 @@
-"""``python -m build_engines.recipes.unfold NAME``: the weights of a shipped ``model.onnx``, to train on from.
+"""``python -m build_engines.recipes.unfold``: the weights of the shipped ``ct-lung``, to train on from.
 
 The export folds batch normalisation into the convolutions. To train on, each normalisation is given back what it takes
 away: the mean and the deviation of what it gets on training images. Before the first step the network answers as the
@@ -19,9 +19,11 @@ from onnx import numpy_helper
 from rich.console import Console
 from torch import Tensor, nn
 
-from build_engines.recipes.__main__ import RECIPES, ROOT
+from build_engines.recipes.ct_lung import NAME, load
 from build_engines.recipes.networks.blocks import Network
 from engines.packages.package import SHIPPED_MODELS
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def unfold(network: Network, model: onnx.ModelProto, images: Sequence[Tensor]) -> None:
@@ -102,19 +104,18 @@ def _normalisations(network: Network) -> list[Any]:
 
 
 def run(
-    name: Annotated[str, typer.Argument(help="A shipped model.")],
     data: Annotated[Path, typer.Option(help="Folder with the training data.")] = ROOT.parent / "shared" / "data",
     batches: Annotated[int, typer.Option(help="Of training images that tell what normalisations get.")] = 8,
 ) -> None:
-    """Write the weights of a shipped model to .train/NAME-shipped.pt, for ``wetread-train NAME --start``."""
-    recipe, random = RECIPES[name](data), np.random.default_rng(1)
+    """Write the weights of ``ct-lung`` to .train/ct-lung-shipped.pt, for ``wetread-train ct-lung --start``."""
+    recipe, random = load(data), np.random.default_rng(1)
     network = recipe.network()
-    model = onnx.load(SHIPPED_MODELS / name / "model.onnx")
+    model = onnx.load(SHIPPED_MODELS / NAME / "model.onnx")
     unfold(network, model, [recipe.batch(random)[0] for _ in range(batches)])
-    file = ROOT / ".train" / f"{name}-shipped.pt"
+    file = ROOT / ".train" / f"{NAME}-shipped.pt"
     file.parent.mkdir(exist_ok=True)
     torch.save(network.state_dict(), file)
-    Console().print(f"{file.relative_to(ROOT)} has the weights of {name}")
+    Console().print(f"{file.relative_to(ROOT)} has the weights of {NAME}")
 
 
 if __name__ == "__main__":

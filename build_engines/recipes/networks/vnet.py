@@ -17,7 +17,7 @@ class VNet(Network):
     Parameters
     ----------
     width
-        Channels of the finest stage; they double with each (16 in the paper, which gives 46 million weights).
+        Channels of the finest stage; they double with each (16 in the paper, which gives 65 million weights).
     """
 
     def __init__(self, classes: int, width: int = 16) -> None:
