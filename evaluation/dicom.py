@@ -137,6 +137,8 @@ class _Reader:
             if series.uid not in report.series and report.series:
                 continue
             findings = read_findings(report.file)
+            if findings is None:
+                continue
             placed = {region.instance for each in findings for region in each.regions}
             elsewhere = placed and not placed & instances
             spaces = {place.frame_of_reference for each in findings for place in each.places}

@@ -77,8 +77,8 @@ class Finding:
     diameter_mm: float | None = None
 
 
-def read_findings(file: Path) -> tuple[Finding, ...]:
-    """Read all findings that a report says to be present, in its order.
+def read_findings(file: Path) -> tuple[Finding, ...] | None:
+    """Read all findings that a report says to be present, in its order; None where it is no report of measurements.
 
     Raises
     ------
@@ -86,13 +86,15 @@ def read_findings(file: Path) -> tuple[Finding, ...]:
         It cannot be understood.
     """
     try:
-        findings = tuple(_findings(pydicom.dcmread(file)))
+        document = pydicom.dcmread(file)
+        containers = [*_all(document, IMAGING_MEASUREMENTS, 0), *_all(document, QUALITATIVE, 0)]
+        findings = tuple(finding for each in containers for finding in _findings(each))
     except (WetreadError, OSError, MemoryError):
         raise
     except Exception as error:  # written by anybody
         raise DataError(f"an SR cannot be understood ({type(error).__name__}); look at it in a viewer") from error
     _require_sound(findings)
-    return findings
+    return findings if containers else None
 
 
 def _require_sound(findings: tuple[Finding, ...]) -> None:
@@ -104,19 +106,15 @@ def _require_sound(findings: tuple[Finding, ...]) -> None:
         raise DataError("an SR draws a region without a place; look at it in a viewer")
 
 
-def _findings(document: Dataset) -> Iterator[Finding]:
-    for container in _all(document, IMAGING_MEASUREMENTS, 0):
-        for item in container.get("ContentSequence") or []:
-            if _about(item, MEASUREMENT_GROUP):
-                yield from _of_group(item)
-            elif item.get("ValueType") == "CODE" and says(item.ConceptCodeSequence[0], PRESENT):
-                yield Finding(item.ConceptNameCodeSequence[0], "")
-    for container in _all(document, QUALITATIVE, 0):
-        for item in container.get("ContentSequence") or []:
-            if item.get("ValueType") == "CODE" and says(item.ConceptCodeSequence[0], PRESENT):
-                yield Finding(item.ConceptNameCodeSequence[0], "")
-            elif item.get("ValueType") == "CODE" and _about(item, FINDING):
-                yield Finding(item.ConceptCodeSequence[0], "")
+def _findings(container: Dataset) -> Iterator[Finding]:
+    """Of measurement groups; and of evaluations, which say "X: present" or "finding: X"."""
+    for item in container.get("ContentSequence") or []:
+        if _about(item, MEASUREMENT_GROUP):
+            yield from _of_group(item)
+        elif item.get("ValueType") == "CODE" and says(item.ConceptCodeSequence[0], PRESENT):
+            yield Finding(item.ConceptNameCodeSequence[0], "")
+        elif item.get("ValueType") == "CODE" and _about(item, FINDING):
+            yield Finding(item.ConceptCodeSequence[0], "")
 
 
 def _of_group(group: Dataset) -> Iterator[Finding]:
@@ -189,7 +187,7 @@ def _number(item: Dataset) -> tuple[float, str]:
 
 def _all(item: Dataset, code: Code, depth: int) -> Iterator[Dataset]:
     """Every container below an item that is about something."""
-    for child in item.get("ContentSequence") or [] if depth < DEEPEST else []:
+    for child in item.ContentSequence if "ContentSequence" in item and depth < DEEPEST else []:
         if _about(child, code):
             yield child
         else:
