@@ -1,5 +1,7 @@
 """Which lesions are found, at how many false positives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -124,6 +126,16 @@ def test_sizes_are_told_apart_and_share_all_false_positives() -> None:
 def test_average_precision_is_the_area_under_the_steps() -> None:
     # in order: hit, false, hit, and one is never found: 1/3 · 1 + 1/3 · 2/3
     assert pool([scan([0.9, 0.5, -np.inf], [0.7])]).average_precision() == pytest.approx(1 / 3 + 2 / 9)
+    # false, hit, hit: a precision of 1/2, then 2/3, which is also to be had at the first
+    assert pool([scan([0.9, 0.5], [0.95])]).average_precision() == pytest.approx(2 / 3)
+
+
+def test_a_second_hit_of_a_lesion_costs_precision() -> None:
+    once = scan([0.9, 0.5], [])
+    twice = replace(once, repeated=np.array([0.8]))
+    assert pool([once]).average_precision() == 1.0
+    assert pool([twice]).average_precision() == pytest.approx(1 / 2 + 1 / 2 * 2 / 3)
+    assert pool([twice]).sensitivity_at(0.125) == 1.0
 
 
 def test_diameters_err_by_the_sides_of_the_box_less_the_diameter() -> None:
