@@ -51,9 +51,9 @@ def read_manifest(path: Path, package: ModelPackage, choice: Choice) -> Collecti
         chosen_on, _ = reader.cases(held)
     broken = tuple(CaseResult(f"line {line}", {}, problem=problem) for line, problem in table.broken.items())
     name = f"{file.parent.resolve().name}/{file.name}"
-    return Collection(
-        f"{name}, {words}", spread(cases, choice.limit), spread(chosen_on, choice.limit), (*broken, *unusable)
-    )
+    taken = spread(cases, choice.limit)
+    part = f", {len(taken)} of {len(cases)} images" if len(taken) < len(cases) else ""
+    return Collection(f"{name}, {words}{part}", taken, spread(chosen_on, choice.limit), (*broken, *unusable))
 
 
 def _require_reference(table: Table, package: ModelPackage) -> None:

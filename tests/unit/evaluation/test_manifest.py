@@ -349,6 +349,7 @@ def test_a_limit_takes_rows_from_everywhere(tmp_path: Path, classifier: ModelPac
         picture(tmp_path / row.split(",")[0])
     found = read_manifest(manifest(tmp_path, "file,class", *rows), classifier, Choice(limit=4))
     assert [case.label for case in found.cases] == ["normal", "normal", "viral", "viral"]
+    assert found.words.endswith("all rows, 4 of 20 images")
     assert spread("abc", 5) == ("a", "b", "c")
 
 
