@@ -13,18 +13,11 @@ from service.cli_options import DEFAULT_CONFIG, console
 from service.operate.progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from engines.packages.package import ModelPackage
-    from engines.serving.engine_set import EngineSet
-    from evaluation.cases import Case
     from evaluation.collection import Choice, Collection
     from evaluation.dicom_headers import Watch
-    from evaluation.judgement import CaseResult, Judgement
-    from evaluation.report import Pictured
+    from evaluation.judgement import Judgement
 
-PICTURED = 4
-"""Worst cases that the report shows, and as many best ones."""
 SHOWN_PROBLEMS = 10
 
 
@@ -55,6 +48,8 @@ def evaluate(
     from evaluation.errors import DataError
     from evaluation.judge import judge
     from evaluation.outputs import as_line
+    from evaluation.report import Circumstances
+    from evaluation.report_files import write_files
     from service.logs import configure
     from service.settings import LogSettings
 
@@ -77,7 +72,10 @@ def evaluate(
             judgement = completed(judgement, collection)
             if out is not None:
                 watch("writing the report", 0, 1)
-                write(out, judgement, collection.cases, engines, package, rounds, seed)
+                identity = engines.models[package.name].engine.identity
+                engine = f"{identity.runtime}, {identity.precision}, {identity.device}"
+                circumstances = Circumstances(engine, rounds, seed, __version__, package.identity.intended_use)
+                write_files(out, judgement, circumstances, collection.cases, engines, package)
     if as_json:
         tell(judgement)
         print(as_line(judgement))
@@ -145,7 +143,7 @@ def prepare(out: Path) -> None:
 
     if missing := [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]:
         raise RuntimeUnavailable(f"{missing[0]} is not installed; pip install 'wetread[evaluate]', or leave out --out")
-    (out / "pictures").mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def collected(data: Path, package: "ModelPackage", choice: "Choice", watch: "Watch") -> "Collection":
@@ -193,45 +191,6 @@ def completed(judgement: "Judgement", collection: "Collection") -> "Judgement":
         reason = f"; {first.name}: {first.problem}" if first else ""
         raise DataError(f"none of the {len(cases)} images of {judgement.data} could be judged{reason}")
     return replace(judgement, cases=cases, notes=(*judgement.notes, *notes))
-
-
-def write(
-    out: Path, judgement: "Judgement", cases: "Sequence[Case]", engines: "EngineSet", package: "ModelPackage",
-    rounds: int, seed: int,
-) -> None:  # fmt: skip
-    """Write the report with its pictures, and what programs read."""
-    from evaluation.outputs import PREDICTIONS, REPORT_JSON, write_json, write_predictions
-    from evaluation.report import Circumstances, ranked, write_report
-
-    write_json(out / REPORT_JSON, judgement)
-    write_predictions(out / PREDICTIONS, judgement)
-    order = ranked(judgement.cases)
-    worst = order[:PICTURED]
-    best = order[len(worst) :][::-1][:PICTURED]
-    by_name = {case.name: case for case in cases}
-    shown = [_pictured(group, by_name, engines, package) for group in (worst, best)]
-    identity = engines.models[package.name].engine.identity
-    circumstances = Circumstances(
-        f"{identity.runtime}, {identity.precision}, {identity.device}", rounds, seed, __version__,
-        package.identity.intended_use,
-    )  # fmt: skip
-    for words, group in zip(("worst", "best"), shown, strict=True):
-        for number, each in enumerate(group, start=1):
-            (out / "pictures" / f"{words}-{number}.png").write_bytes(each.png)
-    write_report(out, judgement, circumstances, *shown)
-
-
-def _pictured(
-    results: "Sequence[CaseResult]", cases: "Mapping[str, Case]", engines: "EngineSet", package: "ModelPackage"
-) -> "list[Pictured]":
-    from evaluation.overlays import picture
-    from evaluation.report import Pictured
-
-    found = []
-    for result in results:
-        case = cases[result.name]
-        found.append(Pictured(result, picture(case, engines.run(package.name, case.image()), package)))
-    return found
 
 
 def show(judgement: "Judgement") -> None:

@@ -25,6 +25,7 @@ from evaluation.dicom_report import Finding, read_findings
 from evaluation.dicom_segmentation import Masks, OtherSegments, read_masks, says
 from evaluation.errors import DataError
 from evaluation.judgement import CaseResult
+from service.series.assembly import Assembly
 from service.spool import key_of
 
 SHOWN_KEY = 8
@@ -78,7 +79,7 @@ def read_folder(folder: Path, package: ModelPackage, choice: Choice, watch: Watc
 class _Reader:
     folder: Folder
     package: ModelPackage
-    assemble: Callable[[tuple[Path, ...]], object]
+    assemble: Callable[[Sequence[Path]], Assembly]
 
     def cases(self, series: Series) -> Iterator[Case]:
         """The case of a CT series, or those of the X-rays in a series; none where nothing refers to it."""
@@ -116,8 +117,7 @@ class _Reader:
         return [each for each in found if not each.instances or each.instances & instances]
 
     def _image(self, files: tuple[Path, ...], wanted: Sequence[str]) -> Image:
-        items = self.assemble(files).items  # type: ignore[attr-defined]
-        return largest(items, wanted).image
+        return largest(self.assemble(files).items, wanted).image
 
     def _masks(self, references: Sequence[Reference], image: Callable[[], Image]) -> Mapping[str, NDArray[np.bool_]]:
         shown, masks, problems = image(), Masks(), list[OtherSegments]()
