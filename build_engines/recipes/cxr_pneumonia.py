@@ -29,7 +29,7 @@ from build_engines.recipes.networks.multi_task import MultiTask
 from build_engines.recipes.package_text import package_texts
 from build_engines.recipes.shipped_encoder import start_from
 from build_engines.recipes.sources import CLASSES
-from build_engines.recipes.temperature import cool, temperature
+from build_engines.recipes.temperature import cool, even, temperature
 from build_engines.recipes.xray_changes import ALL, Changes, Shown, change, plain, show
 from build_engines.recipes.xray_figures import answered, figures
 from engines.inference.preprocessing import Box, crop, fit, percentile_window
@@ -228,9 +228,11 @@ def load_ensemble(data: Path) -> Ensemble:
     recipe = load(data)
 
     def calibrate(networks: Sequence[Network]) -> None:
+        classifiers = [network for network in networks if isinstance(network, Classifier)]
+        even(classifiers, [sum(shares.values()) for shares in SHARES.values()])
         answers = torch.stack([recipe.logits(network, recipe.validation) for network in networks])
         targets = np.array([case.target for case in recipe.validation])
-        cool([network for network in networks if isinstance(network, Classifier)], temperature(answers, targets))
+        cool(classifiers, temperature(answers, targets))
 
     members = {seed: replace(recipe, name=f"{NAME}-{seed}", card="") for seed in SEEDS}
     return Ensemble(recipe, members, calibrate)

@@ -19,7 +19,7 @@ from build_engines.recipes.networks.encoders import MobileNetV2  # noqa: E402
 from build_engines.recipes.networks.unet import UNet  # noqa: E402
 from build_engines.recipes.shipped_encoder import start_from  # noqa: E402
 from build_engines.recipes.sources import CLASSES  # noqa: E402
-from build_engines.recipes.temperature import cool, temperature  # noqa: E402
+from build_engines.recipes.temperature import cool, even, temperature  # noqa: E402
 from build_engines.recipes.xray_changes import Changes, change, elsewhere, show  # noqa: E402
 from engines.inference.preprocessing import Box, bounding_box  # noqa: E402
 from engines.packages.package import load_package  # noqa: E402
@@ -200,6 +200,15 @@ def test_the_temperature_undoes_what_made_a_network_too_sure() -> None:
         before = network.logits(image)
         cool([network], 3.0)
         assert torch.allclose(network.logits(image), before / 3.0, atol=1e-6)
+
+
+def test_evened_out_a_network_answers_as_if_classes_were_equally_frequent() -> None:
+    network = Classifier(3, MobileNetV2(0.25)).eval()
+    image, shares = torch.from_numpy(phantom.radiograph((64, 64)))[None, None], [0.5, 0.3, 0.2]
+    with torch.no_grad():
+        before = network(image) / torch.tensor(shares)
+        even([network], shares)
+        assert torch.allclose(network(image), before / before.sum(), atol=1e-5)
 
 
 def test_the_figures_hold_the_one_on_nih_alone() -> None:
