@@ -20,7 +20,7 @@ from service.results.profile import ResultProfile
 from service.series.assembly import assemble
 from tests.conftest import WrapAsDX
 from tests.running_node import command
-from tests.small_models import detector_package
+from tests.small_models import classifier_package, detector_package, xray_package
 
 
 def evaluated(*arguments: str | Path) -> tuple[dict[str, Any], str]:
@@ -132,11 +132,38 @@ def test_a_detector_is_judged_by_lesions_in_mm(tmp_path: Path) -> None:
     assert "There are 1 lesions in 2 scans" in told
 
 
+def test_a_package_or_a_model_of_a_configuration_is_cropped_to_the_one_beside_it(tmp_path: Path) -> None:
+    """In the bright field the classifier sees nothing but brightness; without the crop it would see mostly darkness."""
+    models = tmp_path / "models"
+    package, _ = classifier_package(models), xray_package(models)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = ["file,class,sex,note"]
+    for number in range(12):
+        values = np.zeros((64, 96), np.uint8)
+        values[20:40, 30:60] = 255
+        values[26:31, 40:46] = 0
+        Image.fromarray(values).save(folder / f"{number}.png")
+        rows.append(f"{number}.png,bright,{'MF'[number % 2]},n{number % 3}")
+    (folder / "manifest.csv").write_text("\n".join(rows))
+    out = tmp_path / "report"
+    said, _ = evaluated(package, folder, "--threads", "1", "--by", "note", "--out", out)
+    assert said["metrics"]["accuracy"]["value"] == 1.0
+    subgroups = json.loads((out / "report.json").read_text())["subgroups"]
+    assert {words: part["n"] for words, part in subgroups.items()} == {"sex = F": 6, "sex = M": 6}  # 4 a note: too few
+    config = tmp_path / "wetread.toml"
+    config.write_text(f'[engines]\nfolders = ["{models}"]\n')
+    again, _ = evaluated("tiny-class", folder, "--threads", "1", "--config", config)
+    assert again == said
+
+
 def test_what_cannot_be_judged_is_refused_in_one_sentence(tmp_path: Path, external: Path, phantom_ct: Path) -> None:
     assert "there is no model 'cxr-pneumona'; choose of" in refused("cxr-pneumona", external)
     assert "does not exist" in refused("cxr-pneumonia", tmp_path / "nowhere")
     assert "neither a manifest.csv nor DICOM" in refused("cxr-pneumonia", _empty(tmp_path))
     assert "holds no SEG" in refused("ct-lung", phantom_ct)
+    assert "a folder of DICOM has no splits" in refused("ct-lung", phantom_ct, "--split", "test")
+    assert "choose of auto, fp32" in refused("ct-lung", phantom_ct, "--precision", "fp17")
     assert "needs the column mask" in refused("cxr-lung", external)
     assert "takes a Volume, not a Radiograph" in refused("ct-lung", _with_masks(tmp_path))
     (external / "manifest.csv").write_text("file,class\nbroken.png,normal\ngone.png,viral\n")
