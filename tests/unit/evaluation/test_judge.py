@@ -111,11 +111,14 @@ def test_progress_counts_validation_and_judged_cases(classifier: ModelPackage) -
 
 
 def test_a_class_that_the_model_does_not_have_is_a_problem_of_its_case(classifier: ModelPackage) -> None:
-    found = judged(classifier, [xray(0, 0.9, "bright"), xray(1, 0.9, "gloomy"), xray(2, 0.1, "dark")])
+    # "normal" is no class either where one of two classes is always there
+    labels = ("bright", "gloomy", "dark", "normal")
+    found = judged(classifier, [xray(number, 0.9, label) for number, label in enumerate(labels)])
     assert found.n == 2
     assert "gloomy" in found.cases[1].problem
     assert "Dark, Bright" in found.cases[1].problem
-    assert any(note.startswith("1 of 3 cases could not be judged") for note in found.notes)
+    assert "normal" in found.cases[3].problem
+    assert any(note.startswith("2 of 4 cases could not be judged") for note in found.notes)
 
 
 def test_one_class_alone_has_no_area_and_says_so(classifier: ModelPackage) -> None:
@@ -337,3 +340,7 @@ def test_lesions_of_an_x_ray_are_measured_in_millimetres_where_its_spacing_is_kn
     )
     assert near.metrics["lesion_sensitivity"].value == 1.0
     assert far.metrics["lesion_sensitivity"].value == 0.0
+    # in pixels of no known size a diameter in mm says nothing, the box does
+    box = Lesion((15.0, 20.0), (25.0, 34.0), 1.0)
+    unknown = judged(package, [Case("one", "a", lambda: Radiograph(array, None, ""), lesions=(box,))])
+    assert unknown.metrics["lesion_sensitivity"].value == 1.0

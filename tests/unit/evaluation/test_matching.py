@@ -2,7 +2,7 @@
 
 import pytest
 
-from engines.packages.head_sections import ClassificationSection
+from engines.packages.head_sections import ClassEntry, ClassificationSection, CodeEntry
 from engines.packages.package import SHIPPED_MODELS, load_package
 from engines.types import Code, Segment
 from evaluation.matching import Match, class_names, class_of, name_of, segments_of
@@ -44,6 +44,14 @@ def test_a_label_means_the_class_of_the_same_words_or_the_only_one_with_them(
     chest: ClassificationSection, label: str, index: int | None
 ) -> None:
     assert class_of(label, chest) == index
+
+
+def test_a_word_of_two_classes_means_none_of_them() -> None:
+    code = CodeEntry(value="1", scheme="99TEST", meaning="a test")
+    classes = tuple(ClassEntry(label=label, code=code) for label in ("Left effusion", "Right effusion"))
+    section = ClassificationSection(tensor="probabilities", classes=classes)
+    assert class_of("effusion", section) is None
+    assert class_of("left", section) == 0
 
 
 def test_metrics_are_named_as_the_reference_names_the_classes(chest: ClassificationSection) -> None:
