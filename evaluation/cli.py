@@ -47,6 +47,7 @@ def evaluate(
     from evaluation.collection import Choice
     from evaluation.errors import DataError
     from evaluation.judge import judge
+    from evaluation.noticing import Noticing
     from evaluation.outputs import as_line
     from evaluation.report import Circumstances
     from evaluation.report_files import write_files
@@ -65,11 +66,12 @@ def evaluate(
     with progress() as watch:
         collection = collected(data, package, choice, watch)
         with open_engines(packages, settings) as engines:
+            noticing = Noticing(engines)
             judgement = judge(
-                package, engines, collection.cases, collection.words, validation=collection.validation,
+                package, noticing, collection.cases, collection.words, validation=collection.validation,
                 rounds=rounds, seed=seed, progress=lambda done, total: watch("judging", done, total),
             )  # fmt: skip
-            judgement = completed(judgement, collection)
+            judgement = completed(judgement, collection, noticing.notes)
             if out is not None:
                 watch("writing the report", 0, 1)
                 identity = engines.models[package.name].engine.identity
@@ -170,8 +172,8 @@ def collected(data: Path, package: "ModelPackage", choice: "Choice", watch: "Wat
     return read_manifest(data, package, choice)
 
 
-def completed(judgement: "Judgement", collection: "Collection") -> "Judgement":
-    """Add what never became a case.
+def completed(judgement: "Judgement", collection: "Collection", noticed: tuple[str, ...]) -> "Judgement":
+    """Add what never became a case, and what was noticed of those that did.
 
     Raises
     ------
@@ -182,7 +184,7 @@ def completed(judgement: "Judgement", collection: "Collection") -> "Judgement":
 
     from evaluation.errors import DataError
 
-    unusable, notes = collection.unusable, collection.notes
+    unusable, notes = collection.unusable, (*collection.notes, *noticed)
     if unusable:
         notes = (*notes, f"Of the data, {len(unusable)} could not be used; the first: {unusable[0].problem}.")
     cases = (*judgement.cases, *unusable)

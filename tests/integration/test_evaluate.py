@@ -157,6 +157,22 @@ def test_a_package_or_a_model_of_a_configuration_is_cropped_to_the_one_beside_it
     assert again == said
 
 
+def test_images_unlike_those_of_the_training_are_counted(tmp_path: Path, shared_data: Path) -> None:
+    """Of three X-rays with their lungs, one is shown with dark bone."""
+    source = shared_data / "cxr_lung"
+    (tmp_path / "masks").mkdir()
+    rows = ["file"]
+    for number, mask in enumerate(sorted((source / "mask").glob("MCUCXR*.png"))[:3]):
+        pixels = np.asarray(Image.open(source / "img" / f"{mask.stem}.jpg").convert("L"))
+        Image.fromarray(pixels if number else 255 - pixels).save(tmp_path / f"{number}.png")
+        shutil.copy(mask, tmp_path / "masks" / f"{number}.png")
+        rows.append(f"{number}.png")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows))
+    said, told = evaluated("cxr-lung", tmp_path, "--threads", "1")
+    assert said["n"] == 3
+    assert "1 of 3 images that were run are unlike those that the model was trained on" in told
+
+
 def test_what_cannot_be_judged_is_refused_in_one_sentence(tmp_path: Path, external: Path, phantom_ct: Path) -> None:
     assert "there is no model 'cxr-pneumona'; choose of" in refused("cxr-pneumona", external)
     assert "does not exist" in refused("cxr-pneumonia", tmp_path / "nowhere")
