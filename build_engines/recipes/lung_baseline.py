@@ -21,6 +21,9 @@ Mask = sitk.Image
 SMALL_LUNG = 0.2
 """Of the larger one: a smaller second component is none, and the lungs are one component."""
 
+LEAST_ML = 500.0
+"""Air in the body: with less of it the lungs were lost."""
+
 WIDEST_BRIDGE_MM = 12.0
 """Half of the thickness at which lungs that touch are still torn apart."""
 
@@ -75,7 +78,11 @@ def segment(volume: Volume, settings: Settings = CHOSEN) -> NDArray[np.uint8]:
     image = sitk.GetImageFromArray(np.clip(volume.array, -1024, 600).astype(np.float32))
     image.SetSpacing([float(step) for step in reversed(volume.spacing)])
     smooth = sitk.SmoothingRecursiveGaussian(image, settings.sigma_mm)
-    inner = within_body(smooth < settings.air)
+    air = smooth < settings.air
+    inner = within_body(air)
+    if np.count_nonzero(sitk.GetArrayViewFromImage(inner)) * np.prod(volume.spacing) < 1000 * LEAST_ML:
+        # Lungs that the field of view cuts are one with what lies around it.
+        inner = air & ~padding(image)
     airways = grown(find_airways(inner, smooth, settings.airway), settings.wall_mm)
     labels = np.zeros(volume.array.shape, np.uint8)
     lungs = two_lungs(inner & ~airways)
@@ -93,6 +100,15 @@ def within_body(air: Mask) -> Mask:
     sides = (array[:, 0], array[:, -1], array[:, :, 0], array[:, :, -1])
     outside = np.unique(np.concatenate([np.unique(side) for side in sides]))
     return sitk.ChangeLabel(components, {int(label): 0 for label in outside if label}) > 0
+
+
+def padding(image: sitk.Image) -> Mask:
+    """Find what no slice shows: outside of a round field of view all slices have the same value."""
+    array = sitk.GetArrayFromImage(image)
+    same = np.broadcast_to(np.ptp(array, axis=0) == 0, array.shape).astype(np.uint8)
+    mask = sitk.GetImageFromArray(same)
+    mask.CopyInformation(image)
+    return mask
 
 
 def find_airways(inner: Mask, smooth: sitk.Image, highest: float) -> Mask:

@@ -65,6 +65,14 @@ def test_vessels_and_small_nodules_belong_to_the_lung(synthetic: np.ndarray) -> 
     assert segment(volume_of(values))[slice_, row, column] == LEFT
 
 
+def test_lungs_that_a_narrow_field_of_view_cuts_are_found(synthetic: np.ndarray) -> None:
+    rows = (np.arange(SHAPE[1]) - (SHAPE[1] - 1) / 2) * SPACING[1]
+    seen = np.hypot(rows[:, None], COLUMNS) < 100
+    labels = segment(volume_of(np.where(seen, synthetic, -1024)))
+    for label, lung in reference(synthetic).items():
+        assert dice(labels == label, lung & seen) > 0.9
+
+
 def test_nothing_is_found_where_there_is_no_lung() -> None:
     for value in (-1000.0, 40.0):
         assert not segment(volume_of(np.full(SHAPE, value))).any()
