@@ -109,7 +109,7 @@ def support_vectors(seed: int) -> Any:
 
 def components(seed: int) -> Any:
     """The same on the first principal components of the features."""
-    reduced = PCA(COMPONENTS, whiten=True, random_state=seed)
+    reduced = PCA(COMPONENTS, random_state=seed)
     return make_pipeline(StandardScaler(), reduced, SVC(C=3.0, class_weight="balanced", random_state=seed))
 
 

@@ -28,7 +28,7 @@ DIFFERS = "whole chests of LIDC there; here nodules put into one chest of 2 × 2
 EVERY_GROUP = (RESPONSE, *GROUPS)
 
 OUTPUT = "classes"
-STEPS = 900
+STEPS = 600
 
 
 def candidates_only(data: Path, seed: int) -> Result:
