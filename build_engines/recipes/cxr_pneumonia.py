@@ -42,8 +42,8 @@ NAME = "cxr-pneumonia"
 WIDTH = 0.5
 """Width multiplier of the encoder: that of ``cxr-lung``, whose weights it starts with."""
 
-SEEDS = (1, 2, 3)
-"""Of the networks of the package."""
+SEEDS = (1,)
+"""Of the networks of the package: as many as ``network.files`` in its ``model.toml`` names."""
 
 SHARES = {
     "normal": {"nih": 0.25, "shen": 0.10, "mont": 0.06},
@@ -53,7 +53,6 @@ SHARES = {
 """Of a batch, by class and source; where a source is not there, the others of its class have its share."""
 
 TOML, CARD = package_texts(NAME)
-TOML = TOML.replace("size = [224, 224]", "size = [160, 160]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,16 +168,19 @@ class CxrPneumonia:
 
     def predict(self, network: Network, cases: Sequence[ChestXray]) -> NDArray[np.float64]:
         """Classify X-rays as serving does: ``[case, class]``."""
-        return self.logits(network, cases).softmax(dim=1).double().numpy()
+        return self.logits(network, cases).softmax(dim=2).mean(dim=0).double().numpy()
 
     def logits(self, network: Network, cases: Sequence[ChestXray]) -> Tensor:
-        """Give ``[case, class]``, prepared as serving does."""
-        answers = []
+        """Give ``[view, case, class]`` of the X-rays and, where serving takes them too, their mirror images."""
+        mirrored = [False, True] if tomllib.loads(self.toml)["input"].get("flips") else [False]
+        answers: list[list[Tensor]] = [[] for _ in mirrored]
         with torch.no_grad():
             for case in cases:
-                outputs = network.logits(torch.from_numpy(self.tensor(case))[None])
-                answers.append(outputs[1] if isinstance(outputs, tuple) else outputs)
-        return torch.cat(answers)
+                image = torch.from_numpy(self.tensor(case))[None]
+                for mirror, found in zip(mirrored, answers, strict=True):
+                    outputs = network.logits(image.flip(3) if mirror else image)
+                    found.append(outputs[1] if isinstance(outputs, tuple) else outputs)
+        return torch.stack([torch.cat(found) for found in answers])
 
     def measure(self, engines: EngineSet) -> Mapping[str, Estimate]:
         """Judge the package as a node runs it on the test rows, or those of the sources that are held out.
@@ -230,7 +232,7 @@ def load_ensemble(data: Path) -> Ensemble:
     def calibrate(networks: Sequence[Network]) -> None:
         classifiers = [network for network in networks if isinstance(network, Classifier)]
         even(classifiers, [sum(shares.values()) for shares in SHARES.values()])
-        answers = torch.stack([recipe.logits(network, recipe.validation) for network in networks])
+        answers = torch.cat([recipe.logits(network, recipe.validation) for network in networks])
         targets = np.array([case.target for case in recipe.validation])
         cool(classifiers, temperature(answers, targets))
 

@@ -102,11 +102,11 @@ SYSTEMS: Mapping[str, System] = {
 
 
 def text_of(name: str, recipe: CxrPneumonia, size: int = SIZE) -> str:
-    """Write the ``model.toml`` of a row: the shipped model's, and what differs."""
+    """Write the ``model.toml`` of a row: the shipped model's, but for what differs, and without mirror images."""
     text = re.sub(r'(?m)^name = ".*"', f'name = "{name}"', recipe.toml, count=1)
     text = re.sub(r"(?m)^size = .*", f"size = [{size}, {size}]", text)
     text = re.sub(r"(?ms)^\[training.ranges\].*?(?=^\[)", "", text)
-    text = re.sub(r"(?m)^files = .*\n", "", text)
+    text = re.sub(r"(?m)^(\[network\]|files = .*|flips = .*)\n", "", text)
     if recipe.view != "lung crop":
         text = re.sub(r"(?m)^crop_(to|margin) = .*\n", "", text)
     if recipe.outlines:
