@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from build_engines.recipes import ct_lung, cxr_lung, cxr_pneumonia, training
+from build_engines.recipes import ct_lung, ct_nodule, cxr_lung, cxr_pneumonia, training
 from build_engines.recipes.ensemble import Ensemble
 from build_engines.recipes.export import export, export_all
 from build_engines.recipes.ladder import rows
@@ -30,6 +30,8 @@ LADDER = ROOT / ".train" / "ladder"
 
 RECIPES: Mapping[str, Callable[[Path], training.Recipe | Ensemble]] = {
     ct_lung.NAME: ct_lung.load,
+    ct_nodule.NAME: ct_nodule.load,
+    ct_nodule.CHESTS_NAME: ct_nodule.load_chests,
     cxr_lung.NAME: cxr_lung.load,
     cxr_pneumonia.NAME: cxr_pneumonia.load_ensemble,
 }

@@ -19,12 +19,12 @@ from engines.inference.sliding_window import Window
 from engines.packages.head_sections import DetectionSection
 from engines.packages.package import ModelPackage
 from engines.serving.engine_set import EngineSet, utc_now
-from engines.types import Detections, Volume
+from engines.types import Detections, LabelMap, Volume
 from evaluation.cases import Lesion
 from evaluation.estimate import Estimate
 from evaluation.metrics.detection import Candidates, Scan, detection_figures, figures_of, match
 
-LEAST_SCORE = 0.02
+LEAST_SCORE = 0.05
 """Candidates with less are not looked at, not even for the FROC curve."""
 
 NAME = "ct-nodule"
@@ -135,21 +135,23 @@ def measure_nodules(
 ) -> Mapping[str, Estimate]:
     """Judge the package as a node runs it: ``SET.METRIC``. FROC looks at lower scores than a node does.
 
-    Each held-out nodule is put `PLACES` times into the held-out chest, alone (``implanted``), and looked at in its own
-    51 mm (``patches``). Intervals are by nodule; how other chests differ from this one, they cannot tell.
+    Each held-out nodule is put `PLACES` times into the held-out chest, alone (``implanted``); the chest's lungs are
+    found once, before that. It is also looked at in its own 51 mm (``patches``). Intervals are by nodule; how other
+    chests differ from this one, they cannot tell.
     """
     served = engines.models[NAME].package
     section = served.description.detection
     assert section is not None
+    whole, low = uncropped(lowered(served)), lowered(served)
+    lungs = _lungs(engines, served, chest.volume)
     scans, whose = [], []
     for number, nodule in enumerate(nodules):
         for place in range(PLACES):
             volume, lesions = implant(chest, [nodule], np.random.default_rng([number, place]))
-            scans.append(match(candidates(_found(engines, volume, lowered(served))), lesions))
+            scans.append(match(candidates(_found(engines, low, volume, lungs)), lesions))
             whose.append(nodule.name)
     patches = [
-        match(candidates(_found(engines, patch_volume(nodule), uncropped(lowered(served)))), [patch_lesion(nodule)])
-        for nodule in nodules
+        match(candidates(_found(engines, whole, patch_volume(nodule))), [patch_lesion(nodule)]) for nodule in nodules
     ]
     figures = {
         f"implanted.{name}": each for name, each in detection_figures(scans, whose).items() if name.startswith("froc_")
@@ -159,7 +161,7 @@ def measure_nodules(
         kept = detection_figures([above(scan, section.least_score) for scan in found], of)
         figures |= {f"{where}.{name}": each for name, each in kept.items() if name.startswith(AS_SHIPPED)}
     for name, ct in without_nodules(data, chest).items():
-        found_there = _found(engines, ct, served).found
+        found_there = _found(engines, served, ct, _lungs(engines, served, ct)).found
         figures[f"{name}.false_positives_per_scan"] = Estimate(len(found_there), np.nan, np.nan)
     return figures
 
@@ -169,11 +171,14 @@ def without_nodules(data: Path, chest: LabelledCt) -> dict[str, Volume]:
     return {"lctsc202": chest.volume, "cip64": read_volume(data / "ct_lung" / "cip64" / "ct-64.nrrd")}
 
 
-def _found(engines: EngineSet, volume: Volume, package: ModelPackage) -> Detections:
-    """Run a package with the engine of the served one, and before it the model that it is cropped to."""
-    region = engines.run(package.input.crop_to, volume).label_map if package.input.crop_to else None
+def _lungs(engines: EngineSet, package: ModelPackage, volume: Volume) -> LabelMap | None:
+    return engines.run(package.input.crop_to, volume).label_map if package.input.crop_to else None
+
+
+def _found(engines: EngineSet, package: ModelPackage, volume: Volume, lungs: LabelMap | None = None) -> Detections:
+    """Run a package that is the served one but for a few settings, with the served engine."""
     engine = engines.models[NAME].engine
-    found = analyse(package, engine, volume, clock=utc_now, region=region).detections
+    found = analyse(package, engine, volume, clock=utc_now, region=lungs).detections
     assert found is not None
     return found
 

@@ -20,6 +20,7 @@ from build_engines.recipes.sources import HELD_OUT_CT, classified_cases, read_ma
 from engines.errors import PermanentError
 from engines.inference.input_statistics import input_statistics
 from engines.inference.radiograph_path import radiograph_tensor
+from engines.inference.region import cropped
 from engines.inference.volume_path import volume_tensor
 from engines.packages.description import RadiographInput, TrainingSection, VolumeInput
 from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
@@ -81,6 +82,8 @@ def cxr_pneumonia(data: Path) -> Iterator[Image]:
 
 TRAINED_ON: Mapping[str, Callable[[Path], Iterator[Image]]] = {
     "ct-lung": ct_lung,
+    # Nodules are put into the same chests; patches of 51 mm have no such statistics.
+    "ct-nodule": ct_lung,
     "cxr-lung": cxr_lung,
     "cxr-pneumonia": cxr_pneumonia,
 }
@@ -98,7 +101,9 @@ def statistics(package: ModelPackage, engines: EngineSet, image: Image) -> tuple
     unranged = replace(package, description=description)
     match package.input, image:
         case VolumeInput() as wanted, Volume() as volume:
-            return input_statistics(unranged, volume_tensor(wanted, volume).values, volume)
+            region = engines.run(wanted.crop_to, volume).label_map if wanted.crop_to else None
+            seen = cropped(package, wanted, volume, region)
+            return input_statistics(unranged, volume_tensor(wanted, seen).values, seen)
         case RadiographInput() as wanted, Radiograph() as radiograph:
             region = engines.run(wanted.crop_to, radiograph).label_map if wanted.crop_to else None
             return input_statistics(unranged, radiograph_tensor(package, wanted, radiograph, region).values, radiograph)
@@ -139,7 +144,7 @@ def run(
     packages = load_packages(SHIPPED_MODELS)
     package, console = packages[name], Console(stderr=True)
     found = []
-    crops = {key: packages[key] for key in (getattr(package.input, "crop_to", None),) if key}
+    crops = {key: packages[key] for key in (package.input.crop_to,) if key}
     with open_engines(crops, RuntimeSettings()) as engines:
         for image in track(list(TRAINED_ON[name](data)), "Training images", console=console):
             try:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -22,6 +23,7 @@ from service.types import Destination
 from tests.conftest import WrapAsDX
 from tests.orthanc import Orthanc, running_orthanc
 from tests.running_node import RunningNode, free_ports
+from tests.unit.service.results.report_content import below, groups, stated
 from tests.validators import dcentvfy_errors, dciodvfy_errors, dsrdump_text, segments, tid1500
 from tests.waiting import eventually
 
@@ -81,8 +83,13 @@ class Job:
         [ct] = [source for source in self.sources if source.header.Modality == "CT"]
         return ct
 
-    def of(self, source: Source, modality: str) -> list[Result]:
-        return [one for one in self.results if one.source is source and one.header.Modality == modality]
+    def inferred(self, model: str) -> dict[str, Any]:
+        [row] = [row for row in self.node.jobs(self.ct.series_uid, "infer") if row["model"] == model]
+        return row
+
+    def of(self, source: Source, modality: str, model: str = "") -> list[Result]:
+        found = [one for one in self.results if one.source is source and one.header.Modality == modality]
+        return [one for one in found if model in ("", one.model)]
 
 
 def models_for(modality: str) -> tuple[str, ...]:
@@ -174,7 +181,7 @@ def test_each_model_gives_its_objects_in_the_study_it_came_from(job: Job) -> Non
         expected = {(model, "SR"): 1 for model in source.models}
         expected |= {(model, "SEG"): 1 for model in source.models if model in segmenting}
         assert came == expected, f"{source.header.Modality} {source.header.get('BodyPartExamined')}"
-    assert len(job.results) == 2 + 5 * 3, "one CT, and five chest X-rays with two models each"
+    assert len(job.results) == 3 + 5 * 3, "one CT, and five chest X-rays, with two models each"
 
 
 def test_the_results_are_stored_once_and_never_forwarded(job: Job) -> None:
@@ -232,7 +239,7 @@ def series_of(path: Path) -> str:
 
 def test_dcmqi_puts_the_ct_segments_on_the_voxels_that_were_encoded(job: Job) -> None:
     [segmentation] = job.of(job.ct, "SEG")
-    [row] = job.node.jobs(job.ct.series_uid, "infer")
+    row = job.inferred("ct-lung")
     series, item = job.node.spool / "work" / row["series"], row["item"]
     image = load_item(series / item, job.node.spool / "series" / row["series"]).image
     labels = load_findings(series / item / row["model"]).label_map
@@ -274,9 +281,9 @@ def test_the_left_lung_lies_on_the_patients_left(job: Job) -> None:
 
 
 def test_other_readers_find_the_measured_values_in_the_ct_report(job: Job) -> None:
-    [report] = job.of(job.ct, "SR")
+    [report] = job.of(job.ct, "SR", "ct-lung")
     [segmentation] = job.of(job.ct, "SEG")
-    [row] = job.node.jobs(job.ct.series_uid, "infer")
+    row = job.inferred("ct-lung")
     findings = load_findings(job.node.spool / "work" / row["series"] / row["item"] / row["model"])
     groups = tid1500(report.path, job.folder)["Measurements"]
     whole = [group for group in groups if "ReferencedSegment" in group]
@@ -288,6 +295,33 @@ def test_other_readers_find_the_measured_values_in_the_ct_report(job: Job) -> No
         measured = [one.value for one in findings.measurements if one.segment == number]
         assert sorted(written) == pytest.approx(sorted(measured), rel=1e-4)
     assert "Left" in dsrdump_text(report.path)
+
+
+def boxes(report: Path) -> list[tuple[str, NDArray[np.float64]]]:
+    """The image regions of a report: the image, and column and row of each point."""
+    lines = [item for item in below(pydicom.dcmread(report)) if item.ValueType == "SCOORD"]
+    return [
+        (
+            str(line.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID),
+            np.array(line.GraphicData, float).reshape(-1, 2),
+        )
+        for line in lines
+    ]
+
+
+def test_the_nodule_that_a_third_party_has_marked_is_the_first_of_the_candidates(job: Job, shared_data: Path) -> None:
+    [third_party] = sorted((shared_data / CT_FOLDER).glob("SR_*/*.dcm"))
+    marked = {image: (points.min(axis=0), points.max(axis=0)) for image, points in boxes(third_party)}
+    [report] = job.of(job.ct, "SR", "ct-nodule")
+    first = groups(report.path)[0]
+    [(image, ring)] = boxes(report.path)[:1]
+    low, high = marked[image]
+    middle = (ring.min(axis=0) + ring.max(axis=0)) / 2
+    assert (middle >= low).all()
+    assert (middle <= high).all()
+    [score], [diameter] = (stated(first, name) for name in ("Score", "Diameter"))
+    assert float(score) >= 0.3
+    assert 5 < float(diameter) < 25, "as a third party's boxes are 10 mm"
 
 
 def test_other_readers_can_read_the_x_ray_reports(job: Job) -> None:

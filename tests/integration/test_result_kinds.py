@@ -19,6 +19,7 @@ from tests.validators import dcentvfy_errors, dciodvfy_errors
 CAPTURES = 5
 EXPECTED = {
     "ct-lung": {"SEG", "SC", "PDF", "RTSTRUCT", "GSPS", "KO", "SR"},
+    "ct-nodule": {"SC", "PDF", "GSPS", "KO", "SR"},
     "cxr-lung": {"SEG", "SC", "PDF", "GSPS", "KO", "SR"},
     "cxr-pneumonia": {"HEATMAP-SEG", "SC", "HEATMAP", "PDF", "GSPS", "KO", "SR"},
 }

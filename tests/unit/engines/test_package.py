@@ -314,4 +314,4 @@ def test_the_examples_of_the_documentation_are_valid() -> None:
 
 
 def test_the_shipped_models_load() -> None:
-    assert {"ct-lung", "cxr-lung", "cxr-pneumonia"} <= load_packages(SHIPPED_MODELS).keys()
+    assert {"ct-lung", "ct-nodule", "cxr-lung", "cxr-pneumonia"} <= load_packages(SHIPPED_MODELS).keys()

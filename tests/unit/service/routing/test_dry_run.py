@@ -60,7 +60,7 @@ def test_each_series_says_what_it_is_what_runs_and_why_the_others_do_not(
     [volume] = ct.items
     assert volume.description.startswith("40 slices of ")
     assert ", axial, " in volume.description
-    assert volume.models == ("ct-lung",)
+    assert volume.models == ("ct-lung", "ct-nodule")
     assert set(volume.refusals) == {"cxr-lung", "cxr-pneumonia"}
     assert xray.items[0].models == ("cxr-lung", "cxr-pneumonia")
     assert found.others == 1
@@ -76,12 +76,17 @@ def test_a_single_file_is_enough(folder: Path, packages: Mapping[str, ModelPacka
 
 @pytest.mark.parametrize(
     ("sender", "runs", "destination"),
-    [("", ["ct-lung"], "main (MAIN at"), ("CT2", [], "other (OTHER at"), ("CT3", [], "CT3 would be rejected")],
+    [
+        ("", ["ct-lung", "ct-nodule"], "main (MAIN at"),
+        ("CT2", [], "other (OTHER at"),
+        ("CT3", [], "CT3 would be rejected"),
+    ],
 )
 def test_the_sender_decides_what_runs_and_where_results_go(
     folder: Path, packages: Mapping[str, ModelPackage], sender: str, runs: list[str], destination: str
 ) -> None:
-    settings = parse({**CONFIGURED, "routing": {"ct-lung": {"senders": ["CT1"]}}}, "wetread.toml")
+    routing = {"ct-lung": {"senders": ["CT1"]}, "ct-nodule": {"senders": ["CT1"]}}
+    settings = parse({**CONFIGURED, "routing": routing}, "wetread.toml")
     found = planned(folder / "ct", packages, settings, sender)
     assert [*found.series[0].items[0].models] == runs
     assert destination in found.destination

@@ -11,7 +11,7 @@ SENDERS = {"senders": {"CT1": {"archive": "a"}}, "archives": {"a": {"ae_title": 
 @pytest.mark.parametrize(
     ("routing", "message"),
     [
-        ({"ct-lunq": {}}, r"routing\.ct-lunq: no such model; there are ct-lung, cxr-lung"),
+        ({"ct-lunq": {}}, r"routing\.ct-lunq: no such model; there are ct-lung, ct-nodule, cxr-lung"),
         ({"ct-lung": {"senders": ["CT2"]}}, r"routing\.ct-lung\.senders: CT2 is no sender \(known: CT1\)"),
         ({"cxr-lung": {"minimum_slices": 2}}, r"routing\.cxr-lung\.minimum_slices: .*remove the key"),
         ({"ct-lung": {"presentation": ["FOR PROCESSING"]}}, r"routing\.ct-lung\.presentation: .*remove the key"),
