@@ -5,7 +5,7 @@ one validates.
 """
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,8 @@ class CtLung:
         One of `LOSSES`.
     images, patch
         Patches of a batch, and their shape.
+    measured
+        Figures of the card; all of them for a row of the ladder.
     """
 
     cases: tuple[Case, ...]
@@ -86,6 +88,7 @@ class CtLung:
     images: int = 2
     patch: tuple[int, int, int] = PATCH
     build: Callable[[], Network] = lambda: UNet3d(classes=3)
+    measured: Sequence[str] = ("dice",)
 
     def network(self) -> Network:
         """Build the untrained network."""
@@ -112,7 +115,7 @@ class CtLung:
 
     def measure(self, engines: EngineSet) -> Mapping[str, Estimate]:
         """Give the figures on each source's own grid, of CT that were not trained on."""
-        return figures(by_model(self.name, engines), self.sources)
+        return figures(by_model(self.name, engines), self.sources, self.measured)
 
     def golden(self) -> NDArray[np.float32]:
         """A patch of the synthetic chest."""

@@ -1,6 +1,6 @@
 """How well lungs are outlined on CT: the CT that all methods are judged on, and the figures. No PyTorch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ def read_other(data: Path) -> LabelledCt:
     return LabelledCt(read_volume(folder / "ct-64.nrrd"), labels.astype(np.uint8))
 
 
-def figures(segment: Segment, cts: Mapping[str, LabelledCt]) -> dict[str, Estimate]:
+def figures(segment: Segment, cts: Mapping[str, LabelledCt], wanted: Sequence[str] = FIGURES) -> dict[str, Estimate]:
     """Judge a method: ``CT.FIGURE_SEGMENT`` for both lungs together, the left and the right one.
 
     There is one CT of each kind, and so no interval.
@@ -59,7 +59,7 @@ def figures(segment: Segment, cts: Mapping[str, LabelledCt]) -> dict[str, Estima
         both = compare({"lung": ct.labels > 0}, {"lung": labels > 0}, ct.volume)
         each = compare(_sides(ct.labels), _sides(labels), ct.volume)
         values = {**both.figures, **each.figures}
-        for figure in FIGURES:
+        for figure in wanted:
             for segment_name in ("lung", "left_lung", "right_lung"):
                 value = values[f"{figure}_{segment_name}"]
                 found[f"{name}.{figure}_{segment_name}"] = Estimate(value, np.nan, np.nan)

@@ -15,7 +15,7 @@ from build_engines.recipes.ct_lung import NAME, TOML, CtLung
 from build_engines.recipes.ct_lung import load as load_ct_lung
 from build_engines.recipes.ladder.rows import Result, Row, size_of, time_of
 from build_engines.recipes.lung_baseline import segment
-from build_engines.recipes.lung_figures import VALIDATION, by_model, figures, judged
+from build_engines.recipes.lung_figures import FIGURES, VALIDATION, by_model, figures, judged
 from build_engines.recipes.networks.blocks import Network
 from build_engines.recipes.networks.fcn3d import Fcn3d
 from build_engines.recipes.networks.plan import Fingerprint, Plan, plan
@@ -90,7 +90,7 @@ def load(name: str, build: Callable[[], Network], grid: Grid, data: Path) -> CtL
     """
     recipe = load_ct_lung(data, text_of(name, grid))
     card = f"# {name}\n\nA row of the ladder. Research use only.\n\n<!-- figures -->\n<!-- /figures -->\n"
-    return replace(recipe, name=name, card=card, steps=STEPS, build=build, patch=grid.training)
+    return replace(recipe, name=name, card=card, steps=STEPS, build=build, patch=grid.training, measured=FIGURES)
 
 
 def text_of(name: str, grid: Grid) -> str:
