@@ -82,7 +82,7 @@ class CtLung:
     toml: str = TOML
     card: str = CARD
     steps: int = 900
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     loss_name: str = "dice+cross-entropy"
     images: int = 2

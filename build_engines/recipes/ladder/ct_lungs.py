@@ -26,7 +26,7 @@ from engines.packages.package import SHIPPED_MODELS, load_package
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.engine_set import open_engines
 
-TABLE, STEPS, CLASSES = "ct-lungs", 120, 3
+TABLE, STEPS, LEARNING_RATE, CLASSES = "ct-lungs", 120, 3e-3, 3
 
 TRAINED_ON = "LCTSC, 4 CT (101, 102, 104 and 201)"
 JUDGED_ON = "LCTSC-202 (validation), cip64 (other source), hard cases made of LCTSC-202: one CT each, so no interval"
@@ -90,7 +90,16 @@ def load(name: str, build: Callable[[], Network], grid: Grid, data: Path) -> CtL
     """
     recipe = load_ct_lung(data, text_of(name, grid))
     card = f"# {name}\n\nA row of the ladder. Research use only.\n\n<!-- figures -->\n<!-- /figures -->\n"
-    return replace(recipe, name=name, card=card, steps=STEPS, build=build, patch=grid.training, measured=FIGURES)
+    return replace(
+        recipe,
+        name=name,
+        card=card,
+        steps=STEPS,
+        learning_rate=LEARNING_RATE,
+        build=build,
+        patch=grid.training,
+        measured=FIGURES,
+    )
 
 
 def text_of(name: str, grid: Grid) -> str:
