@@ -21,8 +21,8 @@ Mask = sitk.Image
 SMALL_LUNG = 0.2
 """Of the larger one: a smaller second component is none, and the lungs are one component."""
 
-LEAST_ML = 500.0
-"""Air in the body: with less of it the lungs were lost."""
+LEAST_ML = 2000.0
+"""Air in the body of an adult: with less of it a lung was lost."""
 
 WIDEST_BRIDGE_MM = 12.0
 """Half of the thickness at which lungs that touch are still torn apart."""
