@@ -1,5 +1,5 @@
 """The CAD pipeline for lung nodules on CT as the literature has it: lungs, candidates, features, a classifier.
 
-Preprocessing (`preprocessing`) -> lungs and candidates (`candidates`) -> features or cubes (`features`, `cubes`) ->
-a classical or a deep classifier (`classify`, `deep`). It needs the extra ``train``, but PyTorch only for the deep one.
+`preprocessing` -> `candidates` -> `features` and `classify`, or the network of `deep`; `scans` has the CT that are
+learned from and judged, `judging` the figures. It needs the extra ``train``, but PyTorch only for `deep`.
 """
