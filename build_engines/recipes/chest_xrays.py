@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from os import getpid
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,11 @@ def _kept_lungs(manifest: Path, images: Sequence[NDArray[np.uint8]]) -> list[Mas
             found = [engines.run(LUNGS, Radiograph(image.astype(np.float32), None, "")).label_map for image in images]
         masks = [answer.array > 0 if answer else np.zeros(1, bool) for answer in found]
         KEPT.mkdir(exist_ok=True)
-        np.savez_compressed(file, *[np.packbits(mask) for mask in masks])
+        # Two trainings may begin at once: the file is whole, or not there.
+        partial = KEPT / f"{file.stem}.{getpid()}.part"
+        with partial.open("wb") as opened:
+            np.savez_compressed(opened, *[np.packbits(mask) for mask in masks])
+        partial.replace(file)
     with np.load(file) as kept:
         return [
             np.unpackbits(kept[f"arr_{index}"], count=image.size).reshape(image.shape).astype(bool)

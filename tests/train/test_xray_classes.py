@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as Picture
 
 torch = pytest.importorskip("torch", reason="training needs the extra 'train' (torch)")
 onnxruntime = pytest.importorskip("onnxruntime", reason="exporting needs the extra 'train' (onnxruntime)")
 
-from build_engines.recipes import phantom  # noqa: E402
+from build_engines.recipes import chest_xrays, phantom  # noqa: E402
 from build_engines.recipes.chest_xrays import VIEWS, ChestXray  # noqa: E402
 from build_engines.recipes.cxr_pneumonia import NAME, SHARES, CxrPneumonia, answered, figures  # noqa: E402
 from build_engines.recipes.export import export, export_all, trace  # noqa: E402
@@ -48,6 +49,29 @@ def recipe(*cases: ChestXray, **switches: object) -> CxrPneumonia:
     """One of a tiny size on random weights."""
     made = CxrPneumonia(cases, cases, cases, transfer=False, images=6, **switches)
     return replace(made, toml=text_of(NAME, made, 64))
+
+
+def test_lungs_are_looked_for_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chest_xrays, "KEPT", tmp_path / "kept")
+    images = tmp_path / "cxr" / "images"
+    images.mkdir(parents=True)
+    Picture.fromarray((255 * phantom.radiograph((200, 240))).astype(np.uint8)).save(images / "chest.png")
+    Picture.fromarray(np.zeros((90, 70), np.uint8)).save(images / "black.png")
+    header = "file,class,split,split_by_source,source,patient\n"
+    lines = "chest.png,viral,test,train,cxnet,7\nblack.png,normal,train,train,nih,8\n"
+    (tmp_path / "cxr" / "manifest.csv").write_text(header + lines)
+    chest, black = chest_xrays.read_chest_xrays(tmp_path)
+    assert chest.lungs.mean() > 0.1
+    assert not chest.lungs[: chest.box.top].any()
+    assert (chest.target, chest.split, chest.patient) == (2, "test", "cxnet 7")
+    # Nothing is found in a black image; it is kept whole.
+    assert not black.lungs.any()
+    assert black.box == Box(0, 0, 90, 70)
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+    # The second time no engine is opened.
+    monkeypatch.setattr(chest_xrays, "open_engines", None)
+    again, _ = chest_xrays.read_chest_xrays(tmp_path)
+    assert np.array_equal(again.lungs, chest.lungs)
 
 
 def test_what_is_outside_of_the_lungs_tells_nothing_of_them() -> None:
