@@ -92,8 +92,8 @@ class CtNodule:
 
     def golden(self) -> NDArray[np.float32]:
         """A patch of the synthetic chest, with balls in its lungs."""
-        shape, spacing = tuple(INPUT["patch"]), tuple(INPUT["spacing_mm"])
-        chest = phantom.chest(shape, spacing)
+        shape = tuple(tomllib.loads(self.toml)["input"]["patch"])
+        chest = phantom.chest(shape, tuple(INPUT["spacing_mm"]))
         axes = np.meshgrid(*((np.arange(n) - (n - 1) / 2) * STEP for n in shape), indexing="ij", sparse=True)
         for centre, diameter in (((-20, 20, 60), 9), ((30, -10, -58), 14), ((5, 45, -50), 22)):
             away = np.sqrt(sum((axis - place) ** 2 for axis, place in zip(axes, centre, strict=True)))
