@@ -19,7 +19,8 @@ from build_engines.recipes.augmentation import Random, chance
 from build_engines.recipes.implant import implant
 from build_engines.recipes.networks.blocks import Network
 from build_engines.recipes.networks.centre3d import Centre3d
-from build_engines.recipes.nodule_figures import NAME, measure_nodules, validate_nodules
+from build_engines.recipes.nodule_figures import NAME as NAME
+from build_engines.recipes.nodule_figures import measure_nodules, validate_nodules
 from build_engines.recipes.nodule_targets import Ball, Targets, centre_loss, targets
 from build_engines.recipes.nodules import NodulePatch, read_lidc
 from build_engines.recipes.package_text import package_texts
