@@ -24,6 +24,9 @@ SMALL_LUNG = 0.2
 LEAST_ML = 2000.0
 """Air in the body of an adult: with less of it a lung was lost."""
 
+RIM_MM, EMPTY = 5.0, -960.0
+"""Around a round field of view, where smoothing makes tissue as dark as air; and what is darker than any lung (HU)."""
+
 WIDEST_BRIDGE_MM = 12.0
 """Half of the thickness at which lungs that touch are still torn apart."""
 
@@ -82,7 +85,7 @@ def segment(volume: Volume, settings: Settings = CHOSEN) -> NDArray[np.uint8]:
     inner = within_body(air)
     if np.count_nonzero(sitk.GetArrayViewFromImage(inner)) * np.prod(volume.spacing) < 1000 * LEAST_ML:
         # Lungs that the field of view cuts are one with what lies around it.
-        inner = air & ~padding(image)
+        inner = air & (smooth > EMPTY) & ~grown(padding(image), RIM_MM)
     airways = grown(find_airways(inner, smooth, settings.airway), settings.wall_mm)
     labels = np.zeros(volume.array.shape, np.uint8)
     lungs = two_lungs(inner & ~airways)
