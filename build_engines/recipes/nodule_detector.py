@@ -122,7 +122,10 @@ def figures(engine: Compiled, judged: Sequence[Judged]) -> dict[str, Estimate]:
     patients = [each.patient for each in judged]
     by_centre = [match(one, there) for one, there in zip(found, lesions, strict=True)]
     by_overlap = [match(one, there, overlapping_by(OVERLAP)) for one, there in zip(found, lesions, strict=True)]
-    named = detection_figures(by_centre, patients)
+    # What a slice shows of a nodule may be less than its diameter: errors in diameter would say nothing.
+    named = {
+        name: each for name, each in detection_figures(by_centre, patients).items() if not name.startswith("diameter_")
+    }
     named["average_precision_at_iou_0.3"] = detection_figures(by_overlap, patients)["average_precision"]
     return named
 
