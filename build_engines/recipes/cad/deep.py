@@ -27,7 +27,10 @@ Classify = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class CubeClassifier(Network):
-    """Convolutions, the global average and a linear layer: what Setio et al. (IEEE TMI 35, 2016) do in 2D, in 3D."""
+    """Convolutions and a linear layer, on the average of all places and that of the middle, where the candidate is.
+
+    It is what Setio et al. (IEEE TMI 35, 2016) do in 2D, in 3D.
+    """
 
     def __init__(self, widths: Sequence[int] = WIDTHS, dropout: float = 0.3) -> None:
         super().__init__()
@@ -39,11 +42,14 @@ class CubeClassifier(Network):
                 inputs = width
         self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(inputs, 2)
+        self.linear = nn.Linear(2 * inputs, 2)
 
     def logits(self, image: Tensor) -> Tensor:
         """Map ``[batch, 1, slice, row, column]`` to ``[batch, 2]``: something else, nodule."""
-        logits: Tensor = self.linear(self.dropout(self.features(image).mean(dim=(2, 3, 4))))
+        features = self.features(image)
+        middle = features[:, :, 1:-1, 1:-1, 1:-1]
+        averages = torch.cat([features.mean(dim=(2, 3, 4)), middle.mean(dim=(2, 3, 4))], dim=1)
+        logits: Tensor = self.linear(self.dropout(averages))
         return logits
 
 

@@ -31,7 +31,7 @@ TIMED = 50
 """Candidates that are described and scored at once to be timed, as those of a scan are."""
 
 OUTPUT = "classes"
-STEPS = 600
+STEPS = 2400
 
 
 def candidates_only(data: Path, seed: int) -> Result:
