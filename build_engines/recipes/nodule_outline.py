@@ -95,7 +95,7 @@ class NoduleOutline:
     edge: int
     cases: tuple[NodulePatch, ...]
     held_out: tuple[NodulePatch, ...]
-    steps: int = 250
+    steps: int = 600
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
 

@@ -74,9 +74,9 @@ ROWS: Mapping[str, Row] = {
         partial(train_and_judge, "nodule-patch-mobilenet", _mobilenet, 400),
     ),
     "nodule-outline-unet": _outline_row(
-        "nodule-outline-unet", "Outline: U-Net 3D that knows the distance from the middle, 250 steps", _unet3d, 56
+        "nodule-outline-unet", "Outline: U-Net 3D that knows the distance from the middle, 600 steps", _unet3d, 56
     ),
     "nodule-outline-fcn": _outline_row(
-        "nodule-outline-fcn", "Outline: FCN 3D that knows the distance from the middle, 250 steps", _fcn3d, 64
+        "nodule-outline-fcn", "Outline: FCN 3D that knows the distance from the middle, 600 steps", _fcn3d, 64
     ),
 }

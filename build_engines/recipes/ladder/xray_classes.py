@@ -22,13 +22,13 @@ from engines.packages.package import SHIPPED_MODELS, load_package
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.engine_set import open_engines
 
-SIZE, STEPS = 128, 200
+SIZE, STEPS = 128, 500
 
 TRAINED_ON = "1543 X-rays of five sources (column split)"
 JUDGED_ON = "273 X-rays of the test rows"
 HELD_OUT_TRAINED_ON = "1290 X-rays of NIH, Shenzhen and COVID-CXNet (column split_by_source)"
 HELD_OUT_JUDGED_ON = "323 X-rays of Hannover and Montgomery, sources never trained on"
-DIFFERS = "other X-rays, half of the channels, 128 × 128, 200 steps"
+DIFFERS = "other X-rays, half of the channels, 128 × 128, 500 steps"
 
 CARD = "# {}\n\nA row of the ladder. Research use only.\n\n<!-- figures -->\n<!-- /figures -->\n"
 

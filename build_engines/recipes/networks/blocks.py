@@ -1,6 +1,7 @@
 """What several networks are built of."""
 
 from abc import ABC, abstractmethod
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ def channels(width: float, full: int) -> int:
     return max(8, int(width * full + 4) // 8 * 8)
 
 
-Outputs = Tensor | tuple[Tensor, ...]
+Outputs: TypeAlias = Tensor | tuple[Tensor, ...]
 """Of a network with one head, or with several."""
 
 
