@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ class Changes:
 
 ALL = Changes()
 
-Shown = Tensor
+Shown: TypeAlias = Tensor
 """``[3, row, column]``: the image in 0–1, its lungs, and 1 where there is image and not padding."""
 
 
