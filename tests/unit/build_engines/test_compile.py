@@ -127,7 +127,8 @@ def test_lower_precision_reaches_the_convolutions_and_spares_the_softmax(rtx: An
     for model, kind in ((graph, "FLOAT"), (to_half(graph), "HALF"), (to_bfloat16(graph), "BF16")):
         found = precisions(parsed(rtx, model))
         assert found["CONVOLUTION"] == {kind}
-        assert found["SOFTMAX"] == {"FLOAT"}
+        # a detector's scores come from a sigmoid, which is an activation like those before it
+        assert found.get("SOFTMAX") == (None if package.description.detection else {"FLOAT"})
 
 
 def test_a_quantised_network_computes_in_int8_and_otherwise_in_fp16(
