@@ -5,8 +5,8 @@ Peers: ONNX Runtime and PyTorch with the same weights and threads, in the same r
 runtime. Subjects take turns in every round. Memory is what a fresh process grows by at most from before the engine is
 made to after its first answer. CPU seconds are those of all threads: other work on the machine disturbs them less.
 Accuracy is that of the model's card, on the data that it was not trained on
-(`build_engines.recipes.judged`); "fp16" is the graph that TensorRT is given, with every operator's result rounded
-to FP16.
+(`build_engines.recipes.figures.judged`); "fp16" is the graph that TensorRT is given, with every operator's result
+rounded to FP16.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from benchmarks.inference.images import images
 from benchmarks.inference.subjects import ONNX_RUNTIME, SUBJECTS, WETREAD, Subject, available
 from benchmarks.memory import Growth
 from benchmarks.report import Row, row, tell
-from build_engines.recipes.judged import SETS, figures
+from build_engines.recipes.figures.judged import SETS, figures
 from engines.inference.analyse import analyse
 from engines.packages.description import RadiographInput
 from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages

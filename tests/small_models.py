@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from build_engines.recipes.activation import add_activation
+from build_engines.recipes.packaging.activation import add_activation
 
 OPSET = 17
 SHARPNESS = 20.0

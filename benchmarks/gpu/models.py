@@ -16,7 +16,7 @@ from benchmarks.gpu.work import work_of
 from benchmarks.inference.subjects import onnx_runtime
 from benchmarks.inference.torch_graph import TorchGraph, folded
 from build_engines.compile import build
-from build_engines.recipes import phantom
+from build_engines.recipes.data import phantom
 from engines.device.check import OnHost
 from engines.inference.analyse import analyse
 from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from build_engines.importers.draft import TENSOR, Draft
-from build_engines.recipes import phantom
+from build_engines.recipes.data import phantom
 from engines.errors import ModelPackageError, PermanentError
 from engines.inference.preprocessing import DIRECTIONS, fit, percentile_window, resample_to_grid, scale
 from engines.packages.description import Description, RadiographInput, VolumeInput

@@ -18,7 +18,7 @@ from build_engines.importers.draft import Draft, Remark, Segmentation, label_rem
 from build_engines.importers.golden_input import golden_input
 from build_engines.importers.normalise import normalise, run
 from build_engines.importers.toml_text import model_toml
-from build_engines.recipes.files import SMALLEST, halve
+from build_engines.recipes.packaging.files import SMALLEST, halve
 from engines.errors import ModelPackageError
 from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import RuntimeSettings, create_engine

@@ -14,12 +14,12 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from build_engines.recipes import ct_lung, ct_nodule, cxr_lung, cxr_pneumonia, training
-from build_engines.recipes.ensemble import Ensemble
-from build_engines.recipes.export import export, export_all
 from build_engines.recipes.ladder import rows
 from build_engines.recipes.ladder.every_row import ROWS
 from build_engines.recipes.networks.blocks import Network
-from build_engines.recipes.package_text import with_figures
+from build_engines.recipes.packaging.ensemble import Ensemble
+from build_engines.recipes.packaging.export import export, export_all
+from build_engines.recipes.packaging.texts import with_figures
 from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package, load_packages
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.engine_set import open_engines

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from build_engines.recipes import augmentation, phantom, training
-from build_engines.recipes.augmentation import Random, chance
-from build_engines.recipes.ct_augmentation import (
+from build_engines.recipes import training
+from build_engines.recipes.augmentation import primitives
+from build_engines.recipes.augmentation.cts import (
     GAS,
     NODULE,
     SOFT,
@@ -27,13 +27,15 @@ from build_engines.recipes.ct_augmentation import (
     field_of_view,
     thick_slices,
 )
+from build_engines.recipes.augmentation.primitives import Random, chance
+from build_engines.recipes.data import phantom
+from build_engines.recipes.data.sources import HELD_OUT_CT, LEFT, RIGHT, LabelledCt, read_labelled_ct
+from build_engines.recipes.figures.lungs import VALIDATION, by_model, figures, judged
 from build_engines.recipes.losses import LOSSES
-from build_engines.recipes.lung_figures import VALIDATION, by_model, figures, judged
 from build_engines.recipes.networks.blocks import Network, Outputs
 from build_engines.recipes.networks.self_configured import deeply_supervised
 from build_engines.recipes.networks.unet import UNet3d
-from build_engines.recipes.package_text import package_texts
-from build_engines.recipes.sources import HELD_OUT_CT, LEFT, RIGHT, LabelledCt, read_labelled_ct
+from build_engines.recipes.packaging.texts import package_texts
 from engines.inference.preprocessing import resample_to_grid, window
 from engines.serving.engine_set import EngineSet
 from engines.types import Volume
@@ -164,11 +166,11 @@ def to_grid(source: LabelledCt, toml: str) -> Case:
 def augment(case: Case, shape: tuple[int, int, int], random: Random) -> training.Batch:
     """Make one training patch: another patient, disease, contrast, dose, kernel, slice thickness and field of view."""
     angles = random.normal(0, (0.4 if chance(random, 0.15) else 0.12, 0.08, 0.08))
-    linear = augmentation.rotation(angles) @ np.diag(random.uniform(0.8, 1.45) * random.uniform(0.92, 1.08, 3))
+    linear = primitives.rotation(angles) @ np.diag(random.uniform(0.8, 1.45) * random.uniform(0.92, 1.08, 3))
     full = np.array(case.image.shape[1:])
-    matrix = augmentation.about_centre(linear, random.uniform((0.2, 0.3, 0.25), (0.8, 0.65, 0.75)) * full, shape)
-    image = augmentation.sample(case.image, shape, matrix, "bilinear")
-    labels = augmentation.sample(case.labels.float(), shape, matrix, "nearest")
+    matrix = primitives.about_centre(linear, random.uniform((0.2, 0.3, 0.25), (0.8, 0.65, 0.75)) * full, shape)
+    image = primitives.sample(case.image, shape, matrix, "bilinear")
+    labels = primitives.sample(case.labels.float(), shape, matrix, "nearest")
     lungs = (labels > 0).float()
     if chance(random, 0.8):
         image = aerate(image, lungs, random)
@@ -184,7 +186,7 @@ def augment(case: Case, shape: tuple[int, int, int], random: Random) -> training
     image = image * random.uniform(0.94, 1.06) + random.uniform(-0.02, 0.02)
     if chance(random, 0.3):
         image = thick_slices(image, random)
-    image = augmentation.texture(random, image, noise=0.08)
+    image = primitives.texture(random, image, noise=0.08)
     if chance(random, 0.4):
         seen = field_of_view(shape, random)
         image, labels = image * seen, labels * seen

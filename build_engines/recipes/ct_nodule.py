@@ -14,17 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from build_engines.recipes import augmentation, phantom, training
-from build_engines.recipes.augmentation import Random, chance
-from build_engines.recipes.implant import implant
+from build_engines.recipes import training
+from build_engines.recipes.augmentation import primitives
+from build_engines.recipes.augmentation.primitives import Random, chance
+from build_engines.recipes.data import phantom
+from build_engines.recipes.data.implant import implant
+from build_engines.recipes.data.nodules import NodulePatch, read_lidc
+from build_engines.recipes.data.sources import HELD_OUT_CT, LabelledCt, read_labelled_ct
+from build_engines.recipes.figures.nodules import NAME as NAME
+from build_engines.recipes.figures.nodules import measure_nodules, validate_nodules
 from build_engines.recipes.networks.blocks import Network
 from build_engines.recipes.networks.centre3d import Centre3d
-from build_engines.recipes.nodule_figures import NAME as NAME
-from build_engines.recipes.nodule_figures import measure_nodules, validate_nodules
 from build_engines.recipes.nodule_targets import Ball, Targets, centre_loss, targets
-from build_engines.recipes.nodules import NodulePatch, read_lidc
-from build_engines.recipes.package_text import package_texts
-from build_engines.recipes.sources import HELD_OUT_CT, LabelledCt, read_labelled_ct
+from build_engines.recipes.packaging.texts import package_texts
 from engines.inference.preprocessing import window
 from engines.serving.engine_set import EngineSet
 from engines.types import Volume
@@ -110,12 +112,12 @@ class CtNodule:
         chosen = random.choice(len(self.nodules), size=random.integers(0, 6), replace=False)
         volume, lesions = implant(part, [self.nodules[index] for index in chosen], random)
         scale = random.uniform(0.8, 1.25)
-        linear = augmentation.rotation(random.normal(0, 0.15, 3)) @ np.diag(mirror(random) * scale)
+        linear = primitives.rotation(random.normal(0, 0.15, 3)) @ np.diag(mirror(random) * scale)
         linear = np.diag(STEP / np.array(volume.spacing)) @ linear
         middle = (np.array(volume.array.shape) - 1) / 2 + random.uniform(-6, 6, 3) / np.array(volume.spacing)
-        matrix = augmentation.about_centre(linear, middle, (SIDE, SIDE, SIDE))
+        matrix = primitives.about_centre(linear, middle, (SIDE, SIDE, SIDE))
         air = (torch.from_numpy(volume.array)[None] - LOW) / (HIGH - LOW)
-        image = augmentation.sample(air, (SIDE, SIDE, SIDE), matrix, "bilinear")
+        image = primitives.sample(air, (SIDE, SIDE, SIDE), matrix, "bilinear")
         to_patch = np.linalg.inv(matrix) @ np.linalg.inv(volume.affine)
         balls = [
             Ball(to_patch[:3, :3] @ np.array(each.centre) + to_patch[:3, 3], (each.diameter_mm or 0) / STEP / scale)
@@ -148,11 +150,11 @@ class CtNodule:
         axes = random.permutation(3)
         linear = np.eye(3)[axes] * mirror(random) * random.uniform(0.72, 1.0) * STEP
         middle = np.array([25.0, 25.0, 25.0]) + random.uniform(-1.5, 1.5, 3)
-        matrix = augmentation.about_centre(linear, middle, (CUBE, CUBE, CUBE))
+        matrix = primitives.about_centre(linear, middle, (CUBE, CUBE, CUBE))
         air = (torch.from_numpy(nodule.image)[None] - LOW) / (HIGH - LOW)
         if chance(random, 0.5):
             air = thickened(air, random.uniform(1.0, 3.0))
-        image = augmentation.sample(air, (CUBE, CUBE, CUBE), matrix, "bilinear")
+        image = primitives.sample(air, (CUBE, CUBE, CUBE), matrix, "bilinear")
         to_cube = np.linalg.inv(matrix)
         where = np.argwhere(nodule.mask).mean(axis=0)
         scale = float(np.abs(np.linalg.det(linear))) ** (1 / 3)
@@ -216,4 +218,4 @@ def varied(image: Tensor, random: Random) -> Tensor:
     if chance(random, 0.5):
         image = image - random.uniform(0, 0.12) * torch.sigmoid(25 * (0.3 - image))
     image = image * random.uniform(0.92, 1.08) + random.uniform(-0.03, 0.03)
-    return augmentation.texture(random, image, noise=0.05).clamp(0, 1)
+    return primitives.texture(random, image, noise=0.05).clamp(0, 1)

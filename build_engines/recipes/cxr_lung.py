@@ -14,15 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from build_engines.recipes import augmentation, phantom, radiographs, training
-from build_engines.recipes.augmentation import Random, chance
-from build_engines.recipes.judged import figures, outlined_cases, read_outlined
+from build_engines.recipes import training
+from build_engines.recipes.augmentation import primitives, radiographs
+from build_engines.recipes.augmentation.primitives import Random, chance
+from build_engines.recipes.data import phantom
+from build_engines.recipes.data.sources import OutlinedXray, read_masks
+from build_engines.recipes.figures.judged import figures, outlined_cases, read_outlined
 from build_engines.recipes.losses import LOSSES
 from build_engines.recipes.networks.blocks import Network
 from build_engines.recipes.networks.encoders import MobileNetV2
 from build_engines.recipes.networks.unet import UNet
-from build_engines.recipes.package_text import package_texts
-from build_engines.recipes.sources import OutlinedXray, read_masks
+from build_engines.recipes.packaging.texts import package_texts
 from engines.inference.postprocessing import keep_largest_component, labels_on_radiograph
 from engines.inference.preprocessing import Array, fit, percentile_window
 from engines.serving.engine_set import EngineSet
@@ -130,7 +132,7 @@ def augment(
     mask = torch.from_numpy(case.mask.astype(np.float32))[None]
     matrix = radiographs.placement(case.image.shape, size, random)
     layers = torch.cat([image, mask, torch.ones_like(image)])
-    image, mask, inside = augmentation.sample(layers, size, matrix, "bilinear").chunk(3)
+    image, mask, inside = primitives.sample(layers, size, matrix, "bilinear").chunk(3)
     if chance(random, 0.5):
         image = opacify(image, mask, random)
     image = radiographs.develop(image, random, noise=0.05)
@@ -144,10 +146,8 @@ def augment(
 
 def opacify(image: Tensor, mask: Tensor, random: Random) -> Tensor:
     """Whiten parts of the lungs as disease does: an opaque lung field is still a lung field."""
-    cloud = augmentation.smooth_noise(random, tuple(image.shape[1:]), int(random.integers(4, 12)))
-    strength = (
-        random.uniform(0.1, 0.7) * torch.sigmoid(3 * (cloud - random.uniform(0, 1))) * augmentation.blur(mask, 2.0)
-    )
+    cloud = primitives.smooth_noise(random, tuple(image.shape[1:]), int(random.integers(4, 12)))
+    strength = random.uniform(0.1, 0.7) * torch.sigmoid(3 * (cloud - random.uniform(0, 1))) * primitives.blur(mask, 2.0)
     return image + strength * (random.uniform(0.6, 0.95) - image).clamp(min=0)
 
 

@@ -17,21 +17,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from build_engines.recipes import phantom, training
-from build_engines.recipes.augmentation import Random
-from build_engines.recipes.chest_xrays import LUNGS, VIEWS, ChestXray, read_chest_xrays
-from build_engines.recipes.ensemble import Ensemble
+from build_engines.recipes import training
+from build_engines.recipes.augmentation.primitives import Random
+from build_engines.recipes.augmentation.xrays import ALL, Changes, Shown, change, plain, show
+from build_engines.recipes.data import phantom
+from build_engines.recipes.data.chest_xrays import LUNGS, VIEWS, ChestXray, read_chest_xrays
+from build_engines.recipes.data.sources import CLASSES
+from build_engines.recipes.figures.xrays import answered, figures
 from build_engines.recipes.losses import LOSSES
 from build_engines.recipes.networks.blocks import Network
 from build_engines.recipes.networks.classifier import Classifier
 from build_engines.recipes.networks.encoders import MobileNetV2
 from build_engines.recipes.networks.multi_task import MultiTask
-from build_engines.recipes.package_text import package_texts
-from build_engines.recipes.shipped_encoder import start_from
-from build_engines.recipes.sources import CLASSES
-from build_engines.recipes.temperature import cool, even, temperature
-from build_engines.recipes.xray_changes import ALL, Changes, Shown, change, plain, show
-from build_engines.recipes.xray_figures import answered, figures
+from build_engines.recipes.packaging.ensemble import Ensemble
+from build_engines.recipes.packaging.shipped_encoder import start_from
+from build_engines.recipes.packaging.temperature import cool, even, temperature
+from build_engines.recipes.packaging.texts import package_texts
 from engines.inference.preprocessing import Box, crop, fit, percentile_window
 from engines.packages.package import SHIPPED_MODELS
 from engines.serving.engine_set import EngineSet

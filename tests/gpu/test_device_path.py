@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from build_engines.compile import build
-from build_engines.recipes import phantom
+from build_engines.recipes.data import phantom
 from engines.device.check import compare
 from engines.device.components import drop_small_components
 from engines.device.kernels import Kernels

@@ -13,14 +13,14 @@ pytest.importorskip("skimage", reason="features need the extra 'train' (scikit-i
 import torch
 
 from build_engines.recipes import training
-from build_engines.recipes.cad import deep
-from build_engines.recipes.cad.candidates import dot
-from build_engines.recipes.cad.classify import CLASSIFIERS, describe_patches, describe_scan, scores
-from build_engines.recipes.cad.features import GROUPS, describe
-from build_engines.recipes.cad.judging import froc_figures, patch_figures, single_figures
-from build_engines.recipes.cad.preprocessing import prepare
-from build_engines.recipes.cad.scans import NEITHER, NODULE, OTHER, Scan, search
-from build_engines.recipes.nlst import read_nlst
+from build_engines.recipes.data.nlst import read_nlst
+from build_engines.recipes.ladder.cad import deep
+from build_engines.recipes.ladder.cad.candidates import dot
+from build_engines.recipes.ladder.cad.classify import CLASSIFIERS, describe_patches, describe_scan, scores
+from build_engines.recipes.ladder.cad.features import GROUPS, describe
+from build_engines.recipes.ladder.cad.judging import froc_figures, patch_figures, single_figures
+from build_engines.recipes.ladder.cad.preprocessing import prepare
+from build_engines.recipes.ladder.cad.scans import NEITHER, NODULE, OTHER, Scan, search
 from engines.types import Volume
 from evaluation.cases import Lesion
 

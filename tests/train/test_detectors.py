@@ -7,18 +7,20 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the extra 'train' (torch)")
 
-from build_engines.recipes import augmentation, nodule_detector, nodule_slices, training  # noqa: E402
+from build_engines.recipes import training  # noqa: E402
+from build_engines.recipes.augmentation import primitives  # noqa: E402
+from build_engines.recipes.data.nodules import NodulePatch  # noqa: E402
+from build_engines.recipes.data.sources import LabelledCt  # noqa: E402
+from build_engines.recipes.ladder import nodule_detector, nodule_slices  # noqa: E402
 from build_engines.recipes.ladder.nodule_detection import ROWS  # noqa: E402
+from build_engines.recipes.ladder.nodule_detector import PLACES, SCORES, Judged, NoduleDetector  # noqa: E402
+from build_engines.recipes.ladder.nodule_slices import SIZE, Nodule, Scan, Tile, cut  # noqa: E402
+from build_engines.recipes.ladder.unpackaged import Compiled, compiled  # noqa: E402
 from build_engines.recipes.networks.anchors import anchors, decode, encode, flat, match, overlaps  # noqa: E402
 from build_engines.recipes.networks.centre2d import Centre2d, heat_of  # noqa: E402
 from build_engines.recipes.networks.faster_rcnn import POOLED, FasterRcnn, pooled  # noqa: E402
 from build_engines.recipes.networks.pyramid import Detector  # noqa: E402
 from build_engines.recipes.networks.ssd import Ssd  # noqa: E402
-from build_engines.recipes.nodule_detector import PLACES, SCORES, Judged, NoduleDetector  # noqa: E402
-from build_engines.recipes.nodule_slices import SIZE, Nodule, Scan, Tile, cut  # noqa: E402
-from build_engines.recipes.nodules import NodulePatch  # noqa: E402
-from build_engines.recipes.sources import LabelledCt  # noqa: E402
-from build_engines.recipes.unpackaged import Compiled, compiled  # noqa: E402
 from engines.types import Volume  # noqa: E402
 
 EVERY = [Ssd, Centre2d, FasterRcnn]
@@ -130,7 +132,7 @@ def test_boxes_lie_around_the_nodules_of_a_tile_however_it_is_turned() -> None:
     random = np.random.default_rng(1)
     for _ in range(8):
         source = scan(3, balls=1)
-        linear = augmentation.rotation(np.array([random.uniform(-3, 3), 0, 0])) * random.uniform(0.8, 1.2)
+        linear = primitives.rotation(np.array([random.uniform(-3, 3), 0, 0])) * random.uniform(0.8, 1.2)
         tile = cut(source, nodule_slices.beside(source, source.nodules[0], random), linear)
         bright = tile.image[1].numpy() > 0.5
         low, high = np.argwhere(bright).min(axis=0), np.argwhere(bright).max(axis=0) + 1

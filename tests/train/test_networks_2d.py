@@ -9,8 +9,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the extra 'train' (torch)")
 openvino = pytest.importorskip("openvino", reason="engines on a CPU need openvino")
 
-from build_engines.recipes import phantom  # noqa: E402
-from build_engines.recipes.export import trace  # noqa: E402
+from build_engines.recipes.data import phantom  # noqa: E402
+from build_engines.recipes.data.sources import OutlinedXray  # noqa: E402
 from build_engines.recipes.ladder.rows import Row  # noqa: E402
 from build_engines.recipes.ladder.xray_lungs import (  # noqa: E402
     NETWORKS,
@@ -25,7 +25,7 @@ from build_engines.recipes.networks.encoders import Encoder, MobileNet, MobileNe
 from build_engines.recipes.networks.fcn import Fcn8  # noqa: E402
 from build_engines.recipes.networks.plain_unet import PlainUNet  # noqa: E402
 from build_engines.recipes.networks.unet import UNet  # noqa: E402
-from build_engines.recipes.sources import OutlinedXray  # noqa: E402
+from build_engines.recipes.packaging.export import trace  # noqa: E402
 from build_engines.recipes.training import Batch, train  # noqa: E402
 from engines.packages.description import Description  # noqa: E402
 from engines.packages.package import SHIPPED_MODELS, load_package  # noqa: E402

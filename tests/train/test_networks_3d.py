@@ -11,7 +11,6 @@ openvino = pytest.importorskip("openvino")
 
 import onnx  # noqa: E402
 
-from build_engines.recipes.export import trace  # noqa: E402
 from build_engines.recipes.losses import dice_and_cross_entropy  # noqa: E402
 from build_engines.recipes.networks.blocks import Network  # noqa: E402
 from build_engines.recipes.networks.fcn3d import Fcn3d  # noqa: E402
@@ -26,7 +25,8 @@ from build_engines.recipes.networks.plan import (  # noqa: E402
 from build_engines.recipes.networks.self_configured import SelfConfigured, deeply_supervised  # noqa: E402
 from build_engines.recipes.networks.unet import UNet3d  # noqa: E402
 from build_engines.recipes.networks.vnet import VNet  # noqa: E402
-from build_engines.recipes.unfold import unfold  # noqa: E402
+from build_engines.recipes.packaging.export import trace  # noqa: E402
+from build_engines.recipes.packaging.unfold import unfold  # noqa: E402
 
 CLASSES = 3
 SMALL = Plan(

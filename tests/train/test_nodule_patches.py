@@ -10,15 +10,16 @@ torch = pytest.importorskip("torch", reason="training needs the extra 'train' (t
 
 from torch import Tensor  # noqa: E402
 
-from build_engines.recipes import nodule_outline, nodule_patch, training  # noqa: E402
-from build_engines.recipes.export import export  # noqa: E402
+from build_engines.recipes import training  # noqa: E402
+from build_engines.recipes.data.nodules import NodulePatch  # noqa: E402
+from build_engines.recipes.ladder import nodule_outline, nodule_patch  # noqa: E402
+from build_engines.recipes.ladder.nodule_outline import NoduleOutline  # noqa: E402
+from build_engines.recipes.ladder.nodule_patch import SIZE, NodulePatches  # noqa: E402
 from build_engines.recipes.ladder.nodule_patches import ROWS  # noqa: E402
+from build_engines.recipes.ladder.unpackaged import compiled  # noqa: E402
 from build_engines.recipes.networks.blocks import Network  # noqa: E402
 from build_engines.recipes.networks.patch_classifier import SmallCnn  # noqa: E402
-from build_engines.recipes.nodule_outline import NoduleOutline  # noqa: E402
-from build_engines.recipes.nodule_patch import SIZE, NodulePatches  # noqa: E402
-from build_engines.recipes.nodules import NodulePatch  # noqa: E402
-from build_engines.recipes.unpackaged import compiled  # noqa: E402
+from build_engines.recipes.packaging.export import export  # noqa: E402
 from engines.packages.package import load_package  # noqa: E402
 from engines.runtimes.base import RuntimeSettings  # noqa: E402
 from engines.serving.engine_set import open_engines  # noqa: E402

@@ -9,12 +9,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the extra 'train' (torch)")
 onnxruntime = pytest.importorskip("onnxruntime", reason="exporting needs the extra 'train' (onnxruntime)")
 
-from build_engines.recipes import ct_lung, cxr_lung, cxr_pneumonia, phantom, training  # noqa: E402
+from build_engines.recipes import ct_lung, cxr_lung, cxr_pneumonia, training  # noqa: E402
 from build_engines.recipes.__main__ import RECIPES  # noqa: E402
-from build_engines.recipes.chest_xrays import ChestXray  # noqa: E402
-from build_engines.recipes.export import export  # noqa: E402
+from build_engines.recipes.data import phantom  # noqa: E402
+from build_engines.recipes.data.chest_xrays import ChestXray  # noqa: E402
+from build_engines.recipes.data.sources import OutlinedXray  # noqa: E402
 from build_engines.recipes.networks.blocks import Network, ShuffleAttention  # noqa: E402
-from build_engines.recipes.sources import OutlinedXray  # noqa: E402
+from build_engines.recipes.packaging.export import export  # noqa: E402
 from engines.inference.preprocessing import Box  # noqa: E402
 from engines.packages.package import load_package  # noqa: E402
 

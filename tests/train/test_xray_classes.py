@@ -10,18 +10,18 @@ from PIL import Image as Picture
 torch = pytest.importorskip("torch", reason="training needs the extra 'train' (torch)")
 onnxruntime = pytest.importorskip("onnxruntime", reason="exporting needs the extra 'train' (onnxruntime)")
 
-from build_engines.recipes import chest_xrays, phantom  # noqa: E402
-from build_engines.recipes.chest_xrays import VIEWS, ChestXray  # noqa: E402
+from build_engines.recipes.augmentation.xrays import Changes, change, elsewhere, show  # noqa: E402
 from build_engines.recipes.cxr_pneumonia import NAME, SHARES, CxrPneumonia, answered, figures  # noqa: E402
-from build_engines.recipes.export import export, export_all, trace  # noqa: E402
+from build_engines.recipes.data import chest_xrays, phantom  # noqa: E402
+from build_engines.recipes.data.chest_xrays import VIEWS, ChestXray  # noqa: E402
+from build_engines.recipes.data.sources import CLASSES  # noqa: E402
 from build_engines.recipes.ladder.xray_classes import ROWS, SYSTEMS, text_of  # noqa: E402
 from build_engines.recipes.networks.classifier import Classifier  # noqa: E402
 from build_engines.recipes.networks.encoders import MobileNetV2  # noqa: E402
 from build_engines.recipes.networks.unet import UNet  # noqa: E402
-from build_engines.recipes.shipped_encoder import start_from  # noqa: E402
-from build_engines.recipes.sources import CLASSES  # noqa: E402
-from build_engines.recipes.temperature import cool, even, temperature  # noqa: E402
-from build_engines.recipes.xray_changes import Changes, change, elsewhere, show  # noqa: E402
+from build_engines.recipes.packaging.export import export, export_all, trace  # noqa: E402
+from build_engines.recipes.packaging.shipped_encoder import start_from  # noqa: E402
+from build_engines.recipes.packaging.temperature import cool, even, temperature  # noqa: E402
 from engines.inference.preprocessing import Box, bounding_box  # noqa: E402
 from engines.packages.package import load_package  # noqa: E402
 

@@ -2,7 +2,7 @@
 
 The networks are trained alike: the same four CT, changes, loss, steps, patches in a batch and seed, on a grid of 4 mm.
 That of nnU-Net's rules has the grid and the patch that the rules choose. All are judged on the validation case, a CT of
-another source and hard cases made of the validation case (`build_engines.recipes.hard_cts`).
+another source and hard cases made of the validation case (`build_engines.recipes.data.hard_cts`).
 """
 
 import tomllib
@@ -13,9 +13,9 @@ from pathlib import Path
 
 from build_engines.recipes.ct_lung import NAME, TOML, CtLung
 from build_engines.recipes.ct_lung import load as load_ct_lung
+from build_engines.recipes.figures.lungs import FIGURES, VALIDATION, by_model, figures, judged
+from build_engines.recipes.ladder.lung_baseline import segment
 from build_engines.recipes.ladder.rows import Result, Row, size_of, time_of
-from build_engines.recipes.lung_baseline import segment
-from build_engines.recipes.lung_figures import FIGURES, VALIDATION, by_model, figures, judged
 from build_engines.recipes.networks.blocks import Network
 from build_engines.recipes.networks.fcn3d import Fcn3d
 from build_engines.recipes.networks.plan import Fingerprint, Plan, plan

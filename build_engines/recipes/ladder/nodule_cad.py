@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from build_engines.recipes.cad import classify, deep, features, scans
-from build_engines.recipes.cad.classify import CLASSIFIERS, RESPONSE
-from build_engines.recipes.cad.features import GROUPS
-from build_engines.recipes.cad.judging import judge
-from build_engines.recipes.cad.scans import Searched
+from build_engines.recipes.data.nlst import read_nlst
+from build_engines.recipes.ladder.cad import classify, deep, features, scans
+from build_engines.recipes.ladder.cad.classify import CLASSIFIERS, RESPONSE
+from build_engines.recipes.ladder.cad.features import GROUPS
+from build_engines.recipes.ladder.cad.judging import judge
+from build_engines.recipes.ladder.cad.scans import Searched
+from build_engines.recipes.ladder.nodule_patch import JUDGED_ON as LUNA_JUDGED_ON
+from build_engines.recipes.ladder.nodule_patch import TRAINED_ON as LUNA_TRAINED_ON
+from build_engines.recipes.ladder.nodule_patch import figures
 from build_engines.recipes.ladder.rows import Result, Row, time_of
-from build_engines.recipes.nlst import read_nlst
-from build_engines.recipes.nodule_patch import JUDGED_ON as LUNA_JUDGED_ON
-from build_engines.recipes.nodule_patch import TRAINED_ON as LUNA_TRAINED_ON
-from build_engines.recipes.nodule_patch import figures
-from build_engines.recipes.unpackaged import KEPT, compiled, trained
+from build_engines.recipes.ladder.unpackaged import KEPT, compiled, trained
 
 TRAINED_ON = "80 LIDC-IDRI nodules: put into 4 chests of LCTSC, 16 draws of 20, and in patches of 51 mm"
 JUDGED_ON = "20 LIDC-IDRI nodules of other patients, put into LCTSC-202, 24 draws of 10; intervals by nodule"

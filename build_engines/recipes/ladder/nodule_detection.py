@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from functools import partial
 
+from build_engines.recipes.ladder.nodule_detector import JUDGED_ON, TRAINED_ON, train_and_judge
 from build_engines.recipes.ladder.rows import Row
 from build_engines.recipes.networks.centre2d import Centre2d
 from build_engines.recipes.networks.faster_rcnn import FasterRcnn
 from build_engines.recipes.networks.pyramid import Detector
 from build_engines.recipes.networks.ssd import Ssd
-from build_engines.recipes.nodule_detector import JUDGED_ON, TRAINED_ON, train_and_judge
 
 TABLE = "nodule-detection"
 STEPS = 1500

@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from build_engines.recipes.data.nodules import read_lidc
+from build_engines.recipes.ladder.nodule_outline import NoduleOutline
+from build_engines.recipes.ladder.nodule_patch import JUDGED_ON, TRAINED_ON, train_and_judge
 from build_engines.recipes.ladder.rows import Result, Row
 from build_engines.recipes.networks.about_middle import AboutMiddle
 from build_engines.recipes.networks.blocks import Network
@@ -11,9 +14,6 @@ from build_engines.recipes.networks.encoders import MobileNetV2
 from build_engines.recipes.networks.fcn3d import Fcn3d
 from build_engines.recipes.networks.patch_classifier import MagnifiedClassifier, SmallCnn
 from build_engines.recipes.networks.unet import UNet3d
-from build_engines.recipes.nodule_outline import NoduleOutline
-from build_engines.recipes.nodule_patch import JUDGED_ON, TRAINED_ON, train_and_judge
-from build_engines.recipes.nodules import read_lidc
 
 TABLE = "nodule-patches"
 LIDC_TRAINED_ON = "LIDC-IDRI: 80 nodules of as many patients, 51 mm around each"

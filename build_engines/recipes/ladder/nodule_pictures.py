@@ -13,15 +13,15 @@ import torch
 import typer
 from numpy.typing import NDArray
 
+from build_engines.recipes.data.nodules import LIDC_WINDOW, NodulePatch, read_lidc
+from build_engines.recipes.ladder.nodule_detector import PLACES, SCORES, find
+from build_engines.recipes.ladder.nodule_outline import volume_of
+from build_engines.recipes.ladder.nodule_slices import SIZE, Tile, cut, of_patch
+from build_engines.recipes.ladder.unpackaged import KEPT, compiled
 from build_engines.recipes.networks.centre2d import Centre2d
 from build_engines.recipes.networks.faster_rcnn import FasterRcnn
 from build_engines.recipes.networks.pyramid import Detector
 from build_engines.recipes.networks.ssd import Ssd
-from build_engines.recipes.nodule_detector import PLACES, SCORES, find
-from build_engines.recipes.nodule_outline import volume_of
-from build_engines.recipes.nodule_slices import SIZE, Tile, cut, of_patch
-from build_engines.recipes.nodules import LIDC_WINDOW, NodulePatch, read_lidc
-from build_engines.recipes.unpackaged import KEPT, compiled
 from engines.packages.package import load_package
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.engine_set import open_engines

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from build_engines.recipes.chest_xrays import LUNGS
+from build_engines.recipes.augmentation.xrays import Changes
 from build_engines.recipes.cxr_pneumonia import NAME, CxrPneumonia, load, load_held_out
+from build_engines.recipes.data.chest_xrays import LUNGS
 from build_engines.recipes.ladder.rows import Result, Row, size_of, time_of
-from build_engines.recipes.package_text import package_texts
-from build_engines.recipes.xray_changes import Changes
+from build_engines.recipes.packaging.texts import package_texts
 from engines.packages.package import SHIPPED_MODELS, load_package
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.engine_set import open_engines

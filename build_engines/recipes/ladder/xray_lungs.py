@@ -14,7 +14,8 @@ from pathlib import Path
 from torch import Tensor
 
 from build_engines.recipes.cxr_lung import NAME, TOML, WIDTH, CxrLung
-from build_engines.recipes.judged import Sets, figures, xray_lungs
+from build_engines.recipes.data.sources import read_masks
+from build_engines.recipes.figures.judged import Sets, figures, xray_lungs
 from build_engines.recipes.ladder.rows import Result, Row, size_of, time_of
 from build_engines.recipes.losses import LOSSES
 from build_engines.recipes.networks.blocks import Network
@@ -25,7 +26,6 @@ from build_engines.recipes.networks.plain_unet import PlainUNet
 from build_engines.recipes.networks.plan import Fingerprint, plan
 from build_engines.recipes.networks.self_configured import SelfConfigured, deeply_supervised
 from build_engines.recipes.networks.unet import UNet
-from build_engines.recipes.sources import read_masks
 from engines.packages.package import SHIPPED_MODELS, load_package
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.engine_set import EngineSet, open_engines

@@ -12,9 +12,9 @@ import typer
 from numpy.typing import NDArray
 
 from build_engines.recipes.cxr_lung import NAME
+from build_engines.recipes.data.sources import OutlinedXray, read_masks
 from build_engines.recipes.ladder.rows import RESULTS
 from build_engines.recipes.ladder.xray_lungs import NETWORKS
-from build_engines.recipes.sources import OutlinedXray, read_masks
 from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.engine_set import open_engines

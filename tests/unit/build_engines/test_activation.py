@@ -7,7 +7,7 @@ from onnx import numpy_helper
 
 from build_engines.compile import build
 from build_engines.graph import load_graph
-from build_engines.recipes.activation import add_activation, run
+from build_engines.recipes.packaging.activation import add_activation, run
 from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.verify import verify

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from build_engines.recipes.implant import AIRY, APART_MM, implant
-from build_engines.recipes.nodules import NodulePatch
-from build_engines.recipes.sources import LabelledCt
+from build_engines.recipes.data.implant import AIRY, APART_MM, implant
+from build_engines.recipes.data.nodules import NodulePatch
+from build_engines.recipes.data.sources import LabelledCt
 from engines.types import Volume
 
 AXES = np.meshgrid(*(np.arange(51),) * 3, indexing="ij", sparse=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from build_engines.recipes.judged import SETS, figures, outlined_cases
-from build_engines.recipes.package_text import with_figures
-from build_engines.recipes.sources import LEFT, RIGHT, OutlinedXray, classified_cases, split_lungs
+from build_engines.recipes.data.sources import LEFT, RIGHT, OutlinedXray, classified_cases, split_lungs
+from build_engines.recipes.figures.judged import SETS, figures, outlined_cases
+from build_engines.recipes.packaging.texts import with_figures
 from engines.packages.package import SHIPPED_MODELS, load_package
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.engine_set import open_engines
@@ -20,7 +20,7 @@ from tests.small_models import xray_package
 
 
 def test_judging_needs_no_pytorch() -> None:
-    code = "import sys, build_engines.recipes.judged; assert 'torch' not in sys.modules"
+    code = "import sys, build_engines.recipes.figures.judged; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

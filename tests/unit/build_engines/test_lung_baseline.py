@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from build_engines.recipes.lung_baseline import segment
-from build_engines.recipes.lung_figures import read_other
-from build_engines.recipes.phantom import TISSUE, chest
-from build_engines.recipes.sources import LEFT, RIGHT
+from build_engines.recipes.data.phantom import TISSUE, chest
+from build_engines.recipes.data.sources import LEFT, RIGHT
+from build_engines.recipes.figures.lungs import read_other
+from build_engines.recipes.ladder.lung_baseline import segment
 from engines.types import Volume
 from engines.verify import dice
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from build_engines.recipes.hard_cts import AIR, HARD
-from build_engines.recipes.lung_figures import figures
-from build_engines.recipes.phantom import chest
-from build_engines.recipes.sources import LEFT, RIGHT, LabelledCt
+from build_engines.recipes.data.hard_cts import AIR, HARD
+from build_engines.recipes.data.phantom import chest
+from build_engines.recipes.data.sources import LEFT, RIGHT, LabelledCt
+from build_engines.recipes.figures.lungs import figures
 from engines.types import Volume
 
 SHAPE, SPACING = (48, 64, 80), (6.0, 5.0, 5.0)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from build_engines.recipes.ranges import as_toml, ranges
-from build_engines.recipes.sources import read_masks, read_volume
+from build_engines.recipes.data.sources import read_masks, read_volume
+from build_engines.recipes.packaging.ranges import as_toml, ranges
 from engines.errors import PermanentError
 from engines.inference.analyse import analyse
 from engines.inference.input_statistics import input_statistics

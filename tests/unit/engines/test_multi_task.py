@@ -12,7 +12,7 @@ import SimpleITK as sitk  # noqa: N813
 from onnx import helper
 from structlog.testing import capture_logs
 
-from build_engines.recipes.sources import read_volume
+from build_engines.recipes.data.sources import read_volume
 from engines.errors import ModelPackageError, OutOfMemory
 from engines.inference.analyse import analyse
 from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package

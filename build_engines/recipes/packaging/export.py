@@ -11,9 +11,9 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from build_engines.recipes.activation import add_activation
-from build_engines.recipes.files import write_networks
 from build_engines.recipes.networks.blocks import Network
+from build_engines.recipes.packaging.activation import add_activation
+from build_engines.recipes.packaging.files import write_networks
 from build_engines.recipes.training import Recipe
 
 OPSET = 17

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from build_engines.recipes.cad.preprocessing import SPACING_MM, Lungs, contrast
+from build_engines.recipes.ladder.cad.preprocessing import SPACING_MM, Lungs, contrast
 from engines.inference.preprocessing import Array
 
 SIGMAS_MM = (1.5, 2.1, 3.0, 4.2, 6.0, 8.5)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from build_engines.recipes.implant import implant
+from build_engines.recipes.data.implant import implant
+from build_engines.recipes.data.nodules import NodulePatch
+from build_engines.recipes.data.sources import LabelledCt, read_volume
 from build_engines.recipes.networks.blocks import Network
-from build_engines.recipes.nodules import NodulePatch
-from build_engines.recipes.sources import LabelledCt, read_volume
 from engines.inference.analyse import analyse
 from engines.inference.detection import detect, extent, to_patient
 from engines.inference.preprocessing import resample_to_grid, window

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from build_engines.recipes import nodule_slices, training
-from build_engines.recipes.augmentation import Random
+from build_engines.recipes import training
+from build_engines.recipes.augmentation.primitives import Random
+from build_engines.recipes.ladder import nodule_slices
+from build_engines.recipes.ladder.nodule_slices import SIZE, Scan, Tile, beside, cut, lesions_of, read_scans
 from build_engines.recipes.ladder.rows import Result
+from build_engines.recipes.ladder.unpackaged import Compiled, compiled, trained
 from build_engines.recipes.networks.pyramid import Detector
-from build_engines.recipes.nodule_slices import SIZE, Scan, Tile, beside, cut, lesions_of, read_scans
-from build_engines.recipes.unpackaged import Compiled, compiled, trained
 from engines.inference.detection import candidates, extent, non_maximum_suppression
 from engines.inference.sliding_window import Window
 from engines.packages.description import DetectionSection

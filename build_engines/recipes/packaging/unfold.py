@@ -1,4 +1,4 @@
-"""``python -m build_engines.recipes.unfold``: the weights of the shipped ``ct-lung``, to train on from.
+"""``python -m build_engines.recipes.packaging.unfold``: the weights of the shipped ``ct-lung``, to train on from.
 
 The export folds batch normalisation into the convolutions. To train on, each normalisation is given back what it takes
 away: the mean and the deviation of what it gets on training images. Before the first step the network answers as the
@@ -23,7 +23,7 @@ from build_engines.recipes.ct_lung import NAME, load
 from build_engines.recipes.networks.blocks import Network
 from engines.packages.package import SHIPPED_MODELS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def unfold(network: Network, model: onnx.ModelProto, images: Sequence[Tensor]) -> None:

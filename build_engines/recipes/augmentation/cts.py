@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from build_engines.recipes.augmentation import Random, chance, smooth_noise
+from build_engines.recipes.augmentation.primitives import Random, chance, smooth_noise
 
 NODULE, GAS = (0.4, 0.75), (0.0, 0.1)
 """Lowest and highest values of nodules and of gas."""

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from build_engines.recipes import training
-from build_engines.recipes.export import trace
-from build_engines.recipes.files import halve
 from build_engines.recipes.ladder.rows import size_of, time_of
 from build_engines.recipes.networks.blocks import Network
+from build_engines.recipes.packaging.export import trace
+from build_engines.recipes.packaging.files import halve
 
 Outputs = Mapping[str, NDArray[np.float32]]
 INPUT = "image"
-KEPT = Path(__file__).resolve().parents[2] / ".train"
+KEPT = Path(__file__).resolve().parents[3] / ".train"
 EVERY = 100
 """Steps between two states that an interrupted training goes on from."""
 

@@ -4,7 +4,7 @@ A classifier that ends in a global average, a linear layer and a softmax can say
 linear layer, applied at every place of the last feature map instead of to its average. A graph that does so compiles
 like any other, and the weights and the probabilities stay as they are, bit for bit.
 
-``python -m build_engines.recipes.activation FOLDER`` adds the output that ``classification.activation`` in
+``python -m build_engines.recipes.packaging.activation FOLDER`` adds the output that ``classification.activation`` in
 ``model.toml`` names to a package that lacks it, and writes its ``golden.npz`` again.
 """
 
@@ -18,7 +18,7 @@ import typer
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
-from build_engines.recipes.files import write_network
+from build_engines.recipes.packaging.files import write_network
 
 RESHAPES = frozenset({"Flatten", "Reshape", "Squeeze"})
 """What may lie between the global average and the linear layer."""

@@ -7,8 +7,8 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from build_engines.recipes.hard_cts import HARD
-from build_engines.recipes.sources import HELD_OUT_CT, LEFT, RIGHT, LabelledCt, read_labelled_ct, read_volume
+from build_engines.recipes.data.hard_cts import HARD
+from build_engines.recipes.data.sources import HELD_OUT_CT, LEFT, RIGHT, LabelledCt, read_labelled_ct, read_volume
 from engines.serving.engine_set import EngineSet
 from engines.types import Volume
 from evaluation.estimate import Estimate

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from build_engines.recipes.chest_xrays import ChestXray
-from build_engines.recipes.sources import CLASSES
+from build_engines.recipes.data.chest_xrays import ChestXray
+from build_engines.recipes.data.sources import CLASSES
 from evaluation.estimate import Estimate
 from evaluation.metrics.classification import Answers, classification_figures
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from build_engines.recipes import training
-from build_engines.recipes.augmentation import Random
-from build_engines.recipes.cad.features import Bytes
-from build_engines.recipes.cad.scans import NODULE, OTHER, Scan, to_learn
+from build_engines.recipes.augmentation.primitives import Random
+from build_engines.recipes.ladder.cad.features import Bytes
+from build_engines.recipes.ladder.cad.scans import NODULE, OTHER, Scan, to_learn
 from build_engines.recipes.networks.blocks import Network
 
 SIDE = 32

@@ -13,17 +13,17 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
-from build_engines.recipes import implant as implanting
-from build_engines.recipes import nlst
-from build_engines.recipes import nodules as nodules_of
-from build_engines.recipes.cad import candidates, preprocessing
-from build_engines.recipes.cad.candidates import Candidate, find
-from build_engines.recipes.cad.features import Bytes
-from build_engines.recipes.cad.preprocessing import prepare
-from build_engines.recipes.implant import implant
-from build_engines.recipes.nlst import read_nlst
-from build_engines.recipes.nodules import NodulePatch, read_lidc
-from build_engines.recipes.sources import HELD_OUT_CT, LabelledCt, read_labelled_ct
+from build_engines.recipes.data import implant as implanting
+from build_engines.recipes.data import nlst
+from build_engines.recipes.data import nodules as nodules_of
+from build_engines.recipes.data.implant import implant
+from build_engines.recipes.data.nlst import read_nlst
+from build_engines.recipes.data.nodules import NodulePatch, read_lidc
+from build_engines.recipes.data.sources import HELD_OUT_CT, LabelledCt, read_labelled_ct
+from build_engines.recipes.ladder.cad import candidates, preprocessing
+from build_engines.recipes.ladder.cad.candidates import Candidate, find
+from build_engines.recipes.ladder.cad.features import Bytes
+from build_engines.recipes.ladder.cad.preprocessing import prepare
 from engines.types import Affine, Volume
 from evaluation.cases import Lesion
 

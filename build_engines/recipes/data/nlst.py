@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from pydicom import Dataset, dcmread
 
-from build_engines.recipes.sources import affine_of
+from build_engines.recipes.data.sources import affine_of
 from engines.types import Volume
 from evaluation.cases import Lesion
 

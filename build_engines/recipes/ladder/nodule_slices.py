@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from build_engines.recipes import augmentation
-from build_engines.recipes.augmentation import Random, chance
-from build_engines.recipes.implant import implant
-from build_engines.recipes.nodules import LIDC_WINDOW, NodulePatch, read_lidc
-from build_engines.recipes.sources import HELD_OUT_CT, LabelledCt, read_labelled_ct
+from build_engines.recipes.augmentation import primitives
+from build_engines.recipes.augmentation.primitives import Random, chance
+from build_engines.recipes.data.implant import implant
+from build_engines.recipes.data.nodules import LIDC_WINDOW, NodulePatch, read_lidc
+from build_engines.recipes.data.sources import HELD_OUT_CT, LabelledCt, read_labelled_ct
 from evaluation.cases import Lesion
 
 SIZE = 64
@@ -153,7 +153,7 @@ def cut(scan: Scan, centre: NDArray[np.float64], linear: NDArray[np.float64]) ->
     """
     shape = (3, SIZE, SIZE)
     to_scan = np.diag(1 / scan.step) @ linear @ np.diag([APART_MM, 1.0, 1.0])
-    matrix = augmentation.about_centre(to_scan, centre, shape)
+    matrix = primitives.about_centre(to_scan, centre, shape)
     # Only the part of the scan that the tile can see.
     reach = np.abs(to_scan) @ (np.array(shape) / 2) + 2
     start = np.clip(np.floor(centre - reach).astype(int), 0, np.array(scan.image.shape) - 1)
@@ -162,8 +162,8 @@ def cut(scan: Scan, centre: NDArray[np.float64], linear: NDArray[np.float64]) ->
     matrix[:3, 3] -= start
     low, high = LIDC_WINDOW
     image = torch.from_numpy((scan.image[seen].astype(np.float32) - low) / (high - low))[None].clamp(0, 1)
-    tile = augmentation.sample(image, shape, matrix, "bilinear")[0]
-    labels = augmentation.sample(torch.from_numpy(scan.labels[seen].astype(np.float32))[None], shape, matrix, "nearest")
+    tile = primitives.sample(image, shape, matrix, "bilinear")[0]
+    labels = primitives.sample(torch.from_numpy(scan.labels[seen].astype(np.float32))[None], shape, matrix, "nearest")
     return _tile(tile, labels[0, 1].numpy(), scan)
 
 
@@ -171,12 +171,12 @@ def draw(patches: Sequence[Scan], chests: Sequence[Scan], random: Random) -> Til
     """Draw a training tile: half of them of patches, most with a nodule; turned, mirrored, scaled, of another dose."""
     scans = patches if chance(random, 0.5) else chests
     scan = scans[int(random.integers(len(scans)))]
-    linear = augmentation.rotation(np.array([random.uniform(-np.pi, np.pi), 0, 0]))
+    linear = primitives.rotation(np.array([random.uniform(-np.pi, np.pi), 0, 0]))
     linear = linear @ np.diag(random.choice([-1.0, 1.0], 3)) * random.uniform(0.8, 1.25)
     tile = cut(scan, somewhere(scan, random, nodule=chance(random, 0.7)), linear)
     image = tile.image[None] * random.uniform(0.9, 1.1) + random.uniform(-0.04, 0.04)
     if chance(random, 0.5):
-        image = augmentation.texture(random, image, noise=0.05)
+        image = primitives.texture(random, image, noise=0.05)
     return Tile(image[0].clamp(0, 1), tile.boxes, tile.diameters_mm, tile.patients)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from build_engines.recipes.cad.scans import NODULE, OTHER, Scan, Searched
+from build_engines.recipes.ladder.cad.scans import NODULE, OTHER, Scan, Searched
 from evaluation.estimate import Estimate, bootstrap_all
 from evaluation.metrics.detection import RATES, SMALL_MM, Candidates, match
 from evaluation.metrics.ranking import area_under_curve

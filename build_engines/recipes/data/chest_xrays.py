@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from build_engines.recipes.sources import CLASSES, read_picture, rows_of
+from build_engines.recipes.data.sources import CLASSES, read_picture, rows_of
 from engines.inference.preprocessing import Array, Box, bounding_box, crop
 from engines.packages.package import SHIPPED_MODELS, load_package
 from engines.runtimes.base import RuntimeSettings
@@ -20,7 +20,7 @@ LUNGS = "cxr-lung"
 MARGIN = 0.05
 """Of the lungs' box, on each side: as ``crop_margin`` of the model."""
 
-KEPT = Path(__file__).resolve().parents[2] / ".train"
+KEPT = Path(__file__).resolve().parents[3] / ".train"
 
 Mask = NDArray[np.bool_]
 

@@ -1,4 +1,4 @@
-"""``python -m build_engines.recipes.ranges MODEL``: what a shipped model was trained on, as ``[training.ranges]``.
+"""``python -m build_engines.recipes.packaging.ranges MODEL``: on what a model was trained, as ``[training.ranges]``.
 
 Every training image is prepared as serving prepares it, and its statistics taken
 (`engines.inference.input_statistics`). A range is what was observed in all but the two oddest of a hundred images,
@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from build_engines.recipes.sources import HELD_OUT_CT, classified_cases, read_masks, read_volume
+from build_engines.recipes.data.sources import HELD_OUT_CT, classified_cases, read_masks, read_volume
 from engines.errors import PermanentError
 from engines.inference.input_statistics import input_statistics
 from engines.inference.radiograph_path import radiograph_tensor

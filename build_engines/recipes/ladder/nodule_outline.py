@@ -11,10 +11,11 @@ from monai.losses.dice import DiceCELoss
 from numpy.typing import NDArray
 from torch import Tensor
 
-from build_engines.recipes import augmentation, training
-from build_engines.recipes.augmentation import Random, chance
+from build_engines.recipes import training
+from build_engines.recipes.augmentation import primitives
+from build_engines.recipes.augmentation.primitives import Random, chance
+from build_engines.recipes.data.nodules import LIDC_WINDOW, NodulePatch
 from build_engines.recipes.networks.blocks import Network
-from build_engines.recipes.nodules import LIDC_WINDOW, NodulePatch
 from engines.serving.engine_set import EngineSet
 from engines.types import Volume
 from engines.verify import dice
@@ -156,16 +157,16 @@ def scaled(image: NDArray[np.float32]) -> Tensor:
 
 def augment(patch: NodulePatch, edge: int, random: Random) -> training.Batch:
     """Make one training patch of this edge, and its mask."""
-    linear = augmentation.rotation(np.array([random.uniform(-np.pi, np.pi), *random.normal(0, 0.25, 2)]))
+    linear = primitives.rotation(np.array([random.uniform(-np.pi, np.pi), *random.normal(0, 0.25, 2)]))
     linear = linear @ np.diag(random.choice([-1.0, 1.0], 3) * random.uniform(0.75, 1.3) * random.uniform(0.92, 1.08, 3))
     shape = (edge, edge, edge)
     centre = (np.array(patch.image.shape) - 1) / 2 + random.uniform(-2, 2, 3)
-    matrix = augmentation.about_centre(linear, centre, shape)
+    matrix = primitives.about_centre(linear, centre, shape)
     layers = torch.cat([scaled(patch.image), torch.from_numpy(patch.mask.astype(np.float32))[None]])
-    image, mask = augmentation.sample(layers, shape, matrix, "bilinear").chunk(2)
+    image, mask = primitives.sample(layers, shape, matrix, "bilinear").chunk(2)
     image = image * random.uniform(0.9, 1.1) + random.uniform(-0.05, 0.05)
     if chance(random, 0.5):
-        image = augmentation.texture(random, image, noise=0.05)
+        image = primitives.texture(random, image, noise=0.05)
     return image.clamp(0, 1), (mask[0] > 0.5).long()
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from build_engines.recipes import augmentation
-from build_engines.recipes.augmentation import Random, chance
+from build_engines.recipes.augmentation import primitives
+from build_engines.recipes.augmentation.primitives import Random, chance
 
 
 def placement(shape: tuple[int, ...], size: tuple[int, int], random: Random) -> np.ndarray:
@@ -23,7 +23,7 @@ def placement(shape: tuple[int, ...], size: tuple[int, int], random: Random) -> 
     zoom = fitted * np.exp(random.normal(-0.07, 0.17)) * np.exp(random.normal(0, 0.07, 2))
     mirror = np.diag([1.0, -1.0 if chance(random, 0.5) else 1.0])
     centre = np.array(shape) * (0.5 + random.normal(0, 0.05, 2)) - 0.5
-    return augmentation.about_centre(turn @ np.diag(zoom) @ mirror, centre, size)
+    return primitives.about_centre(turn @ np.diag(zoom) @ mirror, centre, size)
 
 
 def develop(image: Tensor, random: Random, noise: float) -> Tensor:
@@ -36,8 +36,8 @@ def develop(image: Tensor, random: Random, noise: float) -> Tensor:
         bent = knots[below] + (knots[below + 1] - knots[below]) * (place - below)
         image = 0.4 * image + 0.6 * bent
     if chance(random, 0.5):
-        image = image + random.uniform(0, 0.12) * augmentation.smooth_noise(random, tuple(image.shape[1:]), 3)
-    return augmentation.texture(random, image, noise)
+        image = image + random.uniform(0, 0.12) * primitives.smooth_noise(random, tuple(image.shape[1:]), 3)
+    return primitives.texture(random, image, noise)
 
 
 def surround(image: Tensor, random: Random) -> Tensor:

@@ -12,8 +12,8 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from build_engines.recipes.nodules import NodulePatch
-from build_engines.recipes.sources import LabelledCt
+from build_engines.recipes.data.nodules import NodulePatch
+from build_engines.recipes.data.sources import LabelledCt
 from engines.inference.preprocessing import Array, resample
 from engines.types import Affine, Volume
 from evaluation.cases import Lesion

@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from build_engines.recipes.sources import LEFT, RIGHT
+from build_engines.recipes.data.sources import LEFT, RIGHT
 from engines.types import Volume
 
 Mask = sitk.Image

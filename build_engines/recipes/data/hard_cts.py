@@ -1,6 +1,6 @@
 """Hard cases made of one CT: what a lung model meets in a hospital, with the same lungs as reference. No PyTorch.
 
-They are made otherwise than the changes of the training (`build_engines.recipes.ct_augmentation`), on the CT's own
+They are made otherwise than the changes of the training (`build_engines.recipes.augmentation.cts`), on the CT's own
 grid, always in the same way.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from build_engines.recipes.sources import LEFT, RIGHT, LabelledCt
+from build_engines.recipes.data.sources import LEFT, RIGHT, LabelledCt
 from engines.types import Volume
 
 AIR = -1024

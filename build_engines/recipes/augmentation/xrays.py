@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from build_engines.recipes import augmentation, radiographs
-from build_engines.recipes.augmentation import Random, chance
-from build_engines.recipes.chest_xrays import ChestXray, View, inside, lung_crop
+from build_engines.recipes.augmentation import primitives, radiographs
+from build_engines.recipes.augmentation.primitives import Random, chance
+from build_engines.recipes.data.chest_xrays import ChestXray, View, inside, lung_crop
 from engines.inference.preprocessing import Array, Box, crop, fit, percentile_window
 
 
@@ -56,9 +56,9 @@ def show(xray: ChestXray, view: View, size: tuple[int, int], random: Random | No
         matrix = radiographs.placement(image.shape, size, random)
     else:
         centre = np.array(image.shape) / 2 - 0.5
-        matrix = augmentation.about_centre(np.eye(2) * max(np.divide(image.shape, size)), centre, size)
+        matrix = primitives.about_centre(np.eye(2) * max(np.divide(image.shape, size)), centre, size)
     layers = np.stack([image / 255, lungs, np.ones_like(image)]).astype(np.float32)
-    return augmentation.sample(torch.from_numpy(layers), size, matrix, "bilinear")
+    return primitives.sample(torch.from_numpy(layers), size, matrix, "bilinear")
 
 
 def change(
@@ -99,7 +99,7 @@ def elsewhere(image: Tensor, lungs: Tensor, seen: Tensor, other: Shown, random: 
     """
     if not lungs.any():
         return image, seen
-    near = (4 * augmentation.blur(lungs, image.shape[1] / 16)).clamp(max=1)
+    near = (4 * primitives.blur(lungs, image.shape[1] / 16)).clamp(max=1)
     around, _, around_seen = other.chunk(3)
     if chance(random, 0.3):
         around, around_seen = torch.full_like(image, random.uniform(0, 1)), torch.ones_like(seen)

@@ -5,9 +5,7 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
-from build_engines.recipes.lung_figures import OTHER, VALIDATION
-from build_engines.recipes.lung_figures import judged as judged_cts
-from build_engines.recipes.sources import (
+from build_engines.recipes.data.sources import (
     LEFT,
     RIGHT,
     LabelledCt,
@@ -15,6 +13,8 @@ from build_engines.recipes.sources import (
     classified_cases,
     read_masks,
 )
+from build_engines.recipes.figures.lungs import OTHER, VALIDATION
+from build_engines.recipes.figures.lungs import judged as judged_cts
 from engines.packages.package import ModelPackage
 from engines.types import Radiograph
 from evaluation.cases import Case

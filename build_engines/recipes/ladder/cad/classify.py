@@ -13,11 +13,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from build_engines.recipes.cad.candidates import Candidate
-from build_engines.recipes.cad.features import Bytes, Features, describe
-from build_engines.recipes.cad.preprocessing import SPACING_MM
-from build_engines.recipes.cad.scans import Scan, Searched, to_learn
-from build_engines.recipes.nodules import LUNA_WINDOW, read_luna
+from build_engines.recipes.data.nodules import LUNA_WINDOW, read_luna
+from build_engines.recipes.ladder.cad.candidates import Candidate
+from build_engines.recipes.ladder.cad.features import Bytes, Features, describe
+from build_engines.recipes.ladder.cad.preprocessing import SPACING_MM
+from build_engines.recipes.ladder.cad.scans import Scan, Searched, to_learn
 
 REACH = 24
 """Voxels that are looked at around a candidate, at most."""

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from build_engines.recipes import training
-from build_engines.recipes.augmentation import Random
+from build_engines.recipes.augmentation.primitives import Random
+from build_engines.recipes.data.nodules import LUNA_WINDOW, read_luna
 from build_engines.recipes.ladder.rows import Result
+from build_engines.recipes.ladder.unpackaged import Compiled, compiled, trained
 from build_engines.recipes.losses import LOSSES
 from build_engines.recipes.networks.blocks import Network
-from build_engines.recipes.nodules import LUNA_WINDOW, read_luna
-from build_engines.recipes.unpackaged import Compiled, compiled, trained
 from evaluation.estimate import Estimate
 from evaluation.metrics.classification import Answers, classification_figures
 

@@ -1,0 +1,1 @@
+"""How training changes images at random."""

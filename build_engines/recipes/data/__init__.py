@@ -1,0 +1,1 @@
+"""The images that recipes learn from, as they come."""
