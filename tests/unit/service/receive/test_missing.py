@@ -31,16 +31,18 @@ class Shelf:
         return len(self.files)
 
     def instances(self, study_uid: str, series_uid: str) -> tuple[str, ...]:
+        if self.together:
+            self.together.wait()  # nothing has come before each knows what is missing
         return tuple(self.files)
 
     def fetch(self, study_uid: str, series_uid: str, sop_instance_uids: Sequence[str], keep: Keep) -> int:
+        if self.together:
+            self.together.wait()
         self.asked.append(list(sop_instance_uids))
         for number, uid in enumerate(sop_instance_uids):
             if number == self.fails_after:
                 raise ArchiveUnavailable("shelf: gone")
             keep(self.files[uid])
-            if self.together:
-                self.together.wait()
         return len(sop_instance_uids)
 
 
@@ -125,7 +127,7 @@ def test_a_fetch_that_fails_keeps_what_has_come_and_ends_like_an_association(wor
 
 
 def test_fetches_at_the_same_time_are_told_apart(world: World) -> None:
-    shelf = Shelf(world.files, together=threading.Barrier(2))
+    shelf = Shelf(world.files, together=threading.Barrier(2, timeout=60))
     missing = world.missing(SCANNER=shelf)
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(missing.fetch, world.record) for _ in range(2)]:
