@@ -29,7 +29,7 @@ from build_engines.recipes.augmentation.cts import (
 )
 from build_engines.recipes.augmentation.primitives import Random, chance
 from build_engines.recipes.data import phantom
-from build_engines.recipes.data.sources import HELD_OUT_CT, LEFT, RIGHT, LabelledCt, read_labelled_ct
+from build_engines.recipes.data.sources import LEFT, RIGHT, LabelledCt, read_chests
 from build_engines.recipes.figures.lungs import VALIDATION, by_model, figures, judged
 from build_engines.recipes.losses import LOSSES
 from build_engines.recipes.networks.blocks import Network, Outputs
@@ -134,13 +134,9 @@ def load(data: Path, toml: str = TOML) -> CtLung:
     FileNotFoundError
         If ``data`` has no ``ct_lung/*_ct.nii.gz``.
     """
-    files = sorted((data / "ct_lung").glob("*_ct.nii.gz"))
-    if not files:
-        raise FileNotFoundError(f"no ct_lung/*_ct.nii.gz in {data}: name the folder of the training data with --data")
-    training_files = [file for file in files if not file.name.startswith(HELD_OUT_CT)]
     sources = judged(data)
     return CtLung(
-        cases=tuple(to_grid(read_labelled_ct(file), toml) for file in training_files),
+        cases=tuple(to_grid(chest, toml) for chest in read_chests(data, held_out=False)),
         validation=(to_grid(sources[VALIDATION], toml),),
         sources=sources,
         toml=toml,

@@ -20,7 +20,7 @@ from build_engines.recipes.augmentation.primitives import Random, chance
 from build_engines.recipes.data import phantom
 from build_engines.recipes.data.implant import implant
 from build_engines.recipes.data.nodules import NodulePatch, read_lidc
-from build_engines.recipes.data.sources import HELD_OUT_CT, LabelledCt, read_labelled_ct
+from build_engines.recipes.data.sources import LabelledCt, read_chests
 from build_engines.recipes.figures.nodules import NAME as NAME
 from build_engines.recipes.figures.nodules import measure_nodules, validate_nodules
 from build_engines.recipes.networks.blocks import Network
@@ -169,14 +169,11 @@ def load(data: Path) -> CtNodule:
     FileNotFoundError
         If ``data`` lacks ``ct_nodule`` or ``ct_lung``.
     """
-    files = sorted((data / "ct_lung").glob("*_ct.nii.gz"))
-    if not files:
-        raise FileNotFoundError(f"no ct_lung/*_ct.nii.gz in {data}: name the folder of the training data with --data")
-    cts = {file.name.startswith(HELD_OUT_CT): read_labelled_ct(file) for file in files}
+    (held_out_chest,) = read_chests(data, held_out=True)
     return CtNodule(
-        chests=tuple(read_labelled_ct(file) for file in files if not file.name.startswith(HELD_OUT_CT)),
+        chests=read_chests(data, held_out=False),
         nodules=read_lidc(data, held_out=False),
-        held_out_chest=cts[True],
+        held_out_chest=held_out_chest,
         held_out=read_lidc(data, held_out=True),
         data=data,
     )

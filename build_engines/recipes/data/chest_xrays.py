@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from build_engines.recipes.data.sources import CLASSES, read_picture, rows_of
+from build_engines.recipes.data.sources import CLASSES, rows_of
 from engines.inference.preprocessing import Array, Box, bounding_box, crop
 from engines.packages.package import SHIPPED_MODELS, load_package
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.engine_set import open_engines
 from engines.types import Radiograph
+from evaluation.images import read_radiograph
 
 LUNGS = "cxr-lung"
 MARGIN = 0.05
@@ -55,7 +56,7 @@ def read_chest_xrays(data: Path) -> tuple[ChestXray, ...]:
     """
     manifest = data / "cxr" / "manifest.csv"
     rows = rows_of(manifest)
-    images = [read_picture(manifest.parent / "images" / row["file"]).astype(np.uint8) for row in rows]
+    images = [read_radiograph(manifest.parent / "images" / row["file"]).array.astype(np.uint8) for row in rows]
     lungs = _kept_lungs(manifest, images)
     return tuple(
         ChestXray(

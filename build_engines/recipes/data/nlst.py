@@ -11,9 +11,9 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from pydicom import Dataset, dcmread
 
-from build_engines.recipes.data.sources import affine_of
 from engines.types import Volume
 from evaluation.cases import Lesion
+from evaluation.images import affine_of
 
 SERIES = "dicom/ct_nlst101287_*/CT_*"
 REPORT = "dicom/ct_nlst101287_*/SR_*/*.dcm"

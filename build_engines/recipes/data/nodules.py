@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.types import Volume
+from evaluation.cases import Lesion
+
 LIDC_WINDOW = (-1160.0, 380.0)
 """HU of the patches' 0 and 255, as far as fat (176), muscle (200) and lung (53) tell; the source does not say."""
 
@@ -32,6 +35,18 @@ class NodulePatch:
     def diameter_mm(self) -> float:
         """Of the ball of the same volume."""
         return float((6 * self.mask.sum() / np.pi) ** (1 / 3))
+
+    @property
+    def volume(self) -> Volume:
+        """The patch as a CT of its own: columns to the left, rows to the back, slices to the head (LPS)."""
+        return Volume(self.image, np.eye(4)[:, [2, 1, 0, 3]], tuple(str(index) for index in range(len(self.image))))
+
+    @property
+    def lesion(self) -> Lesion:
+        """The nodule in that CT, in LPS mm; the box goes to the outer edges of its voxels."""
+        where = np.argwhere(self.mask)[:, ::-1]
+        low, high = (where.min(axis=0) - 0.5).tolist(), (where.max(axis=0) + 0.5).tolist()
+        return Lesion(tuple(low), tuple(high), self.diameter_mm)
 
 
 def read_lidc(data: Path, held_out: bool) -> tuple[NodulePatch, ...]:

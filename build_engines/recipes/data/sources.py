@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
-from PIL import Image as Picture
 
 from engines.inference.preprocessing import Array
-from engines.types import Affine, Radiograph, Volume
+from engines.types import Volume
 from evaluation.cases import Case
+from evaluation.images import read_picture_mask, read_radiograph, read_volume
 
 LEFT, RIGHT = 1, 2
 HELD_OUT_CT = "LCTSC-Test-S1-202"
@@ -45,8 +45,8 @@ def read_masks(data: Path, source: str, *splits: str) -> tuple[OutlinedXray, ...
     folder = data / "cxr_lung"
     return tuple(
         OutlinedXray(
-            image=read_picture(folder / "img" / f"{row['id']}.jpg"),
-            mask=read_picture(folder / "mask" / f"{row['id']}.png") > 0,
+            image=read_radiograph(folder / "img" / f"{row['id']}.jpg").array,
+            mask=read_picture_mask(folder / "mask" / f"{row['id']}.png") > 0,
             name=row["id"],
         )
         for row in rows_of(folder / "manifest.csv")
@@ -76,25 +76,30 @@ def classified_cases(data: Path, split: str) -> tuple[Case, ...]:
     )
 
 
+def read_chests(data: Path, held_out: bool) -> tuple[LabelledCt, ...]:
+    """Read the CT of LCTSC with lungs that are trained on, or the one that is held out.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``data`` has none of them.
+    """
+    files = chest_files(data, held_out)
+    if not files:
+        raise FileNotFoundError(f"no ct_lung/*_ct.nii.gz in {data}: name the folder of the training data with --data")
+    return tuple(read_labelled_ct(file) for file in files)
+
+
+def chest_files(data: Path, held_out: bool) -> list[Path]:
+    """List the same, by name."""
+    files = sorted((data / "ct_lung").glob("*_ct.nii.gz"))
+    return [file for file in files if file.name.startswith(HELD_OUT_CT) == held_out]
+
+
 def read_labelled_ct(file: Path) -> LabelledCt:
     """Read ``NAME_ct.nii.gz`` with its mask ``NAME_lung.nii.gz``, and split the lungs."""
     mask = sitk.ReadImage(file.with_name(file.name.replace("_ct.nii.gz", "_lung.nii.gz")))
     return LabelledCt(read_volume(file), split_lungs(mask))
-
-
-def read_volume(file: Path) -> Volume:
-    """Read a CT that SimpleITK can read, with its geometry."""
-    image = sitk.ReadImage(file)
-    array = sitk.GetArrayFromImage(image)
-    return Volume(array, affine_of(image), tuple(str(index) for index in range(len(array))))
-
-
-def affine_of(image: sitk.Image) -> Affine:
-    """Give the matrix from array index to LPS millimetres of a SimpleITK image."""
-    affine = np.eye(4)
-    affine[:3, :3] = (np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing())[:, ::-1]
-    affine[:3, 3] = image.GetOrigin()
-    return affine
 
 
 def split_lungs(mask: sitk.Image) -> NDArray[np.uint8]:
@@ -122,17 +127,6 @@ def split_lungs(mask: sitk.Image) -> NDArray[np.uint8]:
     return labels
 
 
-def read_radiograph(file: Path) -> Radiograph:
-    """Read a picture file as an X-ray of unknown spacing."""
-    return Radiograph(read_picture(file), None, "")
-
-
-def read_picture(file: Path) -> Array:
-    """Read a picture file as ``[row, column]``, 0–255."""
-    with Picture.open(file) as image:
-        return np.asarray(image.convert("L"), dtype=np.float32)
-
-
 def rows_of(file: Path) -> list[dict[str, str]]:
     """Read a manifest.
 
@@ -141,11 +135,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
     FileNotFoundError
         If it is not there.
     """
-    _require(file)
-    with file.open(newline="", encoding="utf-8") as text:
-        return list(csv.DictReader(text))
-
-
-def _require(file: Path) -> None:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: name the folder of the training data with --data")
+    with file.open(newline="", encoding="utf-8") as text:
+        return list(csv.DictReader(text))

@@ -8,10 +8,11 @@ import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from build_engines.recipes.data.hard_cts import HARD
-from build_engines.recipes.data.sources import HELD_OUT_CT, LEFT, RIGHT, LabelledCt, read_labelled_ct, read_volume
+from build_engines.recipes.data.sources import LEFT, RIGHT, LabelledCt, read_chests
 from engines.serving.engine_set import EngineSet
 from engines.types import Volume
 from evaluation.estimate import Estimate
+from evaluation.images import read_volume
 from evaluation.metrics.segmentation import compare
 
 Segment = Callable[[Volume], NDArray[np.uint8]]
@@ -32,10 +33,7 @@ def judged(data: Path) -> dict[str, LabelledCt]:
     FileNotFoundError
         If ``data`` has no ``ct_lung`` with these CT.
     """
-    file = data / "ct_lung" / f"{HELD_OUT_CT}_ct.nii.gz"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: name the folder of the training data with --data")
-    held_out = read_labelled_ct(file)
+    (held_out,) = read_chests(data, held_out=True)
     hard = {f"{VALIDATION}_{words}": change(held_out) for words, change in HARD.items()}
     return {VALIDATION: held_out, OTHER: read_other(data), **hard}
 

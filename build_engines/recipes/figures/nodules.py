@@ -10,7 +10,8 @@ import torch
 
 from build_engines.recipes.data.implant import implant
 from build_engines.recipes.data.nodules import NodulePatch
-from build_engines.recipes.data.sources import LabelledCt, read_volume
+from build_engines.recipes.data.sources import LabelledCt
+from build_engines.recipes.figures.lungs import OTHER, VALIDATION, read_other
 from build_engines.recipes.networks.blocks import Network
 from engines.inference.analyse import analyse
 from engines.inference.detection import detect, extent, to_patient
@@ -20,7 +21,6 @@ from engines.packages.head_sections import DetectionSection
 from engines.packages.package import ModelPackage
 from engines.serving.engine_set import EngineSet, utc_now
 from engines.types import Detections, LabelMap, Volume
-from evaluation.cases import Lesion
 from evaluation.estimate import Estimate
 from evaluation.metrics.detection import Candidates, Scan, detection_figures, figures_of, match
 
@@ -49,7 +49,7 @@ def validate_nodules(
     The lungs are the reference's here, so that only the detector is judged.
     """
     find = detector(network, settings)
-    patches = [match(candidates(find(patch_volume(nodule))), [patch_lesion(nodule)]) for nodule in nodules]
+    patches = [match(candidates(find(nodule.volume)), [nodule.lesion]) for nodule in nodules]
     found = figures_of(patches)
     scans = []
     lungs = cropped(chest)
@@ -95,19 +95,6 @@ def candidates(found: Detections) -> Candidates:
     return Candidates(np.array([entry.score for entry in found.found], np.float64), low, high)
 
 
-def patch_volume(nodule: NodulePatch) -> Volume:
-    """Give a LIDC patch as a CT of 1 mm."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.eye(3)[::-1]
-    return Volume(nodule.image, affine, tuple(str(index) for index in range(len(nodule.image))))
-
-
-def patch_lesion(nodule: NodulePatch) -> Lesion:
-    """Give the nodule of a LIDC patch, in LPS mm."""
-    where = np.argwhere(nodule.mask)[:, ::-1]
-    return Lesion(tuple(where.min(axis=0) - 0.5), tuple(where.max(axis=0) + 0.5), nodule.diameter_mm)
-
-
 def cropped(ct: LabelledCt, margin_mm: float = 8.0) -> LabelledCt:
     """Crop a CT to its lungs."""
     where, margin = np.argwhere(ct.labels), np.ceil(margin_mm / np.array(ct.volume.spacing)).astype(int)
@@ -150,9 +137,7 @@ def measure_nodules(
             volume, lesions = implant(chest, [nodule], np.random.default_rng([number, place]))
             scans.append(match(candidates(_found(engines, low, volume, lungs)), lesions))
             whose.append(nodule.name)
-    patches = [
-        match(candidates(_found(engines, whole, patch_volume(nodule))), [patch_lesion(nodule)]) for nodule in nodules
-    ]
+    patches = [match(candidates(_found(engines, whole, nodule.volume)), [nodule.lesion]) for nodule in nodules]
     figures = {
         f"implanted.{name}": each for name, each in detection_figures(scans, whose).items() if name.startswith("froc_")
     }
@@ -160,15 +145,11 @@ def measure_nodules(
     for where, found, of in (("implanted", scans, whose), ("patches", patches, names)):
         kept = detection_figures([above(scan, section.least_score) for scan in found], of)
         figures |= {f"{where}.{name}": each for name, each in kept.items() if name.startswith(AS_SHIPPED)}
-    for name, ct in without_nodules(data, chest).items():
+    # The two CT that were not trained on, nothing put into them.
+    for name, ct in {VALIDATION: chest.volume, OTHER: read_other(data).volume}.items():
         found_there = _found(engines, served, ct, _lungs(engines, served, ct)).found
         figures[f"{name}.false_positives_per_scan"] = Estimate(len(found_there), np.nan, np.nan)
     return figures
-
-
-def without_nodules(data: Path, chest: LabelledCt) -> dict[str, Volume]:
-    """Give the two CT that were not trained on, nothing put into them."""
-    return {"lctsc202": chest.volume, "cip64": read_volume(data / "ct_lung" / "cip64" / "ct-64.nrrd")}
 
 
 def _lungs(engines: EngineSet, package: ModelPackage, volume: Volume) -> LabelMap | None:

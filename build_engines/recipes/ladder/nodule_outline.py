@@ -17,7 +17,6 @@ from build_engines.recipes.augmentation.primitives import Random, chance
 from build_engines.recipes.data.nodules import LIDC_WINDOW, NodulePatch
 from build_engines.recipes.networks.blocks import Network
 from engines.serving.engine_set import EngineSet
-from engines.types import Volume
 from engines.verify import dice
 from evaluation.estimate import Estimate
 from evaluation.metrics.detection import SMALL_MM
@@ -184,10 +183,9 @@ def outline(network: Network, patch: NodulePatch, edge: int) -> NDArray[np.bool_
 
 def judge(engines: EngineSet, name: str, patch: NodulePatch) -> Agreement:
     """Outline one patch as a node does, and compare."""
-    volume = volume_of(patch)
-    found = engines.run(name, volume).label_map
+    found = engines.run(name, patch.volume).label_map
     masks = {SEGMENT: found.array > 0} if found else {}
-    return compare({SEGMENT: patch.mask}, masks, volume)
+    return compare({SEGMENT: patch.mask}, masks, patch.volume)
 
 
 def figures(agreements: Sequence[Agreement], patches: Sequence[NodulePatch]) -> dict[str, Estimate]:
@@ -200,8 +198,3 @@ def figures(agreements: Sequence[Agreement], patches: Sequence[NodulePatch]) -> 
         found = segmentation_figures([agreements[index] for index in chosen], [patches[index].name for index in chosen])
         named |= {f"{figure}{ending}": found[figure] for figure in FIGURES}
     return named
-
-
-def volume_of(patch: NodulePatch) -> Volume:
-    """Give a patch as a CT of its own."""
-    return Volume(patch.image, np.eye(4)[:, [2, 1, 0, 3]], tuple(str(index) for index in range(len(patch.image))))

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from build_engines.recipes.data.nodules import LIDC_WINDOW, NodulePatch, read_lidc
 from build_engines.recipes.ladder.nodule_detector import PLACES, SCORES, find
-from build_engines.recipes.ladder.nodule_outline import volume_of
 from build_engines.recipes.ladder.nodule_slices import SIZE, Tile, cut, of_patch
 from build_engines.recipes.ladder.unpackaged import KEPT, compiled
 from build_engines.recipes.networks.centre2d import Centre2d
@@ -76,7 +75,7 @@ def outlines(patches: tuple[NodulePatch, ...]) -> list[NDArray[np.bool_]]:
     """Outline nodules as a node does."""
     package = load_package(KEPT / "ladder" / OUTLINE)
     with open_engines({OUTLINE: package}, RuntimeSettings(threads=1)) as engines:
-        found = [engines.run(OUTLINE, volume_of(patch)).label_map for patch in patches]
+        found = [engines.run(OUTLINE, patch.volume).label_map for patch in patches]
     return [
         labels.array > 0 if labels else np.zeros_like(patch.mask) for labels, patch in zip(found, patches, strict=True)
     ]

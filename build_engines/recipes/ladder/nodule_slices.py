@@ -14,7 +14,7 @@ from build_engines.recipes.augmentation import primitives
 from build_engines.recipes.augmentation.primitives import Random, chance
 from build_engines.recipes.data.implant import implant
 from build_engines.recipes.data.nodules import LIDC_WINDOW, NodulePatch, read_lidc
-from build_engines.recipes.data.sources import HELD_OUT_CT, LabelledCt, read_labelled_ct
+from build_engines.recipes.data.sources import LabelledCt, read_chests
 from evaluation.cases import Lesion
 
 SIZE = 64
@@ -130,12 +130,10 @@ def read_scans(data: Path, held_out: bool, draws: int, seed: int) -> tuple[tuple
     patches = read_lidc(data, held_out)
     random = np.random.default_rng(seed)
     chests = []
-    for file in sorted((data / "ct_lung").glob("*_ct.nii.gz")):
-        if file.name.startswith(HELD_OUT_CT) == held_out:
-            ct = read_labelled_ct(file)
-            for _ in range(draws):
-                order = random.permutation(len(patches))[:20]
-                chests.append(with_implants(ct, [patches[index] for index in order], random))
+    for chest in read_chests(data, held_out):
+        for _ in range(draws):
+            order = random.permutation(len(patches))[:20]
+            chests.append(with_implants(chest, [patches[index] for index in order], random))
     return tuple(of_patch(patch) for patch in patches), tuple(chests)
 
 

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from build_engines.recipes.data.sources import HELD_OUT_CT, classified_cases, read_masks, read_volume
+from build_engines.recipes.data.sources import chest_files, classified_cases, read_masks
 from engines.errors import PermanentError
 from engines.inference.input_statistics import input_statistics
 from engines.inference.radiograph_path import radiograph_tensor
@@ -27,6 +27,7 @@ from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.engine_set import EngineSet, open_engines
 from engines.types import Image, InputStatistic, Radiograph, Volume
+from evaluation.images import read_volume
 
 Range = tuple[float, float]
 Widen = Callable[[float, float], Range]
@@ -65,9 +66,7 @@ COMMON = (1.0, 99.0)
 
 def ct_lung(data: Path) -> Iterator[Image]:
     """Read what ``ct-lung`` was trained on."""
-    for file in sorted((data / "ct_lung").glob("*_ct.nii.gz")):
-        if HELD_OUT_CT not in file.name:
-            yield read_volume(file)
+    return (read_volume(file) for file in chest_files(data, held_out=False))
 
 
 def cxr_lung(data: Path) -> Iterator[Image]:

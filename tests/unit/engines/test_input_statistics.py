@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from build_engines.recipes.data.sources import read_masks, read_volume
+from build_engines.recipes.data.sources import read_masks
 from build_engines.recipes.packaging.ranges import as_toml, ranges
 from engines.errors import PermanentError
 from engines.inference.analyse import analyse
@@ -18,6 +18,7 @@ from engines.packages.description import RadiographInput, VolumeInput
 from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import RuntimeSettings, create_engine
 from engines.types import Image, InputStatistic, Radiograph, Volume
+from evaluation.images import read_volume
 from tests.small_models import volume_package
 
 AXIAL = np.array([[0, 0, 2.0, 0], [0, 2.0, 0, 0], [2.0, 0, 0, 0], [0, 0, 0, 1]])

@@ -12,13 +12,13 @@ import SimpleITK as sitk  # noqa: N813
 from onnx import helper
 from structlog.testing import capture_logs
 
-from build_engines.recipes.data.sources import read_volume
 from engines.errors import ModelPackageError, OutOfMemory
 from engines.inference.analyse import analyse
 from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_package
 from engines.runtimes.base import DeviceAnswer, Engine, Outputs, RuntimeSettings, WholePath, create_engine
 from engines.types import Findings, Image, Radiograph, Volume
 from engines.verify import dice
+from evaluation.images import read_volume
 from tests.small_models import (
     CLASS,
     IDENTITY,

@@ -19,7 +19,7 @@ from build_engines.recipes.data import nodules as nodules_of
 from build_engines.recipes.data.implant import implant
 from build_engines.recipes.data.nlst import read_nlst
 from build_engines.recipes.data.nodules import NodulePatch, read_lidc
-from build_engines.recipes.data.sources import HELD_OUT_CT, LabelledCt, read_labelled_ct
+from build_engines.recipes.data.sources import LabelledCt, read_chests
 from build_engines.recipes.ladder.cad import candidates, preprocessing
 from build_engines.recipes.ladder.cad.candidates import Candidate, find
 from build_engines.recipes.ladder.cad.features import Bytes
@@ -131,15 +131,13 @@ def search_all(data: Path, seed: int) -> Searched:
     FileNotFoundError
         If ``data`` has not all of it.
     """
-    learned, held_out = (read_lidc(data, held_out=held_out) for held_out in (False, True))
-    files = sorted((data / "ct_lung").glob("*_ct.nii.gz"))
-    chests = [read_labelled_ct(file) for file in files if not file.name.startswith(HELD_OUT_CT)]
-    chest = read_labelled_ct(data / "ct_lung" / f"{HELD_OUT_CT}_ct.nii.gz")
+    learned, held_out = (read_lidc(data, which) for which in (False, True))
+    chests, held_out_chest = (read_chests(data, which) for which in (False, True))
     real, lesion = read_nlst(data)
     training = with_nodules(chests, learned, TRAINING_DRAWS * len(chests), TRAINING_NODULES, seed)
     return Searched(
         training=(*training, *map(search_patch, learned)),
-        chests=with_nodules([chest], held_out, TEST_DRAWS, TEST_NODULES, TEST_SEED),
+        chests=with_nodules(held_out_chest, held_out, TEST_DRAWS, TEST_NODULES, TEST_SEED),
         patches=tuple(map(search_patch, held_out)),
         real=search(real, (lesion,)),
     )
@@ -161,13 +159,8 @@ def with_nodules(
 
 
 def search_patch(patch: NodulePatch) -> Scan:
-    """Search the patch of a nodule; its voxels are 1 mm."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.eye(3)[::-1]
-    places = np.argwhere(patch.mask) @ affine[:3, :3].T
-    low, high = (places.min(axis=0) - 0.5).tolist(), (places.max(axis=0) + 0.5).tolist()
-    volume = Volume(patch.image, affine, ("",) * len(patch.image))
-    return search(volume, (Lesion(tuple(low), tuple(high), patch.diameter_mm),), whole=False)
+    """Search the patch of a nodule."""
+    return search(patch.volume, (patch.lesion,), whole=False)
 
 
 def to_learn(scan: Scan, random: np.random.Generator) -> NDArray[np.int64]:
