@@ -1,6 +1,8 @@
 """Images and masks in files that are no DICOM: pictures (PNG, JPEG, TIFF, BMP) and volumes (NIfTI, NRRD, MetaImage)."""
 
+import gzip
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,10 @@ MOST_PIXELS = 100_000_000
 MOST_VOXELS = 1_500_000_000
 """Of a volume: 5000 slices of 512 × 512."""
 
+CHUNK = 1 << 24
+
+SAME_SCALE = 1e-2
+"""How far the two spacings that a NIfTI states may be apart, as a part of them."""
 SAME_PLACE_MM = 0.1
 """How far the outermost voxels of a mask and its image may be apart."""
 
@@ -155,10 +161,41 @@ def _volume(file: Path) -> sitk.Image:
             raise DataError(f"{file.name} is no volume of one value a voxel; convert it")
         if np.prod(np.array(reader.GetSize(), dtype=np.float64)) > MOST_VOXELS:
             raise DataError(f"{file.name} has {' × '.join(map(str, reader.GetSize()))} voxels; that is no CT")
+        if file.name.lower().endswith((".nii", ".nii.gz")):
+            _require_sound_nifti(file, reader)
         image: sitk.Image = reader.Execute()
     except RuntimeError as error:
         raise DataError(f"{file.name} is no volume that can be read; replace it") from error
     return image
+
+
+def _require_sound_nifti(file: Path, reader: sitk.ImageFileReader) -> None:
+    """Refuse what ITK would read wrongly without a word.
+
+    It fills what was cut off with zeros, which are water; takes ``pixdim`` for the spacing, whatever the sform says;
+    and where neither sform nor qform is valid, guesses which side is left.
+    """
+    told = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+    bits = float(np.prod(np.array(reader.GetSize(), dtype=np.float64))) * int(told["bitpix"])
+    if _length(file) < float(told["vox_offset"]) + bits / 8:
+        raise DataError(f"{file.name} ends before its last voxel; copy it again")
+    if int(told["sform_code"]) <= 0 and int(told["qform_code"]) <= 0:
+        raise DataError(f"{file.name} does not say how it lies in the patient (sform and qform are 0); convert it anew")
+    if int(told["sform_code"]) > 0 and int(told["qform_code"]) <= 0:
+        rows = np.array([told[f"srow_{axis}"].split()[:3] for axis in "xyz"], np.float64)
+        if not np.allclose(np.linalg.norm(rows, axis=0), reader.GetSpacing(), rtol=SAME_SCALE):
+            raise DataError(f"{file.name} states two spacings, in pixdim and in its sform; correct it")
+
+
+def _length(file: Path) -> int:
+    """Bytes, unpacked."""
+    if not file.name.lower().endswith(".gz"):
+        return file.stat().st_size
+    try:
+        with gzip.open(file) as content:
+            return sum(map(len, iter(lambda: content.read(CHUNK), b"")))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{file.name} cannot be unpacked ({type(error).__name__}); copy it again") from error
 
 
 def _require(file: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from engines.types import Detection, Findings, Image, Radiograph
 from evaluation.cases import Case, Lesion
+from evaluation.errors import DataError
 from evaluation.estimate import Estimate
 from evaluation.judgement import Curve
 from evaluation.metrics.detection import RATES, Candidates, Scan, detection_figures, figures_of, froc, match
@@ -26,6 +27,11 @@ class LesionJudge:
     def outcome(self, case: Case, image: Image, findings: Findings) -> Outcome[Scan] | None:  # noqa: D102
         if case.lesions is None:
             return None
+        if any(len(lesion.low) != image.array.ndim for lesion in case.lesions):
+            raise DataError(
+                "its lesions are in another kind of coordinates than its image: x, y and z in LPS mm belong to "
+                "volumes, rows and columns to X-rays; correct the columns"
+            )
         detections = findings.detections.found if findings.detections else ()
         scan = match(_candidates(detections, image), [_in_mm(lesion, image) for lesion in case.lesions])
         hits = int(np.isfinite(scan.scores).sum())

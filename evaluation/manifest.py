@@ -47,7 +47,8 @@ def read_manifest(path: Path, package: ModelPackage, choice: Choice) -> Collecti
     cases, unusable = reader.cases(wanted)
     chosen_on: Sequence[Case] = ()
     if package.description.classification and "class" in table.columns:
-        held = [row for row in table.rows if row[choice.column].lower() in VALIDATION and row not in wanted]
+        judged = {row.line for row in wanted}
+        held = [row for row in table.rows if row[choice.column].lower() in VALIDATION and row.line not in judged]
         chosen_on, _ = reader.cases(held)
     broken = tuple(CaseResult(f"line {line}", {}, problem=problem) for line, problem in table.broken.items())
     name = f"{file.parent.resolve().name}/{file.name}"
@@ -112,11 +113,11 @@ class _Reader:
                 unusable.append(CaseResult(f"{name or 'line'} ({_lines(of_image)})", {}, problem=str(error)))
         return cases, tuple(unusable)
 
-    def _images(self, rows: Sequence[Row]) -> Mapping[str, tuple[Row, ...]]:
+    def _images(self, rows: Sequence[Row]) -> Mapping[str, Sequence[Row]]:
         """The rows of each image, in order."""
-        images: dict[str, tuple[Row, ...]] = {}
+        images: dict[str, list[Row]] = {}
         for row in rows:
-            images[row[self.named]] = (*images.get(row[self.named], ()), row)
+            images.setdefault(row[self.named], []).append(row)
         return images
 
     def _case(self, name: str, rows: Sequence[Row]) -> Case:

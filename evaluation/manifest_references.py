@@ -119,6 +119,8 @@ def lesions_of(table: Table, rows: Sequence[Row]) -> tuple[Lesion, ...]:
             continue
         places = [_number(row, name) for name in columns]
         diameter = _number(row, "diameter_mm") if row["diameter_mm"] else None
+        if diameter is not None and diameter <= 0:
+            raise DataError(f"line {row.line}: a lesion's diameter_mm is not above 0; correct it")
         if columns == BALL[:3]:
             if diameter is None:
                 raise DataError(f"line {row.line} has no diameter_mm; fill it in")
@@ -132,8 +134,6 @@ def lesions_of(table: Table, rows: Sequence[Row]) -> tuple[Lesion, ...]:
 
 
 def _around(centre: Sequence[float], diameter: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if diameter <= 0:
-        raise DataError("a lesion's diameter_mm is not above 0; correct it")
     return tuple(each - diameter / 2 for each in centre), tuple(each + diameter / 2 for each in centre)
 
 

@@ -1,6 +1,8 @@
 """The table of a manifest: a CSV as spreadsheets and programs write it, read without trusting it."""
 
 import csv
+import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,6 +14,8 @@ LARGEST_TABLE = 100_000_000
 LONGEST_CELL = 1000
 """Characters; of a longer one nobody knows what it is."""
 SEPARATORS = ",;\t"
+LINE_END = re.compile(r"\r\n?|\n")
+"""Within a cell, as in notes; it is a space there."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +55,14 @@ def read_table(file: Path) -> Table:
         raise DataError(f"{file}: {error.strerror}; name a manifest.csv, or a folder that has one") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{file.name} is not in UTF-8; save it as 'CSV UTF-8'") from error
-    first = text.partition("\n")[0]
-    lines = csv.reader(text.splitlines(), delimiter=max(SEPARATORS, key=first.count))
+    first = next(filter(str.strip, text.splitlines()), "")
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=first.count))
     rows: list[Row] = []
     broken: dict[int, str] = {}
     columns: tuple[str, ...] = ()
     try:
         for cells in lines:
-            stripped = [cell.strip() for cell in cells]
+            stripped = [LINE_END.sub(" ", cell).strip() for cell in cells]
             if not any(stripped):
                 continue
             if not columns:

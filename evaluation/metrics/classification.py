@@ -109,8 +109,11 @@ class Answers:
         areas = np.array([area_under_curve(p[t], p[~t]) for p, t in zip(probabilities.T, truth.T, strict=True)])
         present = [index for index in self.judged if truth[:, index].any()]
         for rate, values in {**rates, "auc": areas}.items():
-            # A class that is there and was never answered has no PPV; leaving it out would flatter.
-            counted = np.nan_to_num(values[present]) if rate in ("ppv", "npv") else values[present]
+            counted = values[present]
+            if rate == "ppv" or (rate == "npv" and not truth[:, present].all()):
+                # A class that is there and was never answered has no PPV, and one that is always answered no NPV;
+                # leaving it out would flatter. Where no other class is there, nothing is known of the NPV.
+                counted = np.nan_to_num(counted)
             figures[rate] = float(counted.mean()) if len(present) else np.nan
             figures |= {f"{rate}_{self.classes[index]}": float(values[index]) for index in self.judged}
         for one, other in self.pairs:

@@ -61,7 +61,7 @@ def centre_in_lesion(candidates: Candidates, lesion: Lesion) -> NDArray[np.bool_
     point is in the candidate's box.
     """
     if lesion.diameter_mm is not None:
-        return np.asarray(np.linalg.norm(candidates.centres - lesion.centre, axis=1) <= lesion.diameter_mm / 2)
+        return np.asarray(np.linalg.norm(candidates.centres - lesion.centre, axis=1) < lesion.diameter_mm / 2)
     if lesion.low == lesion.high:
         return np.asarray(np.all((candidates.low <= lesion.low) & (candidates.high >= lesion.low), axis=1))
     return np.asarray(np.all((candidates.centres >= lesion.low) & (candidates.centres <= lesion.high), axis=1))

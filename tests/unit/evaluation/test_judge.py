@@ -328,6 +328,12 @@ def test_lesions_are_found_by_their_place_and_the_rest_is_false(detector: ModelP
     assert froc.marks["all that is answered"] == (0.25, pytest.approx(2 / 3))
 
 
+def test_lesions_of_an_x_ray_do_not_fit_a_ct(detector: ModelPackage) -> None:
+    flat = Case("one", "a", lambda: ct_with_balls(), lesions=(Lesion((1.0, 2.0), (3.0, 4.0)),))
+    [case] = judged(detector, [flat]).cases
+    assert "another kind of coordinates" in case.problem
+
+
 def test_lesions_of_an_x_ray_are_measured_in_millimetres_where_its_spacing_is_known(tmp_path: Path) -> None:
     package = load_package(detector_package(tmp_path, grid=(32, 48)))
     array = np.zeros((32, 48), np.float32)

@@ -17,6 +17,7 @@ from evaluation.collection import EVERYTHING, Choice, age_band, spread
 from evaluation.errors import DataError
 from evaluation.images import MOST_PIXELS
 from evaluation.manifest import read_manifest
+from evaluation.table import Row
 from tests.small_models import detector_package
 
 EVERY_ROW = Choice(split=EVERYTHING)
@@ -92,6 +93,33 @@ def test_a_spreadsheet_with_semicolons_and_a_byte_order_mark_is_read(tmp_path: P
     (tmp_path / "manifest.csv").write_bytes("\ufeffFile; Class ;view\r\na b.png; normal;PA\r\n".encode())
     [case] = read_manifest(tmp_path, classifier, Choice()).cases
     assert (case.label, case.groups) == ("normal", {"view": "PA"})
+
+
+def test_a_line_break_in_a_note_and_empty_lines_before_the_columns_part_no_rows(
+    tmp_path: Path, classifier: ModelPackage
+) -> None:
+    picture(tmp_path / "a.png")
+    text = '\r\n\r\nfile;note;class\r\na.png;"two\r\nlines";normal\r\na.png;one\u2028or\x85two;normal\r\n'
+    (tmp_path / "manifest.csv").write_bytes(text.encode())
+    found = read_manifest(tmp_path, classifier, Choice(groups=("note",)))
+    assert [case.problem for case in found.unusable] == ["the image is there twice; remove a row"]
+    (tmp_path / "manifest.csv").write_bytes(text.rpartition("a.png")[0].encode())
+    [case] = read_manifest(tmp_path, classifier, Choice(groups=("note",))).cases
+    assert (case.label, case.groups) == ("normal", {"note": "two lines"})
+
+
+def test_a_row_is_compared_with_no_other_to_find_the_validation_rows(
+    tmp_path: Path, classifier: ModelPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(self: Row, other: object) -> bool:
+        raise AssertionError("with 100,000 rows that would take minutes")
+
+    rows = [f"{split}.png,normal,{split}" for split in ("val", "test")]
+    for row in rows:
+        picture(tmp_path / row.split(",")[0])
+    monkeypatch.setattr(Row, "__eq__", never)
+    found = read_manifest(manifest(tmp_path, "file,class,split", *rows), classifier, Choice())
+    assert (len(found.cases), len(found.validation)) == (1, 1)
 
 
 def test_the_test_rows_are_judged_and_thresholds_come_from_the_validation_rows(
@@ -341,6 +369,47 @@ def test_a_lesion_without_a_sound_place_is_a_problem(tmp_path: Path, row: str) -
     volume(tmp_path / "a.nii", np.zeros((3, 4, 5), np.int16))
     found = read_manifest(manifest(tmp_path, "file,x,y,z,diameter_mm", row), package, Choice())
     assert (len(found.cases), len(found.unusable)) == (0, 1)
+
+
+@pytest.mark.parametrize("diameter", ["0", "-5"])
+def test_a_box_whose_diameter_is_no_size_is_a_problem(tmp_path: Path, diameter: str) -> None:
+    package = load_package(detector_package(tmp_path / "models"))
+    volume(tmp_path / "a.nii", np.zeros((3, 4, 5), np.int16))
+    columns = "file,x_min,y_min,z_min,x_max,y_max,z_max,diameter_mm"
+    found = read_manifest(manifest(tmp_path, columns, f"a.nii,1,2,3,4,5,6,{diameter}"), package, Choice())
+    assert [case.problem for case in found.unusable] == ["line 2: a lesion's diameter_mm is not above 0; correct it"]
+
+
+def short_integers(content: bytes, start: int, *values: int) -> bytes:
+    return content[:start] + struct.pack(f"<{len(values)}h", *values) + content[start + 2 * len(values) :]
+
+
+UNSOUND = {
+    "cut off": (".nii", lambda content: content[:-40], "ends before its last voxel"),
+    "cut off when packed": (".nii.gz", lambda content: content[:-40], "cannot be unpacked"),
+    "lying nowhere": (".nii", lambda content: short_integers(content, 252, 0, 0), "does not say how it lies"),
+    "of two spacings": (
+        ".nii",
+        lambda content: short_integers(content[:80] + struct.pack("<f", 3.0) + content[84:], 252, 0, 1),
+        "states two spacings",
+    ),
+}  # qform_code and sform_code are at 252, the second pixdim at 80 (nifti1.h)
+
+
+@pytest.mark.parametrize(("end", "damage", "said"), UNSOUND.values(), ids=UNSOUND.keys())
+def test_a_nifti_that_would_be_read_wrongly_is_refused(
+    tmp_path: Path, ct_lung: ModelPackage, end: str, damage: Callable[[bytes], bytes], said: str
+) -> None:
+    values = np.random.default_rng(1).integers(-1000, 400, (6, 12, 12)).astype(np.int16)
+    file = volume(tmp_path / f"a{end}", values)
+    (tmp_path / "masks").mkdir()
+    volume(tmp_path / "masks" / "a.nii", (values > 0).astype(np.uint8))
+    [case] = read_manifest(manifest(tmp_path, "file", f"a{end}"), ct_lung, Choice()).cases
+    assert case.image().array.shape == (6, 12, 12)
+    file.write_bytes(damage(file.read_bytes()))
+    [case] = read_manifest(tmp_path, ct_lung, Choice()).cases
+    with pytest.raises(DataError, match=said):
+        case.image()
 
 
 def test_a_limit_takes_rows_from_everywhere(tmp_path: Path, classifier: ModelPackage) -> None:

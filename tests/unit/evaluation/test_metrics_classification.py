@@ -115,6 +115,12 @@ def test_a_class_that_is_never_answered_counts_as_a_ppv_of_nothing() -> None:
     assert figures["ppv"] == pytest.approx((2 / 3 + 0) / 2)
 
 
+def test_of_one_class_alone_the_npv_is_unknown_but_of_several_one_that_is_always_answered_has_none() -> None:
+    sure = np.array([[0.9, 0.1, 0.0]] * 4)
+    assert np.isnan(every(Answers(CLASSES, np.zeros(4, np.int64), sure))["npv"])
+    assert every(Answers(CLASSES, np.array([0, 0, 0, 2]), sure))["npv"] == pytest.approx((0 + 3 / 4) / 2)
+
+
 def test_classes_that_stand_alone_are_right_where_all_of_them_are() -> None:
     probabilities = np.array([[0.1, 0.2], [0.7, 0.9], [0.2, 0.8], [0.6, 0.1], [0.3, 0.4]])
     answers = Answers(("effusion", "mass"), np.array([NONE, 0, 1, NONE, NONE]), probabilities, exclusive=False)

@@ -45,6 +45,8 @@ def scan(scores: list[float], false: list[float], diameters: list[float] | None 
 def test_a_candidate_finds_a_lesion_whose_radius_reaches_its_centre() -> None:
     near, far = (0.9, (13.0, 10.0, 10.0)), (0.8, (15.5, 10.0, 10.0))
     assert centre_in_lesion(candidates(near, far), ball((10, 10, 10), 10.0)).tolist() == [True, False]
+    # at the very surface it is not found, as in LUNA16
+    assert centre_in_lesion(candidates(near, far), ball((10, 10, 10), 6.0)).tolist() == [False, False]
 
 
 def test_a_lesion_of_unknown_diameter_is_found_in_its_box_and_a_mere_point_in_the_candidates() -> None:
