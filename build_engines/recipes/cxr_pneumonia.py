@@ -237,5 +237,5 @@ def load_ensemble(data: Path) -> Ensemble:
         targets = np.array([case.target for case in recipe.validation])
         cool(classifiers, temperature(answers, targets))
 
-    members = {seed: replace(recipe, name=f"{NAME}-{seed}", card="") for seed in SEEDS}
+    members = {seed: replace(recipe, name=f"{NAME}-{seed}") for seed in SEEDS}
     return Ensemble(recipe, members, calibrate)

@@ -61,8 +61,7 @@ class Recipe(Trainable, Protocol):
         The text of its ``model.toml``; the recipe reads its own pre-processing from it, so training and serving
         cannot differ.
     card
-        The text of its ``CARD.md``, with two marks where its figures go. Empty where a recipe makes no package, but is
-        only trained for its figures.
+        The text of its ``CARD.md``, with two marks where its figures go.
     steps
         Optimiser steps of a full training.
     """
@@ -75,10 +74,10 @@ class Recipe(Trainable, Protocol):
     def steps(self) -> int: ...  # noqa: D102
 
     def validate(self, network: Network) -> Mapping[str, float]:
-        """Judge the network on data that it was not trained on; each figure with the words that say what it is."""
+        """Judge the network on data that it was not trained on; each figure by its name."""
 
     def measure(self, engines: EngineSet) -> Mapping[str, Estimate]:
-        """Judge the exported package as a node runs it, with intervals; each figure with its words."""
+        """Judge the exported package as a node runs it, with intervals; each figure by its name."""
 
     def golden(self) -> NDArray[np.float32]:
         """Give a synthetic input tensor for ``golden.npz``; it holds nothing of anybody's image."""

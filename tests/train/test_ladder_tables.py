@@ -7,20 +7,19 @@ import pytest
 
 pytest.importorskip("torch", reason="the ladder needs the extra 'train' (torch)")
 
+from build_engines.recipes.folders import RESULTS
 from build_engines.recipes.ladder.every_row import ROWS
-from build_engines.recipes.ladder.rows import RESULTS, Result, Row
+from build_engines.recipes.ladder.rows import Result, Row
 from build_engines.recipes.ladder.tables import PAGE, TABLES, Column, Table, results_of, table, written
 from evaluation.estimate import Estimate
 
 COLUMNS = (Column("auc", "AUC"), Column("hausdorff95_mm", "Hausdorff, mm", less=True, digits=1))
 SYSTEMS = {name: Row("some", f"System {name}") for name in ("some-first", "some-second", "other")}
 RESULT = Result(
-    "A",
-    "B",
-    {"auc": Estimate(0.9, 0.85, 0.95), "hausdorff95_mm": Estimate(7.0, np.nan, np.nan)},
-    12_345,
-    2_000_000,
-    1.5,
+    metrics={"auc": Estimate(0.9, 0.85, 0.95), "hausdorff95_mm": Estimate(7.0, np.nan, np.nan)},
+    parameters=12_345,
+    operations=2_000_000,
+    latency_ms=1.5,
 )
 
 

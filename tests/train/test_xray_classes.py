@@ -22,8 +22,11 @@ from build_engines.recipes.networks.unet import UNet  # noqa: E402
 from build_engines.recipes.packaging.export import export, export_all, trace  # noqa: E402
 from build_engines.recipes.packaging.shipped_encoder import start_from  # noqa: E402
 from build_engines.recipes.packaging.temperature import cool, even, temperature  # noqa: E402
+from engines.inference.analyse import analyse  # noqa: E402
 from engines.inference.preprocessing import Box, bounding_box  # noqa: E402
 from engines.packages.package import load_package  # noqa: E402
+from engines.runtimes.base import RuntimeSettings, create_engine  # noqa: E402
+from engines.types import Classification, LabelMap, Radiograph  # noqa: E402
 
 SIDE = 96
 
@@ -190,6 +193,40 @@ def test_mask_and_class_come_from_one_encoder_and_become_one_package(tmp_path: P
     assert answers["mask"].shape == (1, 2, 64, 64)
     assert answers["probabilities"].shape == (1, 3)
     assert answers["probabilities"].sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_node_answers_what_the_recipe_computed_and_turns_the_maps_of_mirror_images_back(tmp_path: Path) -> None:
+    case = xray()
+    made = recipe(case)
+    made = replace(made, toml=made.toml.replace('tensor = "image"', 'tensor = "image"\nflips = [1]', 1))
+    torch.manual_seed(1)
+    network = made.network().eval()
+    with torch.no_grad():  # untrained it says the same of all images
+        network.linear.weight.mul_(30)
+    export(made, network, tmp_path / NAME)
+    package, region = load_package(tmp_path / NAME), LabelMap(case.lungs.astype(np.uint8), ())
+    assert package.input.flips == (1,)
+
+    def answer(image: np.ndarray, lungs: LabelMap) -> Classification:
+        found = analyse(package, engine, Radiograph(image.astype(np.float32), None, ""), region=lungs).classification
+        assert found is not None
+        return found
+
+    with create_engine(package, RuntimeSettings(threads=1, precision="fp32")) as engine:
+        here = answer(case.image, region)
+        there = answer(case.image[:, ::-1], LabelMap(region.array[:, ::-1], ()))
+    [expected] = made.predict(network, [case])
+    probabilities = [entry.probability for entry in here.classes]
+    assert max(probabilities) - min(probabilities) > 0.05
+    np.testing.assert_allclose(probabilities, expected, atol=2e-3)
+    # shown with both sides, the network sees the same in an X-ray and its mirror image, at mirrored places
+    np.testing.assert_allclose([entry.probability for entry in there.classes], expected, atol=2e-3)
+    for one, other in zip(here.classes, there.classes, strict=True):
+        assert one.activation is not None
+        assert other.activation is not None
+        np.testing.assert_allclose(one.activation, other.activation[:, ::-1], atol=3)
+    sides = np.stack([entry.activation for entry in here.classes]).astype(float)  # type: ignore[arg-type]
+    assert np.abs(sides - sides[..., ::-1]).max() > 20, "the maps must tell sides"
 
 
 def test_an_ensemble_answers_with_the_mean_of_its_networks(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from build_engines.recipes.data.sources import CLASSES, rows_of
+from build_engines.recipes.folders import KEPT
 from engines.inference.preprocessing import Array, Box, bounding_box, crop
 from engines.packages.package import SHIPPED_MODELS, load_package
 from engines.runtimes.base import RuntimeSettings
@@ -20,8 +21,6 @@ from evaluation.images import read_radiograph
 LUNGS = "cxr-lung"
 MARGIN = 0.05
 """Of the lungs' box, on each side: as ``crop_margin`` of the model."""
-
-KEPT = Path(__file__).resolve().parents[3] / ".train"
 
 Mask = NDArray[np.bool_]
 

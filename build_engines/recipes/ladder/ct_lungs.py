@@ -15,7 +15,8 @@ from build_engines.recipes.ct_lung import NAME, TOML, CtLung
 from build_engines.recipes.ct_lung import load as load_ct_lung
 from build_engines.recipes.figures.lungs import FIGURES, VALIDATION, by_model, figures, judged
 from build_engines.recipes.ladder.lung_baseline import segment
-from build_engines.recipes.ladder.rows import Result, Row, size_of, time_of
+from build_engines.recipes.ladder.measure import measure_package, time_of
+from build_engines.recipes.ladder.rows import CARD, Result, Row
 from build_engines.recipes.networks.blocks import Network
 from build_engines.recipes.networks.fcn3d import Fcn3d
 from build_engines.recipes.networks.plan import Fingerprint, Plan, plan
@@ -23,8 +24,6 @@ from build_engines.recipes.networks.self_configured import SelfConfigured
 from build_engines.recipes.networks.unet import UNet3d
 from build_engines.recipes.networks.vnet import VNet
 from engines.packages.package import SHIPPED_MODELS, load_package
-from engines.runtimes.base import RuntimeSettings
-from engines.serving.engine_set import open_engines
 
 TABLE, STEPS, LEARNING_RATE, CLASSES = "ct-lungs", 120, 3e-3, 3
 
@@ -89,11 +88,10 @@ def load(name: str, build: Callable[[], Network], grid: Grid, data: Path) -> CtL
         If ``data`` has no ``ct_lung``.
     """
     recipe = load_ct_lung(data, text_of(name, grid))
-    card = f"# {name}\n\nA row of the ladder. Research use only.\n\n<!-- figures -->\n<!-- /figures -->\n"
     return replace(
         recipe,
         name=name,
-        card=card,
+        card=CARD.format(name),
         steps=STEPS,
         learning_rate=LEARNING_RATE,
         build=build,
@@ -120,26 +118,15 @@ def text_of(name: str, grid: Grid) -> str:
 
 def measure_shipped(data: Path, seed: int) -> Result:
     """Measure ``ct-lung`` as it is shipped; nothing is trained or drawn."""
-    package = load_package(SHIPPED_MODELS / NAME)
-    with open_engines({NAME: package}, RuntimeSettings(threads=2, precision="fp32")) as engines:
-        golden, engine = package.golden().input, engines.models[NAME].engine
-        parameters, operations = size_of(package.networks[0])
-        return Result(
-            trained_on=TRAINED_ON,
-            judged_on=JUDGED_ON,
-            metrics=figures(by_model(NAME, engines), judged(data)),
-            parameters=parameters,
-            operations=operations,
-            latency_ms=time_of(lambda: engine.infer(golden)),
-        )
+    return measure_package(
+        load_package(SHIPPED_MODELS / NAME), lambda engines: figures(by_model(NAME, engines), judged(data))
+    )
 
 
 def measure_baseline(data: Path, seed: int) -> Result:
     """Measure the method without learning; nothing is drawn."""
     cts = judged(data)
     return Result(
-        trained_on=f"{TRAINED_ON}: five settings were chosen on them",
-        judged_on=JUDGED_ON,
         metrics=figures(segment, cts),
         latency_ms=time_of(lambda: segment(cts[VALIDATION].volume), rounds=1),
         engine="SimpleITK, the whole CT",
@@ -160,32 +147,36 @@ NETWORKS: Mapping[str, tuple[str, Callable[[], Network], Grid]] = {
     ),
     "ct-lungs-fcn": ("FCN 3D on the encoder of the U-Net, 4 mm", lambda: Fcn3d(CLASSES), WHOLE_CHEST),
 }
-"""Words, network and grid of each row that is trained here."""
+"""Title, network and grid of each row that is trained here."""
 
 ROWS: Mapping[str, Row] = {
     "ct-lungs-threshold": Row(
         table=TABLE,
-        words="threshold, airways, morphology (no learning)",
+        title="threshold, airways, morphology (no learning)",
         run=measure_baseline,
+        trained_on=f"{TRAINED_ON}: five settings were chosen on them",
+        judged_on=JUDGED_ON,
         published="Hu et al. 2001: borders 0.54 mm off (root mean square), 24 CT of 8 healthy people",
         differs="the steps of the paper by other means (distance maps, smoothing in 3D); shallow breath, tumours",
     ),
     "ct-lungs-shipped": Row(
         table=TABLE,
-        words="ct-lung as shipped: U-Net 3D, 3 mm",
+        title="ct-lung as shipped: U-Net 3D, 3 mm",
         run=measure_shipped,
+        trained_on=TRAINED_ON,
+        judged_on=JUDGED_ON,
         published=UNET,
         differs="a finer grid, larger patches and about ten times the steps of the other rows",
     ),
 } | {
     name: Row(
         table=TABLE,
-        words=words,
+        title=title,
         load=partial(load, name, build, grid),
         trained_on=TRAINED_ON,
         judged_on=JUDGED_ON,
         published=UNET if name == "ct-lungs-unet" else "",
         differs=DIFFERS,
     )
-    for name, (words, build, grid) in NETWORKS.items()
+    for name, (title, build, grid) in NETWORKS.items()
 }

@@ -1,24 +1,28 @@
 """The ladder of the CAD pipeline for CT nodules, classical and deep; and its features on the patches of LUNA16."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from build_engines.recipes.data.nlst import read_nlst
+from build_engines.recipes.folders import KEPT
 from build_engines.recipes.ladder.cad import classify, deep, features, scans
 from build_engines.recipes.ladder.cad.classify import CLASSIFIERS, RESPONSE
 from build_engines.recipes.ladder.cad.features import GROUPS
 from build_engines.recipes.ladder.cad.judging import judge
 from build_engines.recipes.ladder.cad.scans import Searched
+from build_engines.recipes.ladder.measure import time_of
 from build_engines.recipes.ladder.nodule_patch import JUDGED_ON as LUNA_JUDGED_ON
 from build_engines.recipes.ladder.nodule_patch import TRAINED_ON as LUNA_TRAINED_ON
 from build_engines.recipes.ladder.nodule_patch import figures
-from build_engines.recipes.ladder.rows import Result, Row, time_of
-from build_engines.recipes.ladder.unpackaged import KEPT, compiled, trained
+from build_engines.recipes.ladder.rows import Result, Row
+from build_engines.recipes.ladder.unpackaged import Compiled, train_and_judge
+from evaluation.estimate import Estimate
 
 TRAINED_ON = "80 LIDC-IDRI nodules: put into 4 chests of LCTSC, 16 draws of 20, and in patches of 51 mm"
 JUDGED_ON = "20 LIDC-IDRI nodules of other patients, put into LCTSC-202, 24 draws of 10; intervals by nodule"
@@ -33,14 +37,14 @@ TIMED = 50
 OUTPUT = "classes"
 STEPS = 2400
 
+T = TypeVar("T")
+
 
 def candidates_only(data: Path, seed: int) -> Result:
     """Judge the search by itself: what the dot filter answers more strongly counts more."""
     searched = _searched(data, seed)
     volume, _ = read_nlst(data)
     return Result(
-        trained_on="nothing",
-        judged_on=JUDGED_ON,
         metrics=judge(searched, [np.array([each.response for each in scan.candidates]) for scan in searched.judged]),
         latency_ms=time_of(lambda: scans.search(volume, ()), rounds=3),
         engine="Python, one scan of 143 slices",
@@ -51,14 +55,12 @@ def candidates_only(data: Path, seed: int) -> Result:
 def classical(kind: str, groups: Sequence[str], data: Path, seed: int) -> Result:
     """Train a classical classifier on some groups of features, and judge it."""
     searched = _searched(data, seed)
-    described = _kept("describe_all", searched=searched, data=data, seed=seed)
+    described = _kept(classify.describe_all, ["searched"])(searched=searched, data=data, seed=seed)
     begun = perf_counter()
     classifier = CLASSIFIERS[kind](seed).fit(described.training.matrix(groups), described.training.targets)
     seconds = perf_counter() - begun
     scan, some = searched.real, np.arange(TIMED)
     return Result(
-        trained_on=TRAINED_ON,
-        judged_on=JUDGED_ON,
         metrics=judge(searched, [classify.scores(classifier, each.matrix(groups)) for each in described.judged]),
         latency_ms=time_of(lambda: classify.scores(classifier, classify.describe_scan(scan, some).matrix(groups)))
         / TIMED,
@@ -71,34 +73,30 @@ def classical(kind: str, groups: Sequence[str], data: Path, seed: int) -> Result
 def deep_classifier(steps: int, data: Path, seed: int) -> Result:
     """Train the deep classifier on the cubes around candidates, and judge it compiled."""
     searched = _searched(data, seed)
-    network, seconds = trained(deep.training_cubes(searched.training, seed), steps, seed)
-    engine = compiled(network, np.zeros((1, 1, *(deep.SIDE,) * 3), np.float32), (OUTPUT,))
-    return Result(
-        trained_on=TRAINED_ON,
-        judged_on=JUDGED_ON,
-        metrics=judge(
-            searched, [deep.scores(scan, lambda cube: engine.infer(cube)[OUTPUT]) for scan in searched.judged]
-        ),
-        parameters=engine.parameters,
-        operations=engine.operations,
-        latency_ms=engine.latency_ms,
-        engine="OpenVINO FP32, one candidate",
-        steps=steps,
-        seconds=seconds,
-        seed=seed,
+
+    def figures_of(engine: Compiled) -> dict[str, Estimate]:
+        found = [deep.scores(scan, lambda cube: engine.infer(cube)[OUTPUT]) for scan in searched.judged]
+        return judge(searched, found)
+
+    result = train_and_judge(
+        deep.training_cubes(searched.training, seed),
+        steps,
+        seed,
+        np.zeros((1, 1, *(deep.SIDE,) * 3), np.float32),
+        (OUTPUT,),
+        figures_of,
     )
+    return replace(result, engine="OpenVINO FP32, one candidate")
 
 
 def classical_patches(kind: str, groups: Sequence[str], data: Path, seed: int) -> Result:
     """Train a classical classifier on the features of LUNA16's patches, and judge it."""
-    learned, judged = (_kept("describe_luna", data=data, split=split) for split in ("train", "val"))
+    learned, judged = (_kept(classify.describe_luna)(data=data, split=split) for split in ("train", "val"))
     begun = perf_counter()
     classifier = CLASSIFIERS[kind](seed).fit(learned.matrix(groups), learned.targets)
     seconds = perf_counter() - begun
     patches, labels = np.zeros((TIMED, 50, 50), np.uint8), np.zeros(TIMED, np.int64)
     return Result(
-        trained_on=LUNA_TRAINED_ON,
-        judged_on=LUNA_JUDGED_ON,
         metrics=figures(classify.scores(classifier, judged.matrix(groups)), judged.targets),
         latency_ms=time_of(
             lambda: classify.scores(classifier, classify.describe_patches(patches, labels).matrix(groups))
@@ -115,18 +113,16 @@ def _searched(data: Path, seed: int) -> Searched:
     return found
 
 
-def _kept(function: str, **arguments: Any) -> Any:
-    """Give what a function of `classify` answers; the features of a scan take minutes, and every row needs them."""
-    memory = scans.kept(KEPT / "cad", classify, features)
-    return memory.cache(getattr(classify, function), ignore=["searched"] if "searched" in arguments else [])(
-        **arguments
-    )
+def _kept(function: Callable[..., T], ignore: Sequence[str] = ()) -> Callable[..., T]:
+    """Keep what a function of `classify` answers; the features of a scan take minutes, and every row needs them."""
+    cached: Callable[..., T] = scans.kept(KEPT / "cad", classify, features).cache(function, ignore=list(ignore))
+    return cached
 
 
-def _row(words: str, kind: str, groups: Sequence[str], published: str = "") -> Row:
+def _row(title: str, kind: str, groups: Sequence[str], published: str = "") -> Row:
     return Row(
         table="nodule-cad",
-        words=words,
+        title=title,
         run=partial(classical, kind, groups),
         trained_on=TRAINED_ON,
         judged_on=JUDGED_ON,
@@ -135,10 +131,10 @@ def _row(words: str, kind: str, groups: Sequence[str], published: str = "") -> R
     )
 
 
-def _patch_row(words: str, kind: str, groups: Sequence[str]) -> Row:
+def _patch_row(title: str, kind: str, groups: Sequence[str]) -> Row:
     return Row(
         table="nodule-patches",
-        words=f"Nodule or not: {words}",
+        title=f"Nodule or not: {title}",
         run=partial(classical_patches, kind, groups),
         trained_on=LUNA_TRAINED_ON,
         judged_on=LUNA_JUDGED_ON,
@@ -148,16 +144,17 @@ def _patch_row(words: str, kind: str, groups: Sequence[str]) -> Row:
 ROWS: Mapping[str, Row] = {
     "nodule-cad-candidates": Row(
         table="nodule-cad",
-        words="Search alone: blobs of several sizes, dot filter",
+        title="Search alone: blobs of several sizes, dot filter",
         run=candidates_only,
+        trained_on="nothing",
         judged_on=JUDGED_ON,
     ),
     "nodule-cad-forest": _row("Search, all features, random forest", "forest", EVERY_GROUP, PUBLISHED),
     "nodule-cad-svm": _row("Search, all features, support vector machine", "support vectors", EVERY_GROUP),
     "nodule-cad-pca": _row("Search, 20 principal components, support vector machine", "components", EVERY_GROUP),
     **{
-        f"nodule-cad-{name}": _row(f"Search, {words} only, random forest", "forest", (name,))
-        for name, words in (
+        f"nodule-cad-{name}": _row(f"Search, {title} only, random forest", "forest", (name,))
+        for name, title in (
             ("lbp", "local binary patterns"),
             ("gradient", "gradients"),
             ("statistics", "mean, variance and percentiles"),
@@ -167,7 +164,7 @@ ROWS: Mapping[str, Row] = {
     },
     "nodule-cad-deep": Row(
         table="nodule-cad",
-        words=f"Search, 3D network on cubes of 48 mm, {STEPS} steps",
+        title=f"Search, 3D network on cubes of 48 mm, {STEPS} steps",
         run=partial(deep_classifier, STEPS),
         trained_on=TRAINED_ON,
         judged_on=JUDGED_ON,

@@ -14,10 +14,10 @@ TABLE = "nodule-detection"
 STEPS = 1500
 
 
-def _row(name: str, words: str, network: type[Detector], published: str = "") -> Row:
+def _row(name: str, title: str, network: type[Detector], published: str = "") -> Row:
     return Row(
         table=TABLE,
-        words=f"{words}, {STEPS} steps",
+        title=f"{title}, {STEPS} steps",
         run=partial(train_and_judge, name, network, STEPS),
         trained_on=TRAINED_ON,
         judged_on=JUDGED_ON,

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from build_engines.recipes import training
 from build_engines.recipes.augmentation.primitives import Random
-from build_engines.recipes.ladder import nodule_slices
+from build_engines.recipes.ladder import nodule_slices, unpackaged
 from build_engines.recipes.ladder.nodule_slices import SIZE, Scan, Tile, beside, cut, lesions_of, read_scans
 from build_engines.recipes.ladder.rows import Result
-from build_engines.recipes.ladder.unpackaged import Compiled, compiled, trained
+from build_engines.recipes.ladder.unpackaged import Compiled
 from build_engines.recipes.networks.pyramid import Detector
 from engines.inference.detection import candidates, extent, non_maximum_suppression
 from engines.inference.sliding_window import Window
@@ -134,8 +134,6 @@ def figures(engine: Compiled, judged: Sequence[Judged]) -> dict[str, Estimate]:
 def train_and_judge(name: str, network_class: type[Detector], steps: int, data: Path, seed: int) -> Result:
     """Train one detector, and judge it compiled, on nodules and a chest that it was not trained on."""
     recipe = NoduleDetector(name, network_class, *read_scans(data, held_out=False, draws=DRAWS, seed=seed))
-    network, seconds = trained(recipe, steps, seed)
-    engine = compiled(network, np.zeros((1, 3, SIZE, SIZE), np.float32), (PLACES, SCORES))
     # The same tiles whatever the seed of the training.
     patches, chests = read_scans(data, held_out=True, draws=TEST_DRAWS, seed=1)
     random = np.random.default_rng(1)
@@ -143,16 +141,12 @@ def train_and_judge(name: str, network_class: type[Detector], steps: int, data: 
         "lctsc202": tiles_to_judge(chests, 1, random),
         "lidc": tiles_to_judge(patches, 3, random),
     }
-    return Result(
-        trained_on=TRAINED_ON,
-        judged_on=JUDGED_ON,
-        metrics={
-            f"{set_}.{figure}": each for set_, tiles in sets.items() for figure, each in figures(engine, tiles).items()
-        },
-        parameters=engine.parameters,
-        operations=engine.operations,
-        latency_ms=engine.latency_ms,
-        steps=steps,
-        seconds=seconds,
-        seed=seed,
+
+    def judge(engine: Compiled) -> dict[str, Estimate]:
+        return {
+            f"{name}.{figure}": each for name, tiles in sets.items() for figure, each in figures(engine, tiles).items()
+        }
+
+    return unpackaged.train_and_judge(
+        recipe, steps, seed, np.zeros((1, 3, SIZE, SIZE), np.float32), (PLACES, SCORES), judge
     )

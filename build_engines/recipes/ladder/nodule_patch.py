@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from build_engines.recipes import training
 from build_engines.recipes.augmentation.primitives import Random
 from build_engines.recipes.data.nodules import LUNA_WINDOW, read_luna
+from build_engines.recipes.ladder import unpackaged
 from build_engines.recipes.ladder.rows import Result
-from build_engines.recipes.ladder.unpackaged import Compiled, compiled, trained
+from build_engines.recipes.ladder.unpackaged import Compiled
 from build_engines.recipes.losses import LOSSES
 from build_engines.recipes.networks.blocks import Network
 from evaluation.estimate import Estimate
@@ -129,16 +130,11 @@ def train_and_judge(name: str, build: Callable[[], Network], steps: int, data: P
     images, labels = read_luna(data, "train")
     recipe = NodulePatches(name, build, scaled(images), labels)
     judged, truth = read_luna(data, "val")
-    network, seconds = trained(recipe, steps, seed)
-    engine = compiled(network, np.zeros((1, 1, SIZE, SIZE), np.float32), (OUTPUT,))
-    return Result(
-        trained_on=TRAINED_ON,
-        judged_on=JUDGED_ON,
-        metrics=figures(predict(by_engine(engine), scaled(judged)), truth),
-        parameters=engine.parameters,
-        operations=engine.operations,
-        latency_ms=engine.latency_ms,
-        steps=steps,
-        seconds=seconds,
-        seed=seed,
+    return unpackaged.train_and_judge(
+        recipe,
+        steps,
+        seed,
+        np.zeros((1, 1, SIZE, SIZE), np.float32),
+        (OUTPUT,),
+        lambda engine: figures(predict(by_engine(engine), scaled(judged)), truth),
     )

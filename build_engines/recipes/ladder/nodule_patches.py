@@ -40,10 +40,10 @@ def _fcn3d() -> Network:
     return AboutMiddle(Fcn3d(2, (16, 32, 64, 96, 128), channels=2))
 
 
-def _outline_row(name: str, words: str, build: Callable[[], Network], edge: int) -> Row:
+def _outline_row(name: str, title: str, build: Callable[[], Network], edge: int) -> Row:
     return Row(
         table=TABLE,
-        words=words,
+        title=title,
         load=partial(_outline, name, build, edge),
         trained_on=LIDC_TRAINED_ON,
         judged_on=LIDC_JUDGED_ON,
@@ -52,10 +52,10 @@ def _outline_row(name: str, words: str, build: Callable[[], Network], edge: int)
     )
 
 
-def _patch_row(words: str, run: Callable[[Path, int], Result]) -> Row:
+def _patch_row(title: str, run: Callable[[Path, int], Result]) -> Row:
     return Row(
         table=TABLE,
-        words=f"{words}; mean of 8 turned and mirrored copies",
+        title=f"{title}; mean of 8 turned and mirrored copies",
         run=run,
         trained_on=TRAINED_ON,
         judged_on=JUDGED_ON,

@@ -8,27 +8,25 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 
 import numpy as np
-import onnx
-from onnx import shape_inference
 
+from build_engines.recipes.folders import RESULTS
 from build_engines.recipes.training import Recipe
 from evaluation.estimate import Estimate
 
-RESULTS = Path(__file__).resolve().parents[3] / "docs" / "ladder"
+CARD = "# {}\n\nA row of the ladder. Research use only.\n\n<!-- figures -->\n<!-- /figures -->\n"
+"""The card of a row's package, but for its name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """What was measured of one row.
 
     Attributes
     ----------
     trained_on, judged_on
-        Data, split and number of images, in words.
+        As of its `Row`.
     metrics
         By the metric's name, as in ``wetread evaluate --json``.
     parameters, operations
@@ -40,8 +38,8 @@ class Result:
         Of the training.
     """
 
-    trained_on: str
-    judged_on: str
+    trained_on: str = ""
+    judged_on: str = ""
     metrics: Mapping[str, Estimate]
     parameters: int | None = None
     operations: int | None = None
@@ -60,20 +58,22 @@ class Row:
     ----------
     table
         It belongs to.
-    words
+    title
         What it is, for the table.
     load
-        Reads the data and gives the recipe; None for a method that is no network.
+        Reads the data and gives the recipe; None for what becomes no package of its own.
     run
         For what is no recipe: reads the data, trains with this seed and measures.
     trained_on, judged_on
-        See `Result`; of a recipe.
+        Data, split and number of images, for the table.
     published
         The figure of the literature beside it, with its source; empty where there is none.
+    differs
+        What the published system or its data have otherwise.
     """
 
     table: str
-    words: str
+    title: str
     load: Callable[[Path], Recipe] | None = None
     run: Callable[[Path, int], Result] | None = None
     trained_on: str = ""
@@ -100,36 +100,3 @@ def saved(name: str) -> Result | None:
         for metric, each in fields.pop("metrics").items()
     }
     return Result(metrics=number, **fields)
-
-
-def size_of(file: Path) -> tuple[int, int]:
-    """Count the weights of an ONNX network with static shapes, and the multiply-adds of one inference."""
-    model = shape_inference.infer_shapes(onnx.load(file))
-    shapes = {
-        value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
-        for value in (*model.graph.value_info, *model.graph.input, *model.graph.output)
-    }
-    weights = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
-    # A weight that is stored as FP16 has a cast behind it.
-    cast = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast"}
-    operations = 0
-    for node in model.graph.node:
-        if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
-            kernel = weights.get(cast.get(node.input[1], node.input[1]), [])
-            places = shapes[node.input[0] if node.op_type == "ConvTranspose" else node.output[0]]
-            spread = int(np.prod(places[2:])) if len(places) > 2 else 1
-            operations += int(np.prod(kernel)) * spread * places[0]
-    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
-    parameters = sum(int(np.prod(t.dims)) for t in model.graph.initializer if t.data_type in floats)
-    return parameters, operations
-
-
-def time_of(infer: Callable[[], object], rounds: int = 9) -> float:
-    """Give the median time of a call in milliseconds, after one to warm up."""
-    infer()
-    seconds = []
-    for _ in range(rounds):
-        begun = perf_counter()
-        infer()
-        seconds.append(perf_counter() - begun)
-    return 1000 * median(seconds)

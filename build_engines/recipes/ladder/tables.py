@@ -3,14 +3,14 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from build_engines.recipes.folders import ROOT
 from build_engines.recipes.ladder.rows import Result, Row, saved
 from evaluation.estimate import Estimate
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "models.md"
+PAGE = ROOT / "docs" / "models.md"
 
 MARKED = re.compile(r"(?<=<!-- ladder:)([a-z0-9-]+)( -->\n).*?(?=<!-- /ladder -->)", re.DOTALL)
 """A table's name, and what stands between its two marks."""
@@ -160,7 +160,7 @@ def _table(one: Table, measured: Mapping[str, tuple[Row, Result]]) -> list[str]:
     heads += ["published", "what differs"] if published else []
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for name, (row, result) in measured.items():
-        cells = [f"{row.words} (`{name}`)"]
+        cells = [f"{row.title} (`{name}`)"]
         cells += [figure(result.metrics.get(column.metric), column.digits, best[column]) for column in columns]
         cells += [short(result.parameters), short(result.operations), time(result)]
         cells += [row.published, row.differs] if published else []

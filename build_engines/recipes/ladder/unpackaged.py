@@ -9,47 +9,19 @@ from time import perf_counter
 import numpy as np
 import onnx
 import openvino
-import torch
 from numpy.typing import NDArray
-from rich.console import Console
 
 from build_engines.recipes import training
-from build_engines.recipes.ladder.rows import size_of, time_of
+from build_engines.recipes.ladder.measure import size_of, time_of
+from build_engines.recipes.ladder.rows import Result
 from build_engines.recipes.networks.blocks import Network
 from build_engines.recipes.packaging.export import trace
 from build_engines.recipes.packaging.files import halve
+from build_engines.recipes.trainer import Trainer
+from evaluation.estimate import Estimate
 
 Outputs = Mapping[str, NDArray[np.float32]]
 INPUT = "image"
-KEPT = Path(__file__).resolve().parents[3] / ".train"
-EVERY = 100
-"""Steps between two states that an interrupted training goes on from."""
-
-
-def trained(recipe: training.Trainable, steps: int, seed: int) -> tuple[Network, float]:
-    """Train a network, or go on with its interrupted training; its weights are kept in ``.train/NAME.pt``.
-
-    Returns
-    -------
-    network
-        See `training.train`.
-    seconds
-        That the training took, since it was gone on with if it was.
-    """
-    console, begun = Console(), perf_counter()
-
-    def report(progress: training.Progress) -> None:
-        if progress.step % 20 == 0:
-            console.print(f"step {progress.step}: loss {progress.loss:.3f}")
-
-    def checkpoint(network: Network) -> None:
-        torch.save(network.state_dict(), KEPT / f"{recipe.name}.pt")
-
-    KEPT.mkdir(exist_ok=True)
-    network = training.train(
-        recipe, steps, seed, None, report, checkpoint, every=EVERY, state=KEPT / f"{recipe.name}.state"
-    )
-    return network, perf_counter() - begun
 
 
 @dataclass(frozen=True)
@@ -89,3 +61,35 @@ def compiled(network: Network, example: NDArray[np.float32], outputs: Sequence[s
         return {name: np.array(answers[name]) for name in outputs}
 
     return Compiled(infer, parameters, operations, time_of(lambda: infer(example)))
+
+
+def train_and_judge(
+    recipe: training.Trainable,
+    steps: int,
+    seed: int,
+    example: NDArray[np.float32],
+    outputs: Sequence[str],
+    judge: Callable[[Compiled], Mapping[str, Estimate]],
+) -> Result:
+    """Train a network, or go on with its interrupted training, and judge it compiled.
+
+    Parameters
+    ----------
+    example, outputs
+        See `compiled`.
+    judge
+        Gives the figures of the compiled network.
+    """
+    begun = perf_counter()
+    network = Trainer().train(recipe, steps, seed)
+    seconds = perf_counter() - begun
+    engine = compiled(network, example, outputs)
+    return Result(
+        metrics=judge(engine),
+        parameters=engine.parameters,
+        operations=engine.operations,
+        latency_ms=engine.latency_ms,
+        steps=steps,
+        seconds=seconds,
+        seed=seed,
+    )

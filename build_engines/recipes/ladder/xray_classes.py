@@ -15,12 +15,10 @@ from zlib import crc32
 
 from build_engines.recipes.augmentation.xrays import Changes
 from build_engines.recipes.cxr_pneumonia import NAME, CxrPneumonia, load, load_held_out
-from build_engines.recipes.data.chest_xrays import LUNGS
-from build_engines.recipes.ladder.rows import Result, Row, size_of, time_of
+from build_engines.recipes.ladder.measure import measure_package
+from build_engines.recipes.ladder.rows import CARD, Result, Row
 from build_engines.recipes.packaging.texts import package_texts
 from engines.packages.package import SHIPPED_MODELS, load_package
-from engines.runtimes.base import RuntimeSettings
-from engines.serving.engine_set import open_engines
 
 SIZE, STEPS = 128, 500
 
@@ -30,8 +28,6 @@ HELD_OUT_TRAINED_ON = "1290 X-rays of NIH, Shenzhen and COVID-CXNet (column spli
 HELD_OUT_JUDGED_ON = "323 X-rays of Hannover and Montgomery, sources never trained on"
 DIFFERS = "other X-rays, half of the channels, 128 × 128, 500 steps"
 
-CARD = "# {}\n\nA row of the ladder. Research use only.\n\n<!-- figures -->\n<!-- /figures -->\n"
-
 
 @dataclass(frozen=True)
 class System:
@@ -39,7 +35,7 @@ class System:
 
     Attributes
     ----------
-    table, words, published
+    table, title, published
         Of its row.
     switches
         Fields of `CxrPneumonia` that differ.
@@ -49,7 +45,7 @@ class System:
         Part of NIH's patients that it is trained on: for the learning curve.
     """
 
-    words: str
+    title: str
     switches: Mapping[str, Any] = field(default_factory=dict)
     held_out: bool = False
     nih: float = 1.0
@@ -141,7 +137,7 @@ def rows_of(name: str, system: System) -> dict[str, Row]:
     """Give the row of a system, and its row on held-out sources."""
     row = Row(
         table=system.table,
-        words=system.words,
+        title=system.title,
         load=partial(recipe_of, name, system, load),
         trained_on=TRAINED_ON,
         judged_on=JUDGED_ON,
@@ -152,7 +148,7 @@ def rows_of(name: str, system: System) -> dict[str, Row]:
         return {name: row}
     held_out = replace(
         row,
-        words=f"{system.words}; sources held out",
+        title=f"{system.title}; sources held out",
         load=partial(recipe_of, f"{name}-held-out", system, load_held_out),
         trained_on=HELD_OUT_TRAINED_ON,
         judged_on=HELD_OUT_JUDGED_ON,
@@ -173,30 +169,21 @@ def as_shipped_held_out(data: Path) -> CxrPneumonia:
 
 def measure_shipped(data: Path, seed: int) -> Result:
     """Measure ``cxr-pneumonia`` as it is shipped; nothing is trained, and nothing drawn but the intervals."""
-    packages = {name: load_package(SHIPPED_MODELS / name) for name in (LUNGS, NAME)}
-    with open_engines(packages, RuntimeSettings(threads=2, precision="fp32")) as engines:
-        golden, engine = packages[NAME].golden().input, engines.models[NAME].engine
-        sizes = [size_of(file) for file in packages[NAME].networks]
-        return Result(
-            trained_on=TRAINED_ON,
-            judged_on=JUDGED_ON,
-            metrics=load(data).measure(engines),
-            parameters=sum(parameters for parameters, _ in sizes),
-            operations=sum(operations for _, operations in sizes),
-            latency_ms=time_of(lambda: engine.infer(golden)),
-        )
+    return measure_package(load_package(SHIPPED_MODELS / NAME), load(data).measure)
 
 
 ROWS: Mapping[str, Row] = {
     "classes-shipped": Row(
         table="xray-classes",
-        words="cxr-pneumonia as shipped",
+        title="cxr-pneumonia as shipped",
         run=measure_shipped,
+        trained_on=TRAINED_ON,
+        judged_on=JUDGED_ON,
         differs="more pixels and more steps than the other rows",
     ),
     HELD_OUT_NAME: Row(
         table="xray-classes",
-        words="one network of cxr-pneumonia, trained as it; sources held out",
+        title="one network of cxr-pneumonia, trained as it; sources held out",
         load=as_shipped_held_out,
         trained_on=HELD_OUT_TRAINED_ON,
         judged_on=HELD_OUT_JUDGED_ON,

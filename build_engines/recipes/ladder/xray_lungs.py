@@ -16,7 +16,8 @@ from torch import Tensor
 from build_engines.recipes.cxr_lung import NAME, TOML, WIDTH, CxrLung
 from build_engines.recipes.data.sources import read_masks
 from build_engines.recipes.figures.judged import Sets, figures, xray_lungs
-from build_engines.recipes.ladder.rows import Result, Row, size_of, time_of
+from build_engines.recipes.ladder.measure import measure_package
+from build_engines.recipes.ladder.rows import CARD, Result, Row
 from build_engines.recipes.losses import LOSSES
 from build_engines.recipes.networks.blocks import Network
 from build_engines.recipes.networks.deeplab import DeepLabV3Plus
@@ -27,8 +28,7 @@ from build_engines.recipes.networks.plan import Fingerprint, plan
 from build_engines.recipes.networks.self_configured import SelfConfigured, deeply_supervised
 from build_engines.recipes.networks.unet import UNet
 from engines.packages.package import SHIPPED_MODELS, load_package
-from engines.runtimes.base import RuntimeSettings
-from engines.serving.engine_set import EngineSet, open_engines
+from engines.serving.engine_set import EngineSet
 from evaluation.estimate import Estimate
 
 SIZE, STEPS = 128, 300
@@ -37,8 +37,6 @@ TRAINED_ON = "Montgomery, 93 X-rays of the training split"
 JUDGED_ON = "Montgomery, 21 X-rays of the test split; Shenzhen, 200 X-rays, never trained on"
 PUBLISHED = "FWIoU {}, mean pixel accuracy {} (lung region)"
 DIFFERS = "other X-rays, half of the channels, 128 × 128, 300 steps from scratch"
-
-CARD = "# {}\n\nA row of the ladder. Research use only.\n\n<!-- figures -->\n<!-- /figures -->\n"
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,42 +149,33 @@ NETWORKS: Mapping[str, tuple[str, Callable[[], Network], str]] = {
         "",
     ),
 }
-"""Words, network and published figures of each row that is trained here."""
+"""Title, network and published figures of each row that is trained here."""
 
 
 def measure_shipped(data: Path, seed: int) -> Result:
     """Measure ``cxr-lung`` as it is shipped; nothing is trained, and nothing drawn but the intervals."""
     package = load_package(SHIPPED_MODELS / NAME)
-    settings = RuntimeSettings(threads=2, precision="fp32")
-    with open_engines({NAME: package}, settings) as engines:
-        golden, engine = package.golden().input, engines.models[NAME].engine
-        parameters, operations = size_of(package.networks[0])
-        return Result(
-            trained_on=TRAINED_ON,
-            judged_on=JUDGED_ON,
-            metrics=figures(package, engines, judged(data)),
-            parameters=parameters,
-            operations=operations,
-            latency_ms=time_of(lambda: engine.infer(golden)),
-        )
+    return measure_package(package, lambda engines: figures(package, engines, judged(data)))
 
 
 ROWS: Mapping[str, Row] = {
     "xray-lungs-shipped": Row(
         table="xray-lungs",
-        words="cxr-lung as shipped: U-Net decoder on MobileNetV2 with shuffle attention, 256 × 256, 900 steps",
+        title="cxr-lung as shipped: U-Net decoder on MobileNetV2 with shuffle attention, 256 × 256, 900 steps",
         run=measure_shipped,
+        trained_on=TRAINED_ON,
+        judged_on=JUDGED_ON,
         differs="more pixels and three times the steps of the other rows",
     )
 } | {
     name: Row(
         table="xray-lungs",
-        words=words,
+        title=title,
         load=partial(load, name, build),
         trained_on=TRAINED_ON,
         judged_on=JUDGED_ON,
         published=published,
         differs=DIFFERS,
     )
-    for name, (words, build, published) in NETWORKS.items()
+    for name, (title, build, published) in NETWORKS.items()
 }

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from build_engines.recipes.data.sources import chest_files, classified_cases, read_masks
+from build_engines.recipes.folders import DATA
 from engines.errors import PermanentError
 from engines.inference.input_statistics import input_statistics
 from engines.inference.radiograph_path import radiograph_tensor
@@ -135,7 +136,7 @@ def as_toml(found: Mapping[str, Range]) -> str:
 
 def run(
     name: Annotated[str, typer.Argument(help=f"The model: {', '.join(TRAINED_ON)}.")],
-    data: Annotated[Path, typer.Option(help="Folder with the training data.")] = Path("../shared/data"),
+    data: Annotated[Path, typer.Option(help="Folder with the training data.")] = DATA,
 ) -> None:
     """Print the training ranges of a shipped model."""
     if name not in TRAINED_ON:

@@ -20,10 +20,10 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from build_engines.recipes.ct_lung import NAME, load
+from build_engines.recipes.folders import DATA
 from build_engines.recipes.networks.blocks import Network
+from build_engines.recipes.trainer import weights_of
 from engines.packages.package import SHIPPED_MODELS
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def unfold(network: Network, model: onnx.ModelProto, images: Sequence[Tensor]) -> None:
@@ -104,7 +104,7 @@ def _normalisations(network: Network) -> list[Any]:
 
 
 def run(
-    data: Annotated[Path, typer.Option(help="Folder with the training data.")] = ROOT.parent / "shared" / "data",
+    data: Annotated[Path, typer.Option(help="Folder with the training data.")] = DATA,
     batches: Annotated[int, typer.Option(help="Of training images that tell what normalisations get.")] = 8,
 ) -> None:
     """Write the weights of ``ct-lung`` to .train/ct-lung-shipped.pt, for ``wetread-train ct-lung --start``."""
@@ -112,10 +112,10 @@ def run(
     network = recipe.network()
     model = onnx.load(SHIPPED_MODELS / NAME / "model.onnx")
     unfold(network, model, [recipe.batch(random)[0] for _ in range(batches)])
-    file = ROOT / ".train" / f"{NAME}-shipped.pt"
+    file = weights_of(f"{NAME}-shipped")
     file.parent.mkdir(exist_ok=True)
     torch.save(network.state_dict(), file)
-    Console().print(f"{file.relative_to(ROOT)} has the weights of {NAME}")
+    Console().print(f"{file.name} has the weights of {NAME}")
 
 
 if __name__ == "__main__":
