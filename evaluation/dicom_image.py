@@ -1,7 +1,9 @@
 """DICOM files become the images that models run on, as the node itself makes them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import pydicom
 
 from engines.types import Image, Volume
 from evaluation.errors import DataError
@@ -30,7 +32,10 @@ def read_dicom(path: Path) -> Image:
     files = sorted(file for file in path.rglob("*") if is_dicom(file)) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path.name} holds no DICOM files; put a series there or remove the row")
-    items = assemble_or_say(files).items
+    assemblies = [assemble(of_series) for of_series in _by_series(files)]
+    items = [item for assembly in assemblies for item in assembly.items]
+    if not items:
+        raise _no_image(assemblies)
     if len(items) != 1:
         raise DataError(f"{path.name} holds {len(items)} images instead of one; give each a row of its own")
     return items[0].image
@@ -46,8 +51,7 @@ def assemble_or_say(files: Sequence[Path]) -> Assembly:
     """
     assembly = assemble(files)
     if not assembly.items:
-        reasons = dict.fromkeys([*assembly.refused, *(each.reason for each in assembly.left_out)])
-        raise DataError(f"no image can be made of it: {'; '.join(reasons) or 'no images'}")
+        raise _no_image([assembly])
     return assembly
 
 
@@ -59,3 +63,24 @@ def largest(items: Sequence[Item], wanted: Sequence[str]) -> Item:
         return len(set(sources) & set(wanted)), len(item.files)
 
     return max(items, key=held)
+
+
+def _no_image(assemblies: Sequence[Assembly]) -> DataError:
+    refused = [reason for assembly in assemblies for reason in assembly.refused]
+    left_out = [each.reason for assembly in assemblies for each in assembly.left_out]
+    return DataError(f"no image can be made of it: {'; '.join(dict.fromkeys([*refused, *left_out])) or 'no images'}")
+
+
+def _by_series(files: Sequence[Path]) -> Iterable[Sequence[Path]]:
+    """Part files by their series: slices of two series, or of two patients, make no volume, whatever they look like."""
+    series: dict[tuple[str, str], list[Path]] = {}
+    for file in files:
+        try:
+            header = pydicom.dcmread(
+                file, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "SeriesInstanceUID"]
+            )
+            key = str(header.get("StudyInstanceUID")), str(header.get("SeriesInstanceUID"))
+        except Exception:  # a header can be wrong in many ways; the assembly says which
+            key = "", ""
+        series.setdefault(key, []).append(file)
+    return series.values()

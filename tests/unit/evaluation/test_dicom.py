@@ -16,6 +16,7 @@ from engines.types import Code, Detection, Detections, LabelMap, Segment, Volume
 from evaluation.collection import Choice
 from evaluation.dicom import read_folder
 from evaluation.dicom_headers import read_headers
+from evaluation.dicom_image import read_dicom
 from evaluation.dicom_lesions import lesions_in_volume, looked_for
 from evaluation.dicom_report import read_findings
 from evaluation.dicom_segmentation import read_masks
@@ -321,6 +322,23 @@ def test_a_seg_goes_to_the_series_that_it_names_and_others_are_left_out(
     found = read_folder(folder, ct_lung, Choice(), unwatched)
     assert len(found.cases) == 1
     assert any(note.startswith("1 series was left out: no SEG or SR") for note in found.notes)
+
+
+@pytest.mark.parametrize("shift", [0.5, 120.0], ids=["between", "behind"])
+def test_slices_of_two_patients_in_one_folder_make_no_image(tmp_path: Path, phantom_ct: Path, shift: float) -> None:
+    folder = tmp_path / "both"
+    shutil.copytree(phantom_ct, folder)
+    assert read_dicom(folder).array.shape[0] == len(list(phantom_ct.glob("*.dcm")))
+    step = series_in(phantom_ct).image.affine[:3, 0]  # type: ignore[union-attr]
+    series = generate_uid()
+    for file in sorted(phantom_ct.glob("*.dcm")):  # slices that would fill the gaps, or go on where the others end
+        image = pydicom.dcmread(file)
+        image.SeriesInstanceUID, image.SOPInstanceUID, image.PatientID = series, generate_uid(), "another"
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+        image.ImagePositionPatient = [f"{each:.6g}" for each in np.array(image.ImagePositionPatient) + shift * step]
+        image.save_as(folder / f"again-{file.name}")
+    with pytest.raises(DataError, match="holds 2 images instead of one"):
+        read_dicom(folder)
 
 
 def test_an_image_without_a_reference_is_no_case(tmp_path: Path, phantom_ct: Path, ct_lung: ModelPackage) -> None:
