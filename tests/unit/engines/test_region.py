@@ -70,6 +70,9 @@ def test_uneven_slices_keep_their_places_in_a_crop(package: ModelPackage) -> Non
     # slice 8 lies at 8 and slice 11 at 14, so the margin of three reaches from 5 to 17
     assert part.at == (0.0, 1.0, 2.0, 3.0, 4.0, 7.0, 9.0, 11.0)
     assert part.frames == (6, 7, 8, 9, 10, 11, 12, 13)
+    # slice 12 lies at 16, so the margin begins at 13: with slice 11, which lies at 14
+    behind = cropped(package, wanted(package), volume, region(slice(12, 14), slice(10, 20), slice(2, 30)))
+    assert behind.frames == (12, 13, 14, 15)
     np.testing.assert_allclose(part.slice_affine(5), volume.slice_affine(10) @ np.array(
         [[1, 0, 0, 0], [0, 1, 0, 4], [0, 0, 1, 0], [0, 0, 0, 1]]
     ))  # fmt: skip
@@ -83,6 +86,24 @@ def test_a_box_in_a_cropped_volume_lies_around_its_ball(
     centre, beside = (tuple((affine @ (*index, 1))[:3].tolist()) for index in ((9, 15, 20), (4, 32, 42)))
     lung = region(slice(6, 13), slice(8, 24), slice(10, 30))
     [box] = run(package, ct_with_balls(affine, SHAPE, centre, beside), lung).found
+    np.testing.assert_allclose(np.add(box.low, box.high) / 2, centre, atol=2.0)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_box_in_a_cropped_volume_that_lies_askew_lies_around_its_ball(
+    package: ModelPackage, seed: int, mirrored: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    affine = np.eye(4)
+    affine[:3, :3] = np.linalg.qr(random.normal(size=(3, 3)))[0] * (2.0, 1.0, 1.0)
+    affine[:3, 0] += affine[:3, 1] * random.uniform(-0.8, 0.8)  # a tilted gantry
+    if (np.linalg.det(affine[:3, :3]) < 0) is not mirrored:
+        affine[:3, 2] *= -1
+    affine[:3, 3] = random.uniform(-100, 100, 3)
+    centre = tuple((affine @ (9, 15, 20, 1))[:3].tolist())
+    # up to the border of the volume on one side
+    [box] = run(package, ct_with_balls(affine, SHAPE, centre), region(slice(0, 13), slice(8, 40), slice(10, 30))).found
     np.testing.assert_allclose(np.add(box.low, box.high) / 2, centre, atol=2.0)
 
 
