@@ -57,12 +57,14 @@ def read_radiograph(file: Path) -> Radiograph:
 def read_picture_mask(file: Path) -> NDArray[Any]:
     """Read the values of a mask ``[row, column]``; those of a JPEG, which blurs edges, as 0 and 1.
 
+    Where a palette gives the values colours, it is the values that count, not how bright their colours are.
+
     Raises
     ------
     DataError
         See `read_radiograph`.
     """
-    values = _picture(file)
+    values = _picture(file, colours=False)
     blurred = file.suffix.lower() in (".jpg", ".jpeg")
     return (values > 127).astype(np.uint8) if blurred else values
 
@@ -136,7 +138,7 @@ def affine_of(image: sitk.Image) -> Affine:
     return affine
 
 
-def _picture(file: Path) -> NDArray[Any]:
+def _picture(file: Path, colours: bool = True) -> NDArray[Any]:
     _require(file)
     try:
         with warnings.catch_warnings():
@@ -146,9 +148,16 @@ def _picture(file: Path) -> NDArray[Any]:
                     raise DataError(f"{file.name} has {picture.width} × {picture.height} pixels; that is no X-ray")
                 upright = ImageOps.exif_transpose(picture)
                 deep = upright.mode in ("I", "F") or upright.mode.startswith("I;")
-                return np.array(upright if deep else upright.convert("L"))
+                numbers = not colours and _has_coloured_palette(upright)
+                return np.array(upright if deep or numbers else upright.convert("L"))
     except (OSError, ValueError, SyntaxError, Picture.DecompressionBombError, EOFError) as error:
         raise DataError(f"{file.name} is no picture that can be read ({type(error).__name__}); replace it") from error
+
+
+def _has_coloured_palette(picture: Picture.Image) -> bool:
+    """Tell a palette that gives labels colours from one that is a scale of grey, in any order."""
+    palette = np.array(picture.getpalette() or [0, 0, 0]).reshape(-1, 3)
+    return picture.mode == "P" and bool((palette != palette[:, :1]).any())
 
 
 def _volume(file: Path) -> sitk.Image:

@@ -283,6 +283,28 @@ def test_the_blur_of_a_jpeg_does_not_widen_a_mask(tmp_path: Path, cxr_lung: Mode
     assert np.array_equal(case.masks()["Lung"], inside > 0)
 
 
+def test_the_colours_of_a_palette_do_not_change_the_values_of_a_mask(tmp_path: Path, cxr_lung: ModelPackage) -> None:
+    labels = np.zeros((6, 8), np.uint8)
+    labels[:, :3], labels[:, 5:] = 1, 2
+    coloured = Picture.fromarray(labels).convert("P")
+    coloured.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    grey = Picture.fromarray(labels).convert("P")
+    grey.putpalette([255] * 3 + [0] * 3 + [255] * 3)  # what is 1 is black
+    (tmp_path / "masks").mkdir()
+    for name, mask in (("a", coloured), ("b", grey)):
+        picture(tmp_path / f"{name}.png", np.arange(48, dtype=np.uint8).reshape(6, 8))
+        mask.save(tmp_path / "masks" / f"{name}.png")
+    told = "Left lung=1; Right lung=2"
+    rows = (f"a.png,a.png,{told}", "b.png,b.png,")
+    one, other = read_manifest(manifest(tmp_path, "file,mask,segments", *rows), cxr_lung, Choice()).cases
+    assert one.masks is not None
+    assert other.masks is not None
+    for label, value in (("Left lung", 1), ("Right lung", 2)):
+        np.testing.assert_array_equal(one.masks()[label], labels == value)
+    [whole] = other.masks().values()
+    np.testing.assert_array_equal(whole, labels != 1)
+
+
 def test_a_mask_of_another_size_is_refused(tmp_path: Path, cxr_lung: ModelPackage) -> None:
     picture(tmp_path / "a.png")
     picture(tmp_path / "m.png", np.zeros((5, 5), np.uint8))
