@@ -151,7 +151,6 @@ def test_all_candidates_of_a_scan_are_described(scan: Scan) -> None:
 
 
 def test_a_few_steps_lower_the_deep_classifier_s_loss_and_nodules_score_higher(scan: Scan) -> None:
-    torch.set_num_threads(1)
     recipe = replace(deep.training_cubes([scan], seed=1), images=8)
     assert recipe.nodules.shape[1:] == (deep.SIDE + 2 * deep.SHIFT,) * 3
     losses: list[float] = []

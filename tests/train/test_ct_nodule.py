@@ -110,7 +110,6 @@ def test_batches_hold_nodules_where_the_targets_say() -> None:
 
 
 def test_a_few_steps_lower_the_loss_and_export_a_package_that_computes_the_same(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     small = ct_nodule.TOML.replace(str(ct_nodule.INPUT["patch"]), "[32, 48, 32]")
     assert small != ct_nodule.TOML
     made = recipe(small)

@@ -78,7 +78,6 @@ def test_at_full_width_a_network_has_as_many_weights_as_published(
 
 @pytest.mark.parametrize("name", small())
 def test_an_exported_network_answers_in_openvino_as_in_pytorch(name: str) -> None:
-    torch.manual_seed(1)
     network = small()[name]()
     for layer in network.modules():
         # As after training: batch normalisation that changes something.
@@ -101,7 +100,6 @@ def test_an_exported_network_answers_in_openvino_as_in_pytorch(name: str) -> Non
 
 @pytest.mark.parametrize("name", small())
 def test_a_few_steps_on_one_batch_lower_its_loss(name: str) -> None:
-    torch.set_num_threads(1)
     losses: list[float] = []
     train(
         OneBatch(small()[name], 128 if name == "Fcn8" else 64),

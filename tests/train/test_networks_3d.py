@@ -47,12 +47,6 @@ NETWORKS: dict[str, Callable[[], Network]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def same_weights() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(1)
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_is_exported_answers_as_the_network(name: str) -> None:
     network = NETWORKS[name]().eval()

@@ -61,7 +61,6 @@ class Threshold(Network):
 
 
 def test_a_classifier_of_patches_learns_to_tell_discs_from_noise() -> None:
-    torch.set_num_threads(1)
     recipe = NodulePatches("discs", lambda: SmallCnn(2, (8, 16, 16, 16)), *discs(60, 1), drawn=16)
     network = training.train(recipe, 40, 1, None, lambda _: None, lambda _: None)
     images, labels = discs(40, 2)
@@ -98,7 +97,6 @@ def test_a_prediction_does_not_depend_on_how_the_patch_lies() -> None:
 
 
 def test_a_compiled_network_answers_as_the_trained_one_and_its_size_is_counted() -> None:
-    torch.manual_seed(1)
     network = SmallCnn(2, (8, 16, 16, 16)).eval()
     image = np.random.default_rng(1).uniform(0, 1, (1, 1, SIZE, SIZE)).astype(np.float32)
     engine = compiled(network, image, OUTPUT)

@@ -1,6 +1,8 @@
 """Every recipe learns on a tiny synthetic data set, and what it exports is a model package."""
 
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,9 @@ from build_engines.recipes.__main__ import RECIPES  # noqa: E402
 from build_engines.recipes.data import phantom  # noqa: E402
 from build_engines.recipes.data.chest_xrays import ChestXray  # noqa: E402
 from build_engines.recipes.data.sources import OutlinedXray  # noqa: E402
+from build_engines.recipes.ladder.ct_lungs import Grid, text_of  # noqa: E402
 from build_engines.recipes.networks.blocks import Network, ShuffleAttention  # noqa: E402
+from build_engines.recipes.networks.unet import UNet3d  # noqa: E402
 from build_engines.recipes.packaging.export import export  # noqa: E402
 from engines.inference.preprocessing import Box  # noqa: E402
 from engines.packages.package import load_package  # noqa: E402
@@ -28,8 +32,11 @@ def tiny_ct() -> training.Recipe:
     lungs[:, :4], lungs[:, -4:], lungs[..., :4], lungs[..., -4:] = False, False, False, False
     labels = np.where(lungs, np.where(np.arange(48) > 24, ct_lung.LEFT, ct_lung.RIGHT), 0)
     case = ct_lung.Case(torch.from_numpy((hounsfield + 1000) / 1400)[None], torch.from_numpy(labels)[None])
-    small = ct_lung.TOML.replace("[96, 128, 128]", "[32, 48, 48]").replace("[3.0, 3.0, 3.0]", "[9.0, 8.0, 8.0]")
-    return ct_lung.CtLung((case,), (case,), {}, toml=small, patch=(32, 32, 32), steps=STEPS, learning_rate=1e-2)
+    small = text_of(ct_lung.NAME, Grid((9.0, 8.0, 8.0), serving=(32, 48, 48), training=(32, 32, 32)))
+    build = partial(UNet3d, 3, (8, 16, 24))
+    return ct_lung.CtLung(
+        (case,), (case,), {}, toml=small, patch=(32, 32, 32), steps=STEPS, learning_rate=1e-2, build=build
+    )
 
 
 def tiny_radiographs() -> training.Recipe:
@@ -61,12 +68,14 @@ def tiny_classes() -> training.Recipe:
         )
         for target, (cells, source) in enumerate(((2, "nih"), (8, "nih"), (32, "cxnet")))
     )
-    return cxr_pneumonia.CxrPneumonia(cases, cases, cases, images=12, steps=STEPS, learning_rate=5e-3)
+    small = re.sub(r"(?m)^size = .*", "size = [64, 64]", cxr_pneumonia.TOML)
+    return cxr_pneumonia.CxrPneumonia(
+        cases, cases, cases, toml=small, images=12, steps=STEPS, learning_rate=5e-3, transfer=False
+    )
 
 
 @pytest.mark.parametrize("make", [tiny_ct, tiny_radiographs, tiny_classes])
 def test_a_few_steps_lower_the_loss_and_export_a_package(make: Callable[[], training.Recipe], tmp_path: Path) -> None:
-    torch.set_num_threads(2)
     recipe = make()
     losses: list[float] = []
     kept: list[Network] = []
@@ -86,7 +95,6 @@ def test_a_few_steps_lower_the_loss_and_export_a_package(make: Callable[[], trai
 
 def test_the_exported_network_answers_as_the_trained_one(tmp_path: Path) -> None:
     recipe = tiny_radiographs()
-    torch.manual_seed(1)
     network = recipe.network().eval()
     export(recipe, network, tmp_path / recipe.name)
     golden = load_package(tmp_path / recipe.name).golden()
@@ -141,7 +149,6 @@ def test_the_classifier_starts_with_the_encoder_of_the_lung_model(tmp_path: Path
 
 
 def test_shuffle_attention_is_the_one_of_the_paper() -> None:
-    torch.manual_seed(1)
     groups, width = 2, 16
     attention = ShuffleAttention(width, groups)
     for parameter in attention.parameters():
