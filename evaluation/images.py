@@ -182,8 +182,11 @@ def _require_sound_nifti(file: Path, reader: sitk.ImageFileReader) -> None:
     """Refuse what ITK would read wrongly without a word.
 
     It fills what was cut off with zeros, which are water; takes ``pixdim`` for the spacing, whatever the sform says;
-    and where neither sform nor qform is valid, guesses which side is left.
+    where neither sform nor qform is valid, guesses which side is left; and for ``a.nii.gz`` gives the voxels of an
+    ``a.nii`` beside it.
     """
+    if file.name.endswith(".gz") and file.with_suffix("").exists():
+        raise DataError(f"{file.name} lies beside a file of the same name without .gz; remove or rename one of them")
     told = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
     bits = float(np.prod(np.array(reader.GetSize(), dtype=np.float64))) * int(told["bitpix"])
     if _length(file) < float(told["vox_offset"]) + bits / 8:

@@ -434,6 +434,17 @@ def test_a_nifti_that_would_be_read_wrongly_is_refused(
         case.image()
 
 
+def test_of_two_niftis_of_one_name_none_is_taken_for_the_other(tmp_path: Path, ct_lung: ModelPackage) -> None:
+    (tmp_path / "masks").mkdir()
+    volume(tmp_path / "masks" / "a.nii", np.zeros((6, 12, 12), np.uint8))
+    for name, value in (("a.nii", 1), ("a.nii.gz", 2)):
+        volume(tmp_path / name, np.full((6, 12, 12), value, np.int16))
+    plain, packed = read_manifest(manifest(tmp_path, "file", "a.nii", "a.nii.gz"), ct_lung, Choice()).cases
+    assert (plain.image().array == 1).all()
+    with pytest.raises(DataError, match="same name without"):
+        packed.image()
+
+
 def test_a_limit_takes_rows_from_everywhere(tmp_path: Path, classifier: ModelPackage) -> None:
     rows = [f"{number:02}.png,{'normal' if number < 10 else 'viral'}" for number in range(20)]
     for row in rows:
