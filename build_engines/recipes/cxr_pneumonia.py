@@ -30,9 +30,9 @@ from build_engines.recipes.networks.classifier import Classifier
 from build_engines.recipes.networks.encoders import MobileNetV2
 from build_engines.recipes.networks.multi_task import MultiTask
 from build_engines.recipes.packaging.ensemble import Ensemble
-from build_engines.recipes.packaging.shipped_encoder import start_from
 from build_engines.recipes.packaging.temperature import cool, even, temperature
 from build_engines.recipes.packaging.texts import package_texts
+from build_engines.recipes.packaging.unfold import unfold
 from engines.inference.preprocessing import Box, crop, fit, percentile_window
 from engines.packages.package import SHIPPED_MODELS
 from engines.serving.engine_set import EngineSet
@@ -128,7 +128,7 @@ class CxrPneumonia:
         if self.transfer:
             few = np.random.default_rng(1).choice(len(self.cases), 32)
             images = torch.stack([torch.from_numpy(self.tensor(self.cases[index])) for index in few])
-            start_from(encoder, SHIPPED_MODELS / LUNGS / "model.onnx", images)
+            unfold(encoder, SHIPPED_MODELS / LUNGS / "model.onnx", images, "encoder.")
         kind = MultiTask if self.outlines else Classifier
         return kind(len(CLASSES), encoder, dropout=self.dropout)
 

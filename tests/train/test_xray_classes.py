@@ -20,8 +20,8 @@ from build_engines.recipes.networks.classifier import Classifier  # noqa: E402
 from build_engines.recipes.networks.encoders import MobileNetV2  # noqa: E402
 from build_engines.recipes.networks.unet import UNet  # noqa: E402
 from build_engines.recipes.packaging.export import export, export_all, trace  # noqa: E402
-from build_engines.recipes.packaging.shipped_encoder import start_from  # noqa: E402
 from build_engines.recipes.packaging.temperature import cool, even, temperature  # noqa: E402
+from build_engines.recipes.packaging.unfold import unfold  # noqa: E402
 from engines.inference.analyse import analyse  # noqa: E402
 from engines.inference.preprocessing import Box, bounding_box  # noqa: E402
 from engines.packages.package import load_package  # noqa: E402
@@ -155,7 +155,7 @@ def test_an_encoder_started_from_a_package_answers_as_the_exported_one(tmp_path:
 
     onnx.save_model(trace(trained, images[:1].numpy(), "image", ["probabilities"]), tmp_path / "model.onnx")
     fresh = MobileNetV2(0.5)
-    start_from(fresh, tmp_path / "model.onnx", images)
+    unfold(fresh, tmp_path / "model.onnx", images, "encoder.")
     fresh.eval()
     with torch.no_grad():
         for ours, theirs in zip(fresh(images), trained.encoder(images), strict=True):
@@ -173,7 +173,7 @@ def test_an_encoder_of_another_kind_is_refused(tmp_path: Path) -> None:
     image = torch.zeros(1, 1, 64, 64).numpy()
     onnx.save_model(trace(network, image, "image", ["probabilities"]), tmp_path / "model.onnx")
     with pytest.raises(ValueError, match="another one"):
-        start_from(MobileNetV2(0.5), tmp_path / "model.onnx", torch.from_numpy(image))
+        unfold(MobileNetV2(0.5), tmp_path / "model.onnx", torch.from_numpy(image), "encoder.")
 
 
 def test_mask_and_class_come_from_one_encoder_and_become_one_package(tmp_path: Path) -> None:
