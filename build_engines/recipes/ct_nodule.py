@@ -25,7 +25,7 @@ from build_engines.recipes.figures.nodules import NAME as NAME
 from build_engines.recipes.figures.nodules import measure_nodules, validate_nodules
 from build_engines.recipes.networks.blocks import Network
 from build_engines.recipes.networks.centre3d import Centre3d
-from build_engines.recipes.nodule_targets import Ball, Targets, centre_loss, targets
+from build_engines.recipes.networks.centre_targets import Ball, Targets, centre_loss, targets
 from build_engines.recipes.packaging.texts import package_texts
 from engines.inference.preprocessing import window
 from engines.serving.engine_set import EngineSet

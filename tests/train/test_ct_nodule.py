@@ -12,7 +12,7 @@ from build_engines.recipes import ct_nodule, training  # noqa: E402
 from build_engines.recipes.ct_nodule import CtNodule  # noqa: E402
 from build_engines.recipes.networks.blocks import Network  # noqa: E402
 from build_engines.recipes.networks.centre3d import STRIDE, Centre3d  # noqa: E402
-from build_engines.recipes.nodule_targets import Ball, Targets, centre_loss, targets  # noqa: E402
+from build_engines.recipes.networks.centre_targets import Ball, Targets, centre_loss, targets  # noqa: E402
 from build_engines.recipes.packaging.export import export  # noqa: E402
 from engines.inference.detection import detect, extent, to_patient  # noqa: E402
 from engines.inference.sliding_window import Window  # noqa: E402

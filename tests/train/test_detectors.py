@@ -11,9 +11,14 @@ from build_engines.recipes import training  # noqa: E402
 from build_engines.recipes.augmentation import primitives  # noqa: E402
 from build_engines.recipes.data.nodules import NodulePatch  # noqa: E402
 from build_engines.recipes.data.sources import LabelledCt  # noqa: E402
-from build_engines.recipes.ladder import nodule_detector, nodule_slices  # noqa: E402
-from build_engines.recipes.ladder.nodule_detection import ROWS  # noqa: E402
-from build_engines.recipes.ladder.nodule_detector import PLACES, SCORES, Judged, NoduleDetector  # noqa: E402
+from build_engines.recipes.ladder import nodule_detection, nodule_slices  # noqa: E402
+from build_engines.recipes.ladder.nodule_detection import (  # noqa: E402
+    PLACES,
+    ROWS,
+    SCORES,
+    Judged,
+    NoduleDetector,
+)
 from build_engines.recipes.ladder.nodule_slices import SIZE, Nodule, Scan, Tile, cut  # noqa: E402
 from build_engines.recipes.ladder.unpackaged import Compiled, compiled  # noqa: E402
 from build_engines.recipes.networks.anchors import anchors, decode, encode, flat, match, overlaps  # noqa: E402
@@ -50,8 +55,8 @@ def test_each_detector_learns_to_find_bright_balls(network: type[Detector]) -> N
     recipe = NoduleDetector("balls", network, scans, scans, drawn=8)
     trained = training.train(recipe, 50, 1, None, lambda _: None, lambda _: None)
     engine = compiled(trained, np.zeros((1, 3, SIZE, SIZE), np.float32), (PLACES, SCORES))
-    judged = nodule_detector.tiles_to_judge([scan(9), scan(10)], 2, np.random.default_rng(1))
-    figures = nodule_detector.figures(engine, judged)
+    judged = nodule_detection.tiles_to_judge([scan(9), scan(10)], 2, np.random.default_rng(1))
+    figures = nodule_detection.figures(engine, judged)
     assert figures["froc_sensitivity_at_0.5"].value > 0.8
     assert figures["average_precision_at_iou_0.3"].value > 0.6
 
@@ -159,7 +164,7 @@ def test_implants_are_labelled_where_they_were_put() -> None:
 
 
 def test_tiles_that_judge_have_nodules_and_as_many_have_none() -> None:
-    judged = nodule_detector.tiles_to_judge([scan(1), scan(2)], 3, np.random.default_rng(1))
+    judged = nodule_detection.tiles_to_judge([scan(1), scan(2)], 3, np.random.default_rng(1))
     with_some = [each for each in judged if len(each.tile.boxes)]
     assert len(with_some) == 12
     assert len(judged) == 24
@@ -174,10 +179,10 @@ def test_a_box_at_the_nodule_is_a_hit_and_another_is_a_false_positive() -> None:
         answers = {PLACES: np.array([[found]], np.float32), SCORES: np.array([[[0.9]]], np.float32)}
         return Compiled(lambda _: answers, 0, 0, 0.0)
 
-    hit = nodule_detector.figures(engine([11, 20, 19, 28]), [Judged(tile, "1_1")])
+    hit = nodule_detection.figures(engine([11, 20, 19, 28]), [Judged(tile, "1_1")])
     assert hit["froc_sensitivity_at_0.125"].value == 1
     assert hit["average_precision_at_iou_0.3"].value == 1
-    miss = nodule_detector.figures(engine([40, 40, 48, 48]), [Judged(tile, "1_1")])
+    miss = nodule_detection.figures(engine([40, 40, 48, 48]), [Judged(tile, "1_1")])
     assert miss["froc_sensitivity_at_8"].value == 0
     assert miss["false_positives_per_scan"].value == 1
 

@@ -12,10 +12,13 @@ from torch import Tensor  # noqa: E402
 
 from build_engines.recipes import training  # noqa: E402
 from build_engines.recipes.data.nodules import NodulePatch  # noqa: E402
-from build_engines.recipes.ladder import nodule_outline, nodule_patch  # noqa: E402
-from build_engines.recipes.ladder.nodule_outline import NoduleOutline  # noqa: E402
-from build_engines.recipes.ladder.nodule_patch import SIZE, NodulePatches  # noqa: E402
-from build_engines.recipes.ladder.nodule_patches import ROWS  # noqa: E402
+from build_engines.recipes.ladder import nodule_outlines, nodule_patches  # noqa: E402
+from build_engines.recipes.ladder.nodule_outlines import NoduleOutline  # noqa: E402
+from build_engines.recipes.ladder.nodule_patches import (  # noqa: E402
+    ROWS,
+    SIZE,
+    NodulePatches,
+)
 from build_engines.recipes.ladder.unpackaged import compiled  # noqa: E402
 from build_engines.recipes.networks.blocks import Network  # noqa: E402
 from build_engines.recipes.networks.patch_classifier import SmallCnn  # noqa: E402
@@ -24,7 +27,7 @@ from engines.packages.package import load_package  # noqa: E402
 from engines.runtimes.base import RuntimeSettings  # noqa: E402
 from engines.serving.engine_set import open_engines  # noqa: E402
 
-OUTPUT = (nodule_patch.OUTPUT,)
+OUTPUT = (nodule_patches.OUTPUT,)
 
 
 def discs(count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -65,7 +68,7 @@ def test_a_classifier_of_patches_learns_to_tell_discs_from_noise() -> None:
     network = training.train(recipe, 40, 1, None, lambda _: None, lambda _: None)
     images, labels = discs(40, 2)
     engine = compiled(network, np.zeros((1, 1, SIZE, SIZE), np.float32), OUTPUT)
-    figures = nodule_patch.figures(nodule_patch.predict(nodule_patch.by_engine(engine), images), labels)
+    figures = nodule_patches.figures(nodule_patches.predict(nodule_patches.by_engine(engine), images), labels)
     assert figures["auc_nodule"].value > 0.95
     assert figures["auc_nodule"].low <= figures["auc_nodule"].value <= figures["auc_nodule"].high
 
@@ -92,7 +95,7 @@ def test_a_prediction_does_not_depend_on_how_the_patch_lies() -> None:
 
     images = random.uniform(0, 1, (2, 50, 50)).astype(np.float32)
     turned = np.ascontiguousarray(np.rot90(images, axes=(1, 2))[:, :, ::-1])
-    assert np.allclose(nodule_patch.predict(classify, images), nodule_patch.predict(classify, turned), atol=1e-6)
+    assert np.allclose(nodule_patches.predict(classify, images), nodule_patches.predict(classify, turned), atol=1e-6)
     assert not np.allclose(classify(images[:, None, 1:-1, 1:-1]), classify(turned[:, None, 1:-1, 1:-1]), atol=1e-4)
 
 
@@ -102,7 +105,7 @@ def test_a_compiled_network_answers_as_the_trained_one_and_its_size_is_counted()
     engine = compiled(network, image, OUTPUT)
     with torch.no_grad():
         expected = network(torch.from_numpy(image)).numpy()
-    assert np.abs(engine.infer(image)[nodule_patch.OUTPUT] - expected).max() < 0.005
+    assert np.abs(engine.infer(image)[nodule_patches.OUTPUT] - expected).max() < 0.005
     convolutions = sum(layer.weight.numel() for layer in network.modules() if isinstance(layer, torch.nn.Conv2d))
     assert convolutions < engine.parameters <= sum(each.numel() for each in network.parameters())
     assert engine.operations > convolutions
@@ -111,7 +114,7 @@ def test_a_compiled_network_answers_as_the_trained_one_and_its_size_is_counted()
 def test_image_and_mask_are_changed_alike() -> None:
     patch, random = ball("1_1", (25, 25, 25), 8), np.random.default_rng(1)
     for _ in range(10):
-        image, mask = nodule_outline.augment(patch, 48, random)
+        image, mask = nodule_outlines.augment(patch, 48, random)
         inside = mask > 0
         assert inside.sum() > 200
         assert image[0][inside].mean() > image[0][~inside].mean() + 0.4

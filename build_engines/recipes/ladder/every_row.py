@@ -6,6 +6,7 @@ from build_engines.recipes.ladder import (
     ct_lungs,
     nodule_cad,
     nodule_detection,
+    nodule_outlines,
     nodule_patches,
     xray_classes,
     xray_lungs,
@@ -17,6 +18,7 @@ ROWS: Mapping[str, Row] = {
     **ct_lungs.ROWS,
     **xray_classes.ROWS,
     **nodule_patches.ROWS,
+    **nodule_outlines.ROWS,
     **nodule_detection.ROWS,
     **nodule_cad.ROWS,
 }

@@ -17,9 +17,9 @@ from build_engines.recipes.ladder.cad.features import GROUPS
 from build_engines.recipes.ladder.cad.judging import judge
 from build_engines.recipes.ladder.cad.scans import Searched
 from build_engines.recipes.ladder.measure import time_of
-from build_engines.recipes.ladder.nodule_patch import JUDGED_ON as LUNA_JUDGED_ON
-from build_engines.recipes.ladder.nodule_patch import TRAINED_ON as LUNA_TRAINED_ON
-from build_engines.recipes.ladder.nodule_patch import figures
+from build_engines.recipes.ladder.nodule_patches import JUDGED_ON as LUNA_JUDGED_ON
+from build_engines.recipes.ladder.nodule_patches import TRAINED_ON as LUNA_TRAINED_ON
+from build_engines.recipes.ladder.nodule_patches import figures
 from build_engines.recipes.ladder.rows import Result, Row
 from build_engines.recipes.ladder.unpackaged import Compiled, train_and_judge
 from evaluation.estimate import Estimate

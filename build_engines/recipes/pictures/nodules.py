@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from build_engines.recipes.data.nodules import LIDC_WINDOW, NodulePatch, read_lidc
 from build_engines.recipes.folders import DATA, LADDER, PICTURES
-from build_engines.recipes.ladder.nodule_detector import PLACES, SCORES, find
+from build_engines.recipes.ladder.nodule_detection import PLACES, SCORES, find
 from build_engines.recipes.ladder.nodule_slices import SIZE, Tile, cut, of_patch
 from build_engines.recipes.ladder.unpackaged import compiled
 from build_engines.recipes.networks.centre2d import Centre2d
