@@ -27,7 +27,6 @@ from engines.serving.engine_set import open_engines
 RECIPES: Mapping[str, Callable[[Path], training.Recipe | Ensemble]] = {
     ct_lung.NAME: ct_lung.load,
     ct_nodule.NAME: ct_nodule.load,
-    ct_nodule.CHESTS_NAME: ct_nodule.load_chests,
     cxr_lung.NAME: cxr_lung.load,
     cxr_pneumonia.NAME: cxr_pneumonia.load_ensemble,
 }

@@ -6,7 +6,7 @@ lungs such nodules are put. 20 other nodules and the fifth CT validate.
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,6 @@ from engines.serving.engine_set import EngineSet
 from engines.types import Volume
 from evaluation.estimate import Estimate
 
-CHESTS_NAME = "ct-nodule-chests"
 TOML, CARD = package_texts(NAME)
 SETTINGS = tomllib.loads(TOML)
 INPUT = SETTINGS["input"]
@@ -65,7 +64,7 @@ class CtNodule:
     name: str = NAME
     toml: str = TOML
     card: str = CARD
-    steps: int = 900
+    steps: int = 2400
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     chest_patches: int = 2
@@ -177,11 +176,6 @@ def load(data: Path) -> CtNodule:
         held_out=read_lidc(data, held_out=True),
         data=data,
     )
-
-
-def load_chests(data: Path) -> CtNodule:
-    """Read the same for a second run, which sees more of whole chests: that is where false positives are."""
-    return replace(load(data), chest_patches=3, lidc_patches=1, steps=700, learning_rate=1e-3)
 
 
 def around(ct: LabelledCt, index: NDArray[np.int64], side_mm: float) -> LabelledCt:

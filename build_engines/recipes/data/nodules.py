@@ -16,6 +16,9 @@ from evaluation.cases import Lesion
 LIDC_WINDOW = (-1160.0, 380.0)
 """HU of the patches' 0 and 255, as far as fat (176), muscle (200) and lung (53) tell; the source does not say."""
 
+LIDC_MIDDLE = 26.5
+"""Index on each axis where the patches have their nodule, to within half a voxel: not 25, the middle of their 51."""
+
 LUNA_WINDOW = (-1000.0, 400.0)
 """HU of the patches' 0 and 255: muscle is at 190, lung at 24."""
 
@@ -25,7 +28,7 @@ HELD_OUT = 5
 
 @dataclass(frozen=True, eq=False)
 class NodulePatch:
-    """A nodule in the middle of 51 × 51 × 51 voxels of 1 mm, in HU, with its outline: ``[slice, row, column]``."""
+    """A nodule amid 51 × 51 × 51 voxels of 1 mm, in HU, with its outline: ``[slice, row, column]``."""
 
     name: str
     image: NDArray[np.float32]

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 from build_engines.recipes import training
 from build_engines.recipes.augmentation import primitives
 from build_engines.recipes.augmentation.primitives import Random, chance
-from build_engines.recipes.data.nodules import LIDC_WINDOW, NodulePatch, read_lidc
+from build_engines.recipes.data.nodules import LIDC_MIDDLE, LIDC_WINDOW, NodulePatch, read_lidc
 from build_engines.recipes.ladder.rows import Row
 from build_engines.recipes.networks.about_middle import AboutMiddle
 from build_engines.recipes.networks.blocks import Network
@@ -29,10 +29,7 @@ from evaluation.metrics.detection import SMALL_MM
 from evaluation.metrics.segmentation import Agreement, compare, segmentation_figures
 
 TRAINED, SMALL = (48, 4), (32, 12)
-"""Edge of a training patch in voxels of 1 mm, and how many are drawn: large nodules, and those below `CUT_OFF_MM`.
-
-The served patch holds all of 51 mm.
-"""
+"""Edge of a training patch in voxels of 1 mm, and how many are drawn: large nodules, and those below `CUT_OFF_MM`."""
 
 CUT_OFF_MM = 15.0
 
@@ -94,9 +91,9 @@ class NoduleOutline:
     name, build
         Of the network.
     edge
-        Of the served patch, at least 51 voxels, so that one holds a whole patch; what the network can halve.
+        Of the served patch, at least 48 voxels, so that one holds a whole patch; what the network can halve.
     cases, held_out
-        Patches that it is trained on, and those that judge it.
+        Patches that it is trained on, and those that judge it: `centred`.
     """
 
     name: str
@@ -157,6 +154,13 @@ class NoduleOutline:
         return (0.15 + 0.55 * ball + noise).clip(0, 1).astype(np.float32)[None, None]
 
 
+def centred(patch: NodulePatch) -> NodulePatch:
+    """Cut a patch of LIDC to the 48 voxels that have its nodule in their middle, as one who points at it would."""
+    first = round(2 * LIDC_MIDDLE) - len(patch.image) + 1
+    inner = (slice(first, None),) * 3
+    return replace(patch, image=patch.image[inner], mask=patch.mask[inner])
+
+
 def scaled(image: NDArray[np.float32]) -> Tensor:
     """Bring HU to 0–1: ``[1, slice, row, column]``."""
     low, high = LIDC_WINDOW
@@ -168,7 +172,7 @@ def augment(patch: NodulePatch, edge: int, random: Random) -> training.Batch:
     linear = primitives.rotation(np.array([random.uniform(-np.pi, np.pi), *random.normal(0, 0.25, 2)]))
     linear = linear @ np.diag(random.choice([-1.0, 1.0], 3) * random.uniform(0.75, 1.3) * random.uniform(0.92, 1.08, 3))
     shape = (edge, edge, edge)
-    centre = (np.array(patch.image.shape) - 1) / 2 + random.uniform(-2, 2, 3)
+    centre = (np.array(patch.image.shape) - 1) / 2 + random.uniform(-1, 1, 3)
     matrix = primitives.about_centre(linear, centre, shape)
     layers = torch.cat([scaled(patch.image), torch.from_numpy(patch.mask.astype(np.float32))[None]])
     image, mask = primitives.sample(layers, shape, matrix, "bilinear").chunk(2)
@@ -210,7 +214,8 @@ def figures(agreements: Sequence[Agreement], patches: Sequence[NodulePatch]) -> 
 
 
 def _load(name: str, build: Callable[[], Network], edge: int, data: Path) -> NoduleOutline:
-    return NoduleOutline(name, build, edge, read_lidc(data, held_out=False), read_lidc(data, held_out=True))
+    cases, held_out = (tuple(map(centred, read_lidc(data, which))) for which in (False, True))
+    return NoduleOutline(name, build, edge, cases, held_out)
 
 
 def _unet3d() -> Network:
@@ -235,7 +240,7 @@ def _row(name: str, title: str, build: Callable[[], Network], edge: int) -> Row:
 
 ROWS: Mapping[str, Row] = {
     "nodule-outline-unet": _row(
-        "nodule-outline-unet", "Outline: U-Net 3D that knows the distance from the middle, 600 steps", _unet3d, 56
+        "nodule-outline-unet", "Outline: U-Net 3D that knows the distance from the middle, 600 steps", _unet3d, 48
     ),
     "nodule-outline-fcn": _row(
         "nodule-outline-fcn", "Outline: FCN 3D that knows the distance from the middle, 600 steps", _fcn3d, 64

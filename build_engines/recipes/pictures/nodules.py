@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from build_engines.recipes.data.nodules import LIDC_WINDOW, NodulePatch, read_lidc
 from build_engines.recipes.folders import DATA, LADDER, PICTURES
 from build_engines.recipes.ladder.nodule_detection import PLACES, SCORES, find
+from build_engines.recipes.ladder.nodule_outlines import centred
 from build_engines.recipes.ladder.nodule_slices import SIZE, Tile, cut, of_patch
 from build_engines.recipes.ladder.unpackaged import compiled
 from build_engines.recipes.networks.centre2d import Centre2d
@@ -48,7 +49,8 @@ def run(
     """Draw held-out nodules: outlines above, boxes below."""
     patches = read_lidc(data, held_out=True)[: 2 * SHOWN : 2]
     figure, axes = canvas.panels(2, SHOWN, 1.6, 1.8)
-    for axis, patch, mask in zip(axes[0], patches, outlines(patches), strict=True):
+    outlined = [centred(patch) for patch in patches]
+    for axis, patch, mask in zip(axes[0], outlined, outlines(outlined), strict=True):
         middle = round(float(np.argwhere(patch.mask)[:, 0].mean()))
         axis.imshow(patch.image[middle], cmap="gray", vmin=LIDC_WINDOW[0], vmax=LIDC_WINDOW[1])
         canvas.outline(axis, patch.mask[middle], canvas.REFERENCE)
