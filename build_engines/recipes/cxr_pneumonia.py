@@ -43,7 +43,7 @@ NAME = "cxr-pneumonia"
 WIDTH = 0.5
 """Width multiplier of the encoder: that of ``cxr-lung``, whose weights it starts with."""
 
-SEEDS = (1,)
+SEEDS = (1, 2, 3)
 """Of the networks of the package: as many as ``network.files`` in its ``model.toml`` names."""
 
 SHARES = {
