@@ -18,7 +18,7 @@ from build_engines.recipes.ladder.cad import deep
 from build_engines.recipes.ladder.cad.candidates import dot
 from build_engines.recipes.ladder.cad.classify import CLASSIFIERS, describe_patches, describe_scan, scores
 from build_engines.recipes.ladder.cad.features import GROUPS, describe
-from build_engines.recipes.ladder.cad.judging import froc_figures, patch_figures, single_figures
+from build_engines.recipes.ladder.cad.judging import froc_figures, patch_figures, scored, single_figures
 from build_engines.recipes.ladder.cad.preprocessing import prepare
 from build_engines.recipes.ladder.cad.scans import NEITHER, NODULE, OTHER, Scan, search
 from engines.types import Volume
@@ -167,10 +167,10 @@ def test_a_few_steps_lower_the_deep_classifier_s_loss_and_nodules_score_higher(s
 
 def test_perfect_scores_find_every_nodule_before_a_false_positive(scan: Scan) -> None:
     perfect = (scan.targets == NODULE).astype(np.float64)
-    figures = froc_figures([scan, scan], [perfect, perfect])
+    figures = froc_figures([scored(scan, perfect)] * 2)
     assert figures["froc_mean"].value == figures["froc_mean_from_8_mm"].value == 1
     assert np.isnan(figures["froc_mean_below_8_mm"].value)
-    worst = froc_figures([scan, scan], [-perfect, -perfect])
+    worst = froc_figures([scored(scan, -perfect)] * 2)
     assert worst["froc_sensitivity_at_0.125"].value == 0
     assert worst["lesion_sensitivity"].value == 1
     assert patch_figures([scan], [perfect])["auc"].value == 1
@@ -179,11 +179,11 @@ def test_perfect_scores_find_every_nodule_before_a_false_positive(scan: Scan) ->
 def test_false_positives_before_the_one_nodule_are_counted(scan: Scan) -> None:
     one = Scan(scan.image, scan.affine, scan.candidates, scan.lesions[:1])
     perfect = (one.targets == NODULE).astype(np.float64)
-    assert single_figures(one, perfect)["false_positives_before_nodule"].value == 0
+    assert single_figures(scored(one, perfect))["false_positives_before_nodule"].value == 0
     false = int((one.targets != NODULE).sum())
-    assert single_figures(one, -perfect)["false_positives_before_nodule"].value == false
+    assert single_figures(scored(one, -perfect))["false_positives_before_nodule"].value == false
     nothing = Scan(scan.image, scan.affine, scan.candidates, (lesion(np.zeros(3)),))
-    assert single_figures(nothing, perfect)["lesion_sensitivity"].value == 0
+    assert single_figures(scored(nothing, perfect))["lesion_sensitivity"].value == 0
 
 
 def test_the_real_nodule_lies_at_the_apex_of_the_left_lung(shared_data: Path) -> None:

@@ -130,14 +130,14 @@ def measure_nodules(
     section = served.description.detection
     assert section is not None
     whole, low = uncropped(lowered(served)), lowered(served)
-    lungs = _lungs(engines, served, chest.volume)
+    lungs = lungs_of(engines, served, chest.volume)
     scans, whose = [], []
     for number, nodule in enumerate(nodules):
         for place in range(PLACES):
             volume, lesions = implant(chest, [nodule], np.random.default_rng([number, place]))
-            scans.append(match(candidates(_found(engines, low, volume, lungs)), lesions))
+            scans.append(match(candidates(found_by(engines, low, volume, lungs)), lesions))
             whose.append(nodule.name)
-    patches = [match(candidates(_found(engines, whole, nodule.volume)), [nodule.lesion]) for nodule in nodules]
+    patches = [match(candidates(found_by(engines, whole, nodule.volume)), [nodule.lesion]) for nodule in nodules]
     figures = {
         f"implanted.{name}": each for name, each in detection_figures(scans, whose).items() if name.startswith("froc_")
     }
@@ -147,16 +147,17 @@ def measure_nodules(
         figures |= {f"{where}.{name}": each for name, each in kept.items() if name.startswith(AS_SHIPPED)}
     # The two CT that were not trained on, nothing put into them.
     for name, ct in {VALIDATION: chest.volume, OTHER: read_other(data).volume}.items():
-        found_there = _found(engines, served, ct, _lungs(engines, served, ct)).found
+        found_there = found_by(engines, served, ct, lungs_of(engines, served, ct)).found
         figures[f"{name}.false_positives_per_scan"] = Estimate(len(found_there), np.nan, np.nan)
     return figures
 
 
-def _lungs(engines: EngineSet, package: ModelPackage, volume: Volume) -> LabelMap | None:
+def lungs_of(engines: EngineSet, package: ModelPackage, volume: Volume) -> LabelMap | None:
+    """Segment what a package is cropped to; None where it looks at all of an image."""
     return engines.run(package.input.crop_to, volume).label_map if package.input.crop_to else None
 
 
-def _found(engines: EngineSet, package: ModelPackage, volume: Volume, lungs: LabelMap | None = None) -> Detections:
+def found_by(engines: EngineSet, package: ModelPackage, volume: Volume, lungs: LabelMap | None = None) -> Detections:
     """Run a package that is the served one but for a few settings, with the served engine."""
     engine = engines.models[NAME].engine
     found = analyse(package, engine, volume, clock=utc_now, region=lungs).detections

@@ -10,19 +10,24 @@ from typing import TypeVar
 import numpy as np
 
 from build_engines.recipes.data.nlst import read_nlst
+from build_engines.recipes.data.sources import read_chests
+from build_engines.recipes.figures.nodules import NAME, candidates, found_by, lowered, lungs_of
 from build_engines.recipes.folders import KEPT
 from build_engines.recipes.ladder.cad import classify, deep, features, scans
 from build_engines.recipes.ladder.cad.classify import CLASSIFIERS, RESPONSE
 from build_engines.recipes.ladder.cad.features import GROUPS
-from build_engines.recipes.ladder.cad.judging import judge
-from build_engines.recipes.ladder.cad.scans import Searched
-from build_engines.recipes.ladder.measure import time_of
+from build_engines.recipes.ladder.cad.judging import froc_figures, judge, single_figures
+from build_engines.recipes.ladder.cad.scans import Searched, chests_to_judge
+from build_engines.recipes.ladder.measure import measure_package, time_of
 from build_engines.recipes.ladder.nodule_patches import JUDGED_ON as LUNA_JUDGED_ON
 from build_engines.recipes.ladder.nodule_patches import TRAINED_ON as LUNA_TRAINED_ON
 from build_engines.recipes.ladder.nodule_patches import figures
 from build_engines.recipes.ladder.rows import Result, Row
 from build_engines.recipes.ladder.unpackaged import Compiled, train_and_judge
+from engines.packages.package import SHIPPED_MODELS, load_package
+from engines.serving.engine_set import EngineSet
 from evaluation.estimate import Estimate
+from evaluation.metrics.detection import match
 
 TRAINED_ON = "80 LIDC-IDRI nodules: put into 4 chests of LCTSC, 16 draws of 20, and in patches of 51 mm"
 JUDGED_ON = "20 LIDC-IDRI nodules of other patients, put into LCTSC-202, 24 draws of 10; intervals by nodule"
@@ -38,6 +43,29 @@ OUTPUT = "classes"
 STEPS = 2400
 
 T = TypeVar("T")
+
+
+def shipped(data: Path, seed: int) -> Result:
+    """Judge ``ct-nodule`` as it is shipped on the same CT; nothing is trained or drawn.
+
+    The lungs of the held-out chest are found once, before nodules are put into it.
+    """
+    package = load_package(SHIPPED_MODELS / NAME)
+    lower = lowered(package)
+
+    def judged(engines: EngineSet) -> dict[str, Estimate]:
+        (chest,) = read_chests(data, held_out=True)
+        lungs = lungs_of(engines, package, chest.volume)
+        figures = froc_figures([
+            match(candidates(found_by(engines, lower, volume, lungs)), lesions)
+            for volume, lesions in chests_to_judge(data)
+        ])  # fmt: skip
+        real, lesion = read_nlst(data)
+        found = found_by(engines, lower, real, lungs_of(engines, package, real))
+        of_nlst = single_figures(match(candidates(found), [lesion]))
+        return figures | {f"nlst.{name}": each for name, each in of_nlst.items()}
+
+    return measure_package(package, judged)
 
 
 def candidates_only(data: Path, seed: int) -> Result:
@@ -142,6 +170,15 @@ def _patch_row(title: str, kind: str, groups: Sequence[str]) -> Row:
 
 
 ROWS: Mapping[str, Row] = {
+    "nodule-cad-shipped": Row(
+        table="nodule-cad",
+        title="ct-nodule as shipped: 3D centre-point detector in the lungs of ct-lung, no search",
+        run=shipped,
+        trained_on="80 LIDC-IDRI nodules: put into 4 chests of LCTSC anew at every step, and in patches of 51 mm",
+        judged_on=JUDGED_ON,
+        published="mean FROC sensitivity 0.891: Ding et al., MICCAI 2017 (LUNA16)",
+        differs=DIFFERS,
+    ),
     "nodule-cad-candidates": Row(
         table="nodule-cad",
         title="Search alone: blobs of several sizes, dot filter",

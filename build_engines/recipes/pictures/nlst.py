@@ -62,7 +62,7 @@ def run(
             if coronal:
                 heights = np.sort(len(volume.array) - 1 - box[:, 0])
                 box = np.column_stack([heights, box[:, 2]])
-            canvas.box(axis, *box[:, -2:], colour)
+            canvas.box(axis, box[0, -2:], box[1, -2:], colour)
     axes[0, 1].set_xlim(column - CLOSE, column + CLOSE)
     axes[0, 1].set_ylim(row + CLOSE, row - CLOSE)
     canvas.save(figure, out, "NLST (National Cancer Institute), CC BY 4.0")

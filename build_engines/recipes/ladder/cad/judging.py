@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from build_engines.recipes.ladder.cad.scans import NODULE, OTHER, Scan, Searched
 from evaluation.estimate import Estimate, bootstrap_all
 from evaluation.metrics.detection import RATES, SMALL_MM, Candidates, match
+from evaluation.metrics.detection import Scan as Matched
 from evaluation.metrics.ranking import area_under_curve
 
 Scores = Sequence[NDArray[np.float64]]
@@ -16,25 +17,32 @@ Scores = Sequence[NDArray[np.float64]]
 
 def judge(searched: Searched, scores: Scores) -> dict[str, Estimate]:
     """Judge the scores of all candidates of `Searched.judged`."""
+    matched = [scored(scan, of) for scan, of in zip(searched.judged, scores, strict=True)]
     chests = len(searched.chests)
-    figures = froc_figures(searched.chests, scores[:chests])
+    figures = froc_figures(matched[:chests])
+    figures["candidates_per_scan"] = _exactly(float(np.mean([len(scan.candidates) for scan in searched.chests])))
     figures |= {
         f"lidc_patches.{name}": each for name, each in patch_figures(searched.patches, scores[chests:-1]).items()
     }
-    return figures | {f"nlst.{name}": each for name, each in single_figures(searched.real, scores[-1]).items()}
+    return figures | {f"nlst.{name}": each for name, each in single_figures(matched[-1]).items()}
 
 
-def froc_figures(scans: Sequence[Scan], scores: Scores) -> dict[str, Estimate]:
+def scored(scan: Scan, scores: NDArray[np.float64]) -> Matched:
+    """Match the candidates of a scan, as balls of their diameters with these scores, to its lesions."""
+    halves = np.array([[candidate.diameter_mm / 2] * 3 for candidate in scan.candidates]).reshape(-1, 3)
+    return match(Candidates(scores, scan.places - halves, scan.places + halves), scan.lesions)
+
+
+def froc_figures(matched: Sequence[Matched]) -> dict[str, Estimate]:
     """Estimate sensitivity at each rate of false positives, by size, with nodules drawn anew.
 
     All scans may be of one chest; the false positives stay the same in all draws, and the intervals say nothing of
     other chests. A nodule is told by its diameter; each is another patient's.
     """
-    matched = [match(_candidates(scan, of), scan.lesions) for scan, of in zip(scans, scores, strict=True)]
     found = np.concatenate([each.scores for each in matched])
     diameters = np.concatenate([each.diameters for each in matched])
     false = np.sort(np.concatenate([each.false for each in matched]))[::-1]
-    allowed = {rate: int(rate * len(scans)) for rate in RATES}
+    allowed = {rate: int(rate * len(matched)) for rate in RATES}
     limits = {rate: false[many] if many < len(false) else -np.inf for rate, many in allowed.items()}
 
     def figures(chosen: NDArray[np.int64]) -> Mapping[str, float]:
@@ -47,8 +55,7 @@ def froc_figures(scans: Sequence[Scan], scores: Scores) -> dict[str, Estimate]:
             drawn[f"lesion_sensitivity{words}"] = _share(np.isfinite(there))
         return drawn
 
-    estimates = bootstrap_all(figures, [str(diameter) for diameter in diameters])
-    return {**estimates, "candidates_per_scan": _exactly(float(np.mean([len(scan.candidates) for scan in scans])))}
+    return bootstrap_all(figures, [str(diameter) for diameter in diameters])
 
 
 def patch_figures(scans: Sequence[Scan], scores: Scores) -> dict[str, Estimate]:
@@ -72,18 +79,12 @@ def patch_figures(scans: Sequence[Scan], scores: Scores) -> dict[str, Estimate]:
     return bootstrap_all(figures, [str(index) for index in range(len(scans))])
 
 
-def single_figures(scan: Scan, scores: NDArray[np.float64]) -> dict[str, Estimate]:
+def single_figures(matched: Matched) -> dict[str, Estimate]:
     """Say whether the one nodule of a scan is among the candidates, and how many false positives score higher."""
-    matched = match(_candidates(scan, scores), scan.lesions)
     (score,) = matched.scores
     found = bool(np.isfinite(score))
     before = float((matched.false > score).sum()) if found else np.nan
     return {"lesion_sensitivity": _exactly(float(found)), "false_positives_before_nodule": _exactly(before)}
-
-
-def _candidates(scan: Scan, scores: NDArray[np.float64]) -> Candidates:
-    halves = np.array([[candidate.diameter_mm / 2] * 3 for candidate in scan.candidates]).reshape(-1, 3)
-    return Candidates(scores, scan.places - halves, scan.places + halves)
 
 
 def _share(chosen: NDArray[np.bool_]) -> float:

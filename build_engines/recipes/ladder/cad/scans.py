@@ -6,6 +6,7 @@ Nodules of LIDC-IDRI are known in patches only; for whole lungs they are put int
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import starmap
 from pathlib import Path
 from types import ModuleType
 
@@ -131,31 +132,34 @@ def search_all(data: Path, seed: int) -> Searched:
     FileNotFoundError
         If ``data`` has not all of it.
     """
-    learned, held_out = (read_lidc(data, which) for which in (False, True))
-    chests, held_out_chest = (read_chests(data, which) for which in (False, True))
+    learned, chests = read_lidc(data, held_out=False), read_chests(data, held_out=False)
     real, lesion = read_nlst(data)
     training = with_nodules(chests, learned, TRAINING_DRAWS * len(chests), TRAINING_NODULES, seed)
     return Searched(
-        training=(*training, *map(search_patch, learned)),
-        chests=with_nodules(held_out_chest, held_out, TEST_DRAWS, TEST_NODULES, TEST_SEED),
-        patches=tuple(map(search_patch, held_out)),
+        training=(*starmap(search, training), *map(search_patch, learned)),
+        chests=tuple(starmap(search, chests_to_judge(data))),
+        patches=tuple(map(search_patch, read_lidc(data, held_out=True))),
         real=search(real, (lesion,)),
     )
 
 
 def with_nodules(
     chests: Sequence[LabelledCt], patches: Sequence[NodulePatch], draws: int, nodules: int, seed: int
-) -> tuple[Scan, ...]:
+) -> Iterator[tuple[Volume, tuple[Lesion, ...]]]:
     """Put nodules into one chest after the other; every nodule is used once before one is used again."""
     random = np.random.default_rng(seed)
     order: list[int] = []
-    scans = []
     for draw in range(draws):
         if len(order) < nodules:
             order += random.permutation(len(patches)).tolist()
         drawn, order = [patches[place] for place in order[:nodules]], order[nodules:]
-        scans.append(search(*implant(chests[draw % len(chests)], drawn, random)))
-    return tuple(scans)
+        yield implant(chests[draw % len(chests)], drawn, random)
+
+
+def chests_to_judge(data: Path) -> Iterator[tuple[Volume, tuple[Lesion, ...]]]:
+    """Give the held-out chest with held-out nodules, in the draws that everything is judged on."""
+    held_out_chest, held_out = read_chests(data, held_out=True), read_lidc(data, held_out=True)
+    return with_nodules(held_out_chest, held_out, TEST_DRAWS, TEST_NODULES, TEST_SEED)
 
 
 def search_patch(patch: NodulePatch) -> Scan:
