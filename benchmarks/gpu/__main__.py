@@ -49,6 +49,7 @@ STEPS = (
     tests("tests-device-path", 75, "tests/gpu/test_device_path.py"),
     step("models", 130, "--model", "ct-lung", name="model-ct-lung"),
     step("models", 110, "--model", "nnunet", name="model-nnunet"),
+    step("models", 60, "--model", "ct-nodule", name="model-ct-nodule"),
     step("models", 30, "--model", "cxr-lung", name="model-cxr-lung"),
     step("models", 30, "--model", "cxr-pneumonia", name="model-cxr-pneumonia"),
 )

@@ -14,7 +14,7 @@ from benchmarks.gpu.step import Step, Work, arguments, gpu_is_there, interleaved
 from benchmarks.gpu.torch_path import TorchPath
 from benchmarks.gpu.work import work_of
 from benchmarks.inference.subjects import onnx_runtime
-from benchmarks.inference.torch_graph import TorchGraph, folded
+from benchmarks.inference.torch_graph import Averaged, TorchGraph, folded
 from build_engines.compile import build
 from build_engines.recipes.data import phantom
 from engines.device.check import OnHost
@@ -65,7 +65,7 @@ class Measurement:
             self.module: torch.nn.Module = network.eval()
         else:
             self.package = load_package(SHIPPED_MODELS / options.model)
-            self.module = TorchGraph(folded(self.package.networks[0])).eval()
+            self.module = Averaged([TorchGraph(folded(network)) for network in self.package.networks]).eval()
         self.output = next(iter(self.package.described_outputs))
         self.module.to(self.device)
         self.golden = self.package.golden().input
@@ -73,9 +73,9 @@ class Measurement:
 
     def run(self) -> None:
         with self.step.trying("work"):
-            graph = folded(self.package.networks[0])
-            work = work_of(graph)
-            self.step.note(work={"operations": work.operations, "values": work.values, "grid": self.package.grid})
+            works = [work_of(folded(network)) for network in self.package.networks]
+            operations, values = sum(work.operations for work in works), sum(work.values for work in works)
+            self.step.note(work={"operations": operations, "values": values, "grid": self.package.grid})
         for precision in ("fp16", "fp32", "int8"):
             with self.step.trying(f"{self.runtime} {precision}"):
                 self.open(precision)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from build_engines.graph import load_graph, to_half
 from engines.errors import ModelPackageError, RuntimeUnavailable
 from engines.packages.package import ModelPackage
-from engines.runtimes.base import Engine, Outputs, Precision, RuntimeSettings, create_engine
+from engines.runtimes.base import Engine, Ensemble, Outputs, Precision, RuntimeSettings, create_engine
 from engines.types import EngineIdentity
 
 Array = NDArray[np.float32]
@@ -71,8 +71,8 @@ class PeerEngine(Engine):
 
 
 def onnx_runtime(precision: Precision) -> Callable[[ModelPackage, int], Engine]:
-    def make(package: ModelPackage, threads: int) -> Engine:
-        file = package.network_for(package.networks[0], precision)
+    def member(package: ModelPackage, threads: int, network: Path) -> Engine:
+        file = package.network_for(network, precision)
 
         def load(grid: tuple[int, ...]) -> Answer:
             options = onnxruntime.SessionOptions()
@@ -92,6 +92,9 @@ def onnx_runtime(precision: Precision) -> Callable[[ModelPackage, int], Engine]:
 
         return PeerEngine(package, EngineIdentity(f"onnxruntime {onnxruntime.__version__}", precision, "CPU"), load)
 
+    def make(package: ModelPackage, threads: int) -> Engine:
+        return Ensemble([member(package, threads, network) for network in package.networks])
+
     return make
 
 
@@ -100,12 +103,13 @@ def pytorch(precision: Precision, *, compiled: bool = False) -> Callable[[ModelP
         try:
             import torch
 
-            from benchmarks.inference.torch_graph import TorchGraph, folded
+            from benchmarks.inference.torch_graph import Averaged, TorchGraph, folded
         except ImportError as error:
             raise RuntimeUnavailable(f"PyTorch is not installed ({error}); pip install 'wetread[train]'") from error
         torch.set_num_threads(threads)
-        graph = folded(package.networks[0])
-        module: Any = TorchGraph(half(package, graph) if precision == "fp16" else graph).eval()
+        graphs = [folded(network) for network in package.networks]
+        graphs = [half(package, graph) for graph in graphs] if precision == "fp16" else graphs
+        module: Any = Averaged([TorchGraph(graph) for graph in graphs]).eval()
         dimensions = len(package.input_shape)
         order = {4: torch.channels_last, 5: torch.channels_last_3d}[dimensions]
         for name, weight in list(module.named_buffers()):

@@ -69,6 +69,19 @@ class TorchGraph(nn.Module):
         return {name: known[name] for name in self.names}
 
 
+class Averaged(nn.Module):
+    """Averages the answers of an ensemble's networks, as `engines.runtimes.base.Ensemble` does."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Answer with every output by name."""
+        answers = [network(image) for network in self.networks]
+        return {name: torch.stack([answer[name] for answer in answers]).mean(dim=0) for name in answers[0]}
+
+
 def folded(network: Path) -> onnx.ModelProto:
     """Read a network, compute what depends on no input, and leave the rest in plain ONNX operators."""
     options = onnxruntime.SessionOptions()
@@ -133,6 +146,15 @@ def cut(_: Attributes, tensors: Sequence[Any], how: Sequence[Sequence[int]]) -> 
     return tensor
 
 
+def gather(attributes: Attributes, tensors: Sequence[Any], how: Sequence[Sequence[int]]) -> Tensor:
+    axis, index = attributes.get("axis", 0), tensors[1]
+    if index.ndim:
+        answer: Tensor = tensors[0].index_select(axis, index.ravel()).unflatten(axis, index.shape)
+        return answer
+    one: Tensor = tensors[0].select(axis, int(how[1][0]))
+    return one
+
+
 def average(attributes: Attributes, tensors: Sequence[Any], how: Sequence[Sequence[int]]) -> Tensor:
     axes = attributes.get("axes") or [int(axis) for axis in how[1]]
     answer: Tensor = tensors[0].mean(dim=tuple(axes), keepdim=bool(attributes.get("keepdims", 1)))
@@ -162,6 +184,7 @@ OPERATORS: Mapping[str, Callable[[Attributes, Sequence[Any], Sequence[Any]], Any
     "Concat": lambda attributes, tensors, how: torch.cat(tensors, dim=attributes["axis"]),
     "Conv": convolve,
     "Div": lambda _, tensors, how: tensors[0] / tensors[1],
+    "Gather": gather,
     "Gemm": multiply_matrices,
     "Identity": lambda _, tensors, how: tensors[0],
     "InstanceNormalization": norm_of_instance,

@@ -5,12 +5,17 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
+
+from build_engines.recipes.data.implant import implant
+from build_engines.recipes.data.nodules import NodulePatch, read_lidc
 from build_engines.recipes.data.sources import (
     LEFT,
     RIGHT,
     LabelledCt,
     OutlinedXray,
     classified_cases,
+    read_chests,
     read_masks,
 )
 from build_engines.recipes.figures.lungs import OTHER, VALIDATION
@@ -70,8 +75,15 @@ def xray_classes(data: Path) -> Sets:
     return {"test": tuple(rows), "nih": tuple(case for case in rows if case.groups["source"] == "nih")}
 
 
+def nodule_scans(data: Path) -> Sets:
+    """Put the held-out nodules into the held-out chest, a half of them at a time."""
+    (chest,), held_out = read_chests(data, held_out=True), read_lidc(data, held_out=True)
+    return {"implanted": tuple(nodule_case(chest, held_out[half::2], seed=half) for half in (0, 1))}
+
+
 SETS: Mapping[str, Callable[[Path], Sets]] = {
     "ct-lung": ct_lungs,
+    "ct-nodule": nodule_scans,
     "cxr-lung": xray_lungs,
     "cxr-pneumonia": xray_classes,
 }
@@ -82,6 +94,12 @@ def ct_case(name: str, ct: LabelledCt) -> Case:
     """Make a case of a CT with left and right lung."""
     masks = {"Left lung": ct.labels == LEFT, "Right lung": ct.labels == RIGHT}
     return Case(name, patient=name, image=lambda: ct.volume, masks=lambda: masks)
+
+
+def nodule_case(chest: LabelledCt, nodules: Sequence[NodulePatch], seed: int) -> Case:
+    """Make a case of a CT with nodules that are put into its lungs."""
+    volume, lesions = implant(chest, nodules, np.random.default_rng(seed))
+    return Case(f"implanted-{seed}", f"implanted-{seed}", image=lambda: volume, lesions=lesions)
 
 
 def outlined_cases(xrays: Sequence[OutlinedXray]) -> tuple[Case, ...]:
