@@ -13,7 +13,7 @@ from torch import Tensor  # noqa: E402
 from build_engines.recipes import training  # noqa: E402
 from build_engines.recipes.data.nodules import NodulePatch  # noqa: E402
 from build_engines.recipes.ladder import nodule_outlines, nodule_patches  # noqa: E402
-from build_engines.recipes.ladder.nodule_outlines import NoduleOutline  # noqa: E402
+from build_engines.recipes.ladder.nodule_outlines import NoduleOutline, centred  # noqa: E402
 from build_engines.recipes.ladder.nodule_patches import (  # noqa: E402
     ROWS,
     SIZE,
@@ -122,7 +122,7 @@ def test_image_and_mask_are_changed_alike() -> None:
 
 def test_an_outline_is_measured_through_its_package_on_the_side_where_it_is(tmp_path: Path) -> None:
     patches = (ball("1_1", (14, 20, 33), 7), ball("2_1", (25, 30, 12), 3))
-    recipe = NoduleOutline("threshold", Threshold, 56, patches, patches)
+    recipe = NoduleOutline("threshold", Threshold, tuple(map(centred, patches)), tuple(map(centred, patches)))
     export(recipe, recipe.network(), tmp_path / recipe.name)
     package = load_package(tmp_path / recipe.name)
     with open_engines({recipe.name: package}, RuntimeSettings(threads=1)) as engines:
@@ -137,7 +137,7 @@ def test_small_and_large_nodules_are_judged_apart(tmp_path: Path) -> None:
     small = ball("1_1", (25, 25, 25), 3)
     dim = NodulePatch(small.name, np.where(small.mask, -600, -850).astype(np.float32), small.mask)
     patches = (dim, ball("2_1", (25, 25, 25), 8))
-    recipe = NoduleOutline("threshold", Threshold, 56, patches, patches)
+    recipe = NoduleOutline("threshold", Threshold, tuple(map(centred, patches)), tuple(map(centred, patches)))
     export(recipe, recipe.network(), tmp_path / recipe.name)
     with open_engines({recipe.name: load_package(tmp_path / recipe.name)}, RuntimeSettings(threads=1)) as engines:
         figures = recipe.measure(engines)

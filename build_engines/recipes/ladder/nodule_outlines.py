@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from build_engines.recipes.ladder.rows import Row
 from build_engines.recipes.networks.about_middle import AboutMiddle
 from build_engines.recipes.networks.blocks import Network
 from build_engines.recipes.networks.fcn3d import Fcn3d
+from build_engines.recipes.networks.half_resolution import HalfResolution
 from build_engines.recipes.networks.unet import UNet3d
 from engines.serving.engine_set import EngineSet
 from engines.verify import dice
@@ -28,12 +30,16 @@ from evaluation.estimate import Estimate
 from evaluation.metrics.detection import SMALL_MM
 from evaluation.metrics.segmentation import Agreement, compare, segmentation_figures
 
-TRAINED, SMALL = (48, 4), (32, 12)
-"""Edge of a training patch in voxels of 1 mm, and how many are drawn: large nodules, and those below `CUT_OFF_MM`."""
+EDGE, PATCHES = 48, 12
+"""Of a training patch in voxels of 1 mm, which is also the served one, and how many are drawn for a step."""
 
 CUT_OFF_MM = 15.0
+"""Diameter that parts small nodules from large ones, of which as many are drawn."""
 
 SEGMENT = "nodule"
+FEATURES = 8
+"""Of the network on half the resolution, for the last convolution."""
+
 FIGURES = ("dice", "iou", "hausdorff95_mm", "surface_distance_mm", "volume_mae_ml", "volume_mse_ml2")
 
 TRAINED_ON = "LIDC-IDRI: 80 nodules of as many patients, 51 mm around each"
@@ -90,25 +96,22 @@ class NoduleOutline:
     ----------
     name, build
         Of the network.
-    edge
-        Of the served patch, at least 48 voxels, so that one holds a whole patch; what the network can halve.
     cases, held_out
         Patches that it is trained on, and those that judge it: `centred`.
     """
 
     name: str
     build: Callable[[], Network]
-    edge: int
     cases: tuple[NodulePatch, ...]
     held_out: tuple[NodulePatch, ...]
-    steps: int = 600
+    steps: int = 900
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
 
     @property
     def toml(self) -> str:
         """See `training.Recipe`."""
-        return TOML.replace("NAME", self.name).replace("EDGE", str(self.edge))
+        return TOML.replace("NAME", self.name).replace("EDGE", str(EDGE))
 
     @property
     def card(self) -> str:
@@ -120,11 +123,17 @@ class NoduleOutline:
         return self.build()
 
     def batch(self, random: Random) -> training.Batch:
-        """Draw patches, turned, mirrored, scaled, shifted, of another kernel, dose and contrast."""
-        small = chance(random, 0.5)
-        edge, number = SMALL if small else TRAINED
-        cases = [patch for patch in self.cases if (patch.diameter_mm < CUT_OFF_MM) == small] or self.cases
-        drawn = [augment(cases[random.integers(len(cases))], edge, random) for _ in range(number)]
+        """Draw patches, turned, mirrored, scaled, shifted, of another kernel, dose and contrast.
+
+        As many are of small as of large nodules.
+        """
+        groups = [
+            [patch for patch in self.cases if (patch.diameter_mm < CUT_OFF_MM) == small] for small in (True, False)
+        ]
+        groups = [group for group in groups if group]
+        drawn = [
+            augment(each[random.integers(len(each))], EDGE, random) for _, each in zip(range(PATCHES), cycle(groups))
+        ]
         return torch.stack([image for image, _ in drawn]), torch.stack([mask for _, mask in drawn])
 
     def loss(self, outputs: Any, target: Any) -> Tensor:
@@ -134,7 +143,7 @@ class NoduleOutline:
 
     def validate(self, network: Network) -> Mapping[str, float]:
         """Give the mean Dice of the held-out patches, by size, from the network without test-time mirroring."""
-        overlaps = np.array([dice(patch.mask, outline(network, patch, self.edge)) for patch in self.held_out])
+        overlaps = np.array([dice(patch.mask, outline(network, patch)) for patch in self.held_out])
         small = np.array([patch.diameter_mm < SMALL_MM for patch in self.held_out])
         return {
             f"Dice, {words}": float(overlaps[which].mean())
@@ -148,7 +157,7 @@ class NoduleOutline:
     def golden(self) -> NDArray[np.float32]:
         """A soft ball in noise."""
         settings = tomllib.loads(self.toml)["input"]
-        offsets = np.indices(settings["patch"]) - (self.edge - 1) / 2
+        offsets = np.indices(settings["patch"]) - (EDGE - 1) / 2
         ball = 1 / (1 + np.exp(np.sqrt((offsets**2).sum(axis=0)) - 7))
         noise = np.random.default_rng(1).normal(0, 0.02, ball.shape)
         return (0.15 + 0.55 * ball + noise).clip(0, 1).astype(np.float32)[None, None]
@@ -182,11 +191,11 @@ def augment(patch: NodulePatch, edge: int, random: Random) -> training.Batch:
     return image.clamp(0, 1), (mask[0] > 0.5).long()
 
 
-def outline(network: Network, patch: NodulePatch, edge: int) -> NDArray[np.bool_]:
+def outline(network: Network, patch: NodulePatch) -> NDArray[np.bool_]:
     """Outline one patch with a network in PyTorch, padded with air as serving does."""
     image = scaled(patch.image)
-    before = (edge - image.shape[1]) // 2
-    padding = [before, edge - image.shape[1] - before] * 3
+    before = (EDGE - image.shape[1]) // 2
+    padding = [before, EDGE - image.shape[1] - before] * 3
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         labels = network.logits(torch.nn.functional.pad(image, padding)[None])[0].argmax(dim=0)
     inner = (slice(before, before + image.shape[1]),) * 3
@@ -213,24 +222,21 @@ def figures(agreements: Sequence[Agreement], patches: Sequence[NodulePatch]) -> 
     return named
 
 
-def _load(name: str, build: Callable[[], Network], edge: int, data: Path) -> NoduleOutline:
+def _load(name: str, build: Callable[[], Network], data: Path) -> NoduleOutline:
     cases, held_out = (tuple(map(centred, read_lidc(data, which))) for which in (False, True))
-    return NoduleOutline(name, build, edge, cases, held_out)
+    return NoduleOutline(name, build, cases, held_out)
 
 
-def _unet3d() -> Network:
-    return AboutMiddle(UNet3d(2, (16, 32, 64, 96), channels=2))
+def _about_middle(kind: type[UNet3d] | type[Fcn3d], widths: tuple[int, ...]) -> Network:
+    network = kind(FEATURES, widths, channels=widths[0])
+    return AboutMiddle(HalfResolution(network, classes=2, channels=2, width=widths[0], features=FEATURES))
 
 
-def _fcn3d() -> Network:
-    return AboutMiddle(Fcn3d(2, (16, 32, 64, 96, 128), channels=2))
-
-
-def _row(name: str, title: str, build: Callable[[], Network], edge: int) -> Row:
+def _row(name: str, title: str, build: Callable[[], Network]) -> Row:
     return Row(
         table="nodule-outlines",
-        title=title,
-        load=partial(_load, name, build, edge),
+        title=f"Outline: {title} on half the resolution, knows the distance from the middle; 900 steps",
+        load=partial(_load, name, build),
         trained_on=TRAINED_ON,
         judged_on=JUDGED_ON,
         published="Dice 0.822: central focused CNN (Wang et al., Medical Image Analysis 40, 2017)",
@@ -239,10 +245,9 @@ def _row(name: str, title: str, build: Callable[[], Network], edge: int) -> Row:
 
 
 ROWS: Mapping[str, Row] = {
-    "nodule-outline-unet": _row(
-        "nodule-outline-unet", "Outline: U-Net 3D that knows the distance from the middle, 600 steps", _unet3d, 48
-    ),
-    "nodule-outline-fcn": _row(
-        "nodule-outline-fcn", "Outline: FCN 3D that knows the distance from the middle, 600 steps", _fcn3d, 64
-    ),
+    name: _row(name, title, partial(_about_middle, kind, widths))
+    for name, title, kind, widths in (
+        ("nodule-outline-unet", "U-Net 3D", UNet3d, (24, 48, 96)),
+        ("nodule-outline-fcn", "FCN 3D", Fcn3d, (24, 48, 96, 96)),
+    )
 }

@@ -61,6 +61,10 @@ TABLES: Mapping[str, Table] = {
     "xray-lungs": Table(
         "xray-lungs-.*", (*_outlines("montgomery_test", "Montgomery"), Column("shenzhen.dice", "Dice, Shenzhen"))
     ),
+    "xray-losses": Table(
+        "(xray-loss-.*|xray-lungs-mobilenetv2-sa)",
+        (*_outlines("montgomery_test", "Montgomery"), Column("shenzhen.dice", "Dice, Shenzhen")),
+    ),
     "ct-lungs": Table(
         "ct-lungs-.*",
         (
@@ -74,8 +78,7 @@ TABLES: Mapping[str, Table] = {
     ),
     "xray-classes": Table("classes-.*(?<!-held-out)", CLASSES),
     "xray-classes-held-out": Table("(classes|cxr-pneumonia)-.*held-out", HELD_OUT),
-    "ablation": Table("(ablation-.*(?<!-held-out)|classes-mobilenetv2-sa)", CLASSES),
-    "ablation-held-out": Table("(ablation|classes-mobilenetv2-sa)-.*held-out", HELD_OUT),
+    "ablation": Table("(ablation-.*|classes-mobilenetv2-sa)", CLASSES),
     "nodule-patches": Table(
         "nodule-patch-.*",
         (

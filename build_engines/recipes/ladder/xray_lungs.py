@@ -60,7 +60,7 @@ def judged(data: Path) -> Sets:
     return {name: sets[name] for name in ("montgomery_test", "shenzhen")}
 
 
-def load(name: str, build: Callable[[], Network], data: Path) -> LadderLung:
+def load(name: str, build: Callable[[], Network], loss_name: str, data: Path) -> LadderLung:
     """Read the X-rays and masks for one row.
 
     Raises
@@ -76,6 +76,7 @@ def load(name: str, build: Callable[[], Network], data: Path) -> LadderLung:
         card=CARD.format(name),
         steps=STEPS,
         build=build,
+        loss_name=loss_name,
         judged=judged(data),
     )
 
@@ -158,24 +159,37 @@ def measure_shipped(data: Path, seed: int) -> Result:
     return measure_package(package, lambda engines: figures(package, engines, judged(data)))
 
 
-ROWS: Mapping[str, Row] = {
-    "xray-lungs-shipped": Row(
-        table="xray-lungs",
-        title="cxr-lung as shipped: U-Net decoder on MobileNetV2 with shuffle attention, 256 × 256, 900 steps",
-        run=measure_shipped,
-        trained_on=TRAINED_ON,
-        judged_on=JUDGED_ON,
-        differs="more pixels and three times the steps of the other rows",
-    )
-} | {
-    name: Row(
-        table="xray-lungs",
-        title=title,
-        load=partial(load, name, build),
-        trained_on=TRAINED_ON,
-        judged_on=JUDGED_ON,
-        published=published,
-        differs=DIFFERS,
-    )
-    for name, (title, build, published) in NETWORKS.items()
-}
+ROWS: Mapping[str, Row] = (
+    {
+        "xray-lungs-shipped": Row(
+            table="xray-lungs",
+            title="cxr-lung as shipped: U-Net decoder on MobileNetV2 with shuffle attention, 256 × 256, 900 steps",
+            run=measure_shipped,
+            trained_on=TRAINED_ON,
+            judged_on=JUDGED_ON,
+            differs="more pixels and three times the steps of the other rows",
+        )
+    }
+    | {
+        name: Row(
+            table="xray-lungs",
+            title=title,
+            load=partial(load, name, build, CxrLung.loss_name),
+            trained_on=TRAINED_ON,
+            judged_on=JUDGED_ON,
+            published=published,
+            differs=DIFFERS,
+        )
+        for name, (title, build, published) in NETWORKS.items()
+    }
+    | {
+        f"xray-loss-{loss}": Row(
+            table="xray-losses",
+            title=f"the same network with {words} alone",
+            load=partial(load, f"xray-loss-{loss}", on(partial(MobileNetV2, WIDTH)), loss),
+            trained_on=TRAINED_ON,
+            judged_on=JUDGED_ON,
+        )
+        for loss, words in (("dice", "the Dice loss"), ("cross-entropy", "cross-entropy"), ("focal", "the focal loss"))
+    }
+)
