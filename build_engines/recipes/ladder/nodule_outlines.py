@@ -222,9 +222,9 @@ def figures(agreements: Sequence[Agreement], patches: Sequence[NodulePatch]) -> 
     return named
 
 
-def _load(name: str, build: Callable[[], Network], data: Path) -> NoduleOutline:
+def _load(name: str, build: Callable[[], Network], steps: int, data: Path) -> NoduleOutline:
     cases, held_out = (tuple(map(centred, read_lidc(data, which))) for which in (False, True))
-    return NoduleOutline(name, build, cases, held_out)
+    return NoduleOutline(name, build, cases, held_out, steps)
 
 
 def _about_middle(kind: type[UNet3d] | type[Fcn3d], widths: tuple[int, ...]) -> Network:
@@ -232,11 +232,11 @@ def _about_middle(kind: type[UNet3d] | type[Fcn3d], widths: tuple[int, ...]) -> 
     return AboutMiddle(HalfResolution(network, classes=2, channels=2, width=widths[0], features=FEATURES))
 
 
-def _row(name: str, title: str, build: Callable[[], Network]) -> Row:
+def _row(name: str, title: str, build: Callable[[], Network], steps: int) -> Row:
     return Row(
         table="nodule-outlines",
-        title=f"Outline: {title} on half the resolution, knows the distance from the middle; 900 steps",
-        load=partial(_load, name, build),
+        title=f"Outline: {title} on half the resolution, knows the distance from the middle; {steps} steps",
+        load=partial(_load, name, build, steps),
         trained_on=TRAINED_ON,
         judged_on=JUDGED_ON,
         published="Dice 0.822: central focused CNN (Wang et al., Medical Image Analysis 40, 2017)",
@@ -245,9 +245,9 @@ def _row(name: str, title: str, build: Callable[[], Network]) -> Row:
 
 
 ROWS: Mapping[str, Row] = {
-    name: _row(name, title, partial(_about_middle, kind, widths))
-    for name, title, kind, widths in (
-        ("nodule-outline-unet", "U-Net 3D", UNet3d, (24, 48, 96)),
-        ("nodule-outline-fcn", "FCN 3D", Fcn3d, (24, 48, 96, 96)),
+    name: _row(name, title, partial(_about_middle, kind, widths), steps)
+    for name, title, kind, widths, steps in (
+        ("nodule-outline-unet", "U-Net 3D", UNet3d, (24, 48, 96), 900),
+        ("nodule-outline-fcn", "FCN 3D", Fcn3d, (24, 48, 96, 96), 450),
     )
 }
