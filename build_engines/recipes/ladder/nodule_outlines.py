@@ -36,9 +36,6 @@ EDGE, PATCHES = 48, 12
 CUT_OFF_MM = 15.0
 """Diameter that parts small nodules from large ones, of which as many are drawn."""
 
-LUNG = (-850 - LIDC_WINDOW[0]) / (LIDC_WINDOW[1] - LIDC_WINDOW[0])
-"""What lung is on the scale of 0–1."""
-
 SEGMENT = "nodule"
 WIDTHS, FEATURES = (24, 48, 96), 8
 """Of the scales, and the network on half the resolution, for the last convolution."""
@@ -188,18 +185,10 @@ def augment(patch: NodulePatch, edge: int, random: Random) -> training.Batch:
     matrix = primitives.about_centre(linear, centre, shape)
     layers = torch.cat([scaled(patch.image), torch.from_numpy(patch.mask.astype(np.float32))[None]])
     image, mask = primitives.sample(layers, shape, matrix, "bilinear").chunk(2)
-    if chance(random, 0.3):
-        image = faint(image, mask, random)
     image = image * random.uniform(0.9, 1.1) + random.uniform(-0.05, 0.05)
     if chance(random, 0.5):
         image = primitives.texture(random, image, noise=0.05)
     return image.clamp(0, 1), (mask[0] > 0.5).long()
-
-
-def faint(image: Tensor, mask: Tensor, random: Random) -> Tensor:
-    """Make a nodule as faint as ground glass, of which there are few: it keeps a part of its contrast to lung."""
-    glass = LUNG + random.uniform(0.15, 0.6) * (image - LUNG)
-    return image + mask * (glass - image)
 
 
 def outline(network: Network, patch: NodulePatch) -> NDArray[np.bool_]:
