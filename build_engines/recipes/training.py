@@ -178,8 +178,9 @@ class _Run:
             )
         self.optimiser.zero_grad()
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimiser.step()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        if torch.isfinite(norm):  # bfloat16 overflows at times; such a step is left out (Micikevicius et al., 2018)
+            self.optimiser.step()
         self.schedule.step()
         _follow(self.average, self.network, decay=min(0.99, self.step / (self.step + 10)))
         return value

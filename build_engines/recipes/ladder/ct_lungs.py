@@ -26,8 +26,6 @@ from build_engines.recipes.networks.vnet import VNet
 from engines.packages.package import SHIPPED_MODELS, load_package
 
 TABLE, STEPS, LEARNING_RATE, CLASSES = "ct-lungs", 320, 3e-3, 3
-GENTLE = {"ct-lungs-vnet": 1e-3}
-"""Learning rates of networks that diverge with that of all others."""
 
 TRAINED_ON = "LCTSC, 4 CT (101, 102, 104 and 201)"
 JUDGED_ON = "LCTSC-202 (validation), cip64 (other source), hard cases made of LCTSC-202: one CT each, so no interval"
@@ -95,7 +93,7 @@ def load(name: str, build: Callable[[], Network], grid: Grid, data: Path) -> CtL
         name=name,
         card=CARD.format(name),
         steps=STEPS,
-        learning_rate=GENTLE.get(name, LEARNING_RATE),
+        learning_rate=LEARNING_RATE,
         build=build,
         patch=grid.training,
         measured=FIGURES,
@@ -138,7 +136,7 @@ def measure_baseline(data: Path, seed: int) -> Result:
 NETWORKS: Mapping[str, tuple[str, Callable[[], Network], Grid]] = {
     "ct-lungs-unet": ("U-Net 3D, 2.4 million weights, 4 mm", lambda: UNet3d(CLASSES), WHOLE_CHEST),
     "ct-lungs-vnet": (
-        "V-Net, a quarter of the channels, batch normalisation, 4 mm, a third of the learning rate",
+        "V-Net, a quarter of the channels, batch normalisation, 4 mm",
         lambda: VNet(CLASSES, width=4),
         WHOLE_CHEST,
     ),
