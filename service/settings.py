@@ -12,6 +12,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
+    SecretStr,
     StringConstraints,
     ValidationError,
     ValidationInfo,
@@ -32,6 +34,15 @@ AETitle = Annotated[
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
+CertificateName = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True,
+        pattern=r"^(sha256:([0-9A-Fa-f]{2}:?){32}|(CN|O|OU|C|ST|L|DNS|IP|URI)=.+)$",
+    ),
+]
+"""Which certificate: ``sha256:`` and its fingerprint, or names that it must bear: ``CN=ct1, O=Clinic``, ``DNS=ct1``."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,8 +57,17 @@ class NodeSettings(_Section):
     accept_unknown_senders: bool = False
     accept_carried_along: bool = True
     """Store SR, SEG, secondary captures and the like that travel with a study; they are never processed."""
+    accept_private: bool = False
+    """Store instances of private SOP classes, and those in private transfer syntaxes; they are never processed."""
     maximum_pdu: Annotated[int, Field(ge=4096, le=1 << 20)] = 131072
     maximum_associations: Annotated[int, Field(ge=1)] = 50
+    maximum_associations_per_sender: Annotated[int, Field(ge=1)] = 25
+    """For each calling AE title, so that one sender that never ends its associations leaves room for the others."""
+    user_identity: Literal["ignore", "refuse", "require"] = "ignore"
+    """What to do with the user that a sender may name (PS3.7 D.3.3.7). require: only with a name and passcode of
+    ``users``."""
+    users: dict[str, SecretStr] = {}
+    """Passcodes by user name."""
     idle_seconds: Annotated[float, Field(gt=0)] = 60.0
 
 
@@ -57,6 +77,45 @@ class SenderSettings(_Section):
     archive: str
     priority: Literal["routine", "stat"] = "routine"
     """stat: its series come before those of all others, at each stage and on the GPU."""
+    addresses: tuple[IPvAnyNetwork, ...] = ()
+    """Addresses and networks that it sends from; empty for any."""
+    certificates: tuple[CertificateName, ...] = ()
+    """TLS client certificates that it sends with, any of these; empty for none or any that ``[tls]`` lets in."""
+
+
+class TlsSettings(_Section):
+    """``[tls]``: the second DICOM listener, for TLS (PS3.15 B.12). It is there where ``certificate`` is set."""
+
+    port: Port = 2762
+    certificate: Path | None = None
+    """PEM file of the node's certificate, followed by those that lead to the authority. Read again when it changes."""
+    key: Path | None = None
+    """PEM file of its private key, not encrypted."""
+    authorities: Path | None = None
+    """PEM file of the authorities that sign the senders' certificates."""
+    clients: Literal["require", "optional", "none"] = "require"
+    """Whether a sender must show a certificate; one that is shown must be right in any case but none."""
+    only: bool = False
+    """Do not listen without TLS."""
+    handshake_seconds: Annotated[float, Field(gt=0, le=60)] = 10.0
+
+    @property
+    def on(self) -> bool:
+        """Whether to listen with TLS."""
+        return self.certificate is not None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.certificate is None and (self.key or self.authorities or self.only):
+            raise ValueError("tls.certificate is missing; name the PEM file of the node's certificate")
+        if self.certificate is not None and self.key is None:
+            raise ValueError("tls.key is missing; name the PEM file of the certificate's private key")
+        if self.certificate is not None and self.clients != "none" and self.authorities is None:
+            raise ValueError(
+                "tls.authorities is missing; name the PEM file of the authorities that sign the senders' certificates, "
+                'or set tls.clients = "none" where senders have no certificates'
+            )
+        return self
 
 
 class ArchiveSettings(_Section):
@@ -180,6 +239,10 @@ class SpoolSettings(_Section):
     path: Path = Path("/var/lib/wetread")
     keep_hours: Annotated[float, Field(ge=0)] = 24.0
     """How long the files of a series stay after all of its work has ended."""
+    duplicates: Literal["keep-first", "keep-last", "reject"] = "keep-first"
+    """What is done with another content under a SOP Instance UID that is there. keep-first: it is kept in quarantine,
+    where an operator decides. keep-last: it counts, its series runs again, and the first one is kept in quarantine.
+    reject: it is not taken, and its sender is told (0xC111)."""
 
 
 class Settings(BaseSettings):
@@ -194,6 +257,7 @@ class Settings(BaseSettings):
     )
 
     node: NodeSettings = NodeSettings()
+    tls: TlsSettings = TlsSettings()
     senders: dict[AETitle, SenderSettings] = {}
     archives: dict[str, ArchiveSettings] = {}
     spool: SpoolSettings = SpoolSettings()
@@ -278,7 +342,9 @@ def _lines(error: ValidationError, origin: str) -> Iterator[str]:
         if entry["type"] == "extra_forbidden":
             known = ", ".join(_known_keys(entry["loc"]))
             yield f"{origin}: {key} = {entry['input']!r}: no such key; remove it or use one of: {known}"
-        elif entry["loc"]:
+        elif entry["loc"][:2] == ("node", "users"):  # passcodes are not shown
+            yield f"{origin}: {key}: {entry['msg']}"
+        elif entry["loc"] and (entry["type"] != "value_error" or not isinstance(entry["input"], dict)):
             yield f"{origin}: {key} = {entry['input']!r}: {entry['msg']}"
         else:
             yield f"{origin}: {entry['msg'].removeprefix('Value error, ')}"
@@ -308,14 +374,31 @@ host = "127.0.0.1"
 port = 11112
 # accept_unknown_senders = false  # true: any calling AE title may send (its results have nowhere to go)
 # accept_carried_along = true     # store SR, SEG, SC ... that travel with a study; they are never processed
+# accept_private = false          # store private SOP classes and transfer syntaxes too; they are never processed
 # maximum_pdu = 131072
 # maximum_associations = 50
+# maximum_associations_per_sender = 25
 # idle_seconds = 60.0
+# user_identity = "ignore"        # users that senders name: "refuse" them, or "require" one of [node.users]
+#[node.users]
+#ct1 = "a passcode"               # better with TLS: without, passcodes are readable on the wire
+
+# A second listener with DICOM TLS (1.2 and 1.3), once there is a certificate; docs/security.md tells more.
+[tls]
+# certificate (a path)            # PEM file of this node's certificate; read again when it changes, as the others are
+# key (a path)                    # PEM file of its private key, not encrypted
+# authorities (a path)            # PEM file of the authorities that sign the senders' certificates
+# port = 2762
+# clients = "require"             # senders show a certificate; "optional", or "none"
+# only = false                    # true: do not listen without TLS
+# handshake_seconds = 10.0
 
 # Who may send, by calling AE title, and which archive gets the results.
 [senders.ORTHANC]
 archive = "orthanc"
 # priority = "routine"            # "stat": comes before all others (an emergency department's scanner)
+# addresses = []                  # only from these addresses and networks: ["10.1.0.0/16", "192.168.7.5"]
+# certificates = []               # only with one of these by TLS: ["CN=ct1, O=Clinic", "sha256:9f86d0..."]
 
 [archives.orthanc]
 ae_title = "ORTHANC"
@@ -337,6 +420,8 @@ port = 4242
 # Received images, intermediate files, results and the ledger. Needs room for a day of images.
 path = "{spool}"
 # keep_hours = 24.0               # how long files stay after all work on a series has ended
+# duplicates = "keep-first"       # other content under a known SOP Instance UID: an operator decides; "keep-last": it
+                                  # counts, and its series runs again; "reject": it is not taken
 
 [series]
 # A series starts when there is evidence enough that it is whole; `wetread jobs show KEY` tells which there was.
