@@ -44,6 +44,9 @@ CertificateName = Annotated[
 """Which certificate: ``sha256:`` and its fingerprint, or names that it must bear: ``CN=ct1, O=Clinic``, ``DNS=ct1``."""
 
 
+_SHORTEST_TOKEN = 16
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -226,6 +229,26 @@ class HttpSettings(_Section):
     port: Port = 8080
 
 
+class StowSettings(_Section):
+    """``[stow]``: a second way in, STOW-RS (PS3.18 10.5)."""
+
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    port: Port = 8081
+    tls: bool = False
+    """HTTPS, with certificate, authorities and rules of ``[tls]``; else a proxy in front of it should do that."""
+    tokens: dict[AETitle, SecretStr] = {}
+    """Bearer tokens by sender, whose archive gets the results. A sender may show one of its certificates instead."""
+    largest_mb: Annotated[int, Field(ge=1)] = 4096
+    """What a single instance may have."""
+    maximum_connections: Annotated[int, Field(ge=1)] = 16
+    """Each may hold 16 MiB in memory."""
+    idle_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """After so long without a byte a request is given up ..."""
+    longest_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """... and after so long in any case; what of it was whole is kept."""
+
+
 class LogSettings(_Section):
     """``[log]``: ``json`` lines for a collector, ``console`` for a person."""
 
@@ -266,6 +289,7 @@ class Settings(BaseSettings):
     routing: dict[str, RoutingSettings] = {}
     retry: RetrySettings = RetrySettings()
     http: HttpSettings = HttpSettings()
+    stow: StowSettings = StowSettings()
     log: LogSettings = LogSettings()
 
     @classmethod
@@ -289,6 +313,22 @@ class Settings(BaseSettings):
                     f"senders.{title}.archive = {sender.archive!r}: no such archive (known: {known}); "
                     f"add a table [archives.{sender.archive}] or name a known one"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _stow_knows_its_senders(self) -> Self:
+        stow = self.stow
+        for title, token in stow.tokens.items():
+            if title not in self.senders and not self.node.accept_unknown_senders:
+                raise ValueError(f"stow.tokens.{title}: no such sender; add a table [senders.{title}]")
+            if len(token.get_secret_value()) < _SHORTEST_TOKEN:
+                raise ValueError(
+                    f"stow.tokens.{title}: shorter than {_SHORTEST_TOKEN} characters; `openssl rand -hex 32` makes one"
+                )
+        if len({token.get_secret_value() for token in stow.tokens.values()}) < len(stow.tokens):
+            raise ValueError("stow.tokens: two senders have the same one; it says who sends, so give each its own")
+        if stow.tls and not self.tls.on:
+            raise ValueError("stow.tls needs [tls] certificate and key; name them, or leave HTTPS to a proxy")
         return self
 
     def profile_for(self, sender: str) -> ResultProfile:
@@ -342,7 +382,7 @@ def _lines(error: ValidationError, origin: str) -> Iterator[str]:
         if entry["type"] == "extra_forbidden":
             known = ", ".join(_known_keys(entry["loc"]))
             yield f"{origin}: {key} = {entry['input']!r}: no such key; remove it or use one of: {known}"
-        elif entry["loc"][:2] == ("node", "users"):  # passcodes are not shown
+        elif entry["loc"][:2] in (("node", "users"), ("stow", "tokens")):  # passcodes are not shown
             yield f"{origin}: {key}: {entry['msg']}"
         elif entry["loc"] and (entry["type"] != "value_error" or not isinstance(entry["input"], dict)):
             yield f"{origin}: {key} = {entry['input']!r}: {entry['msg']}"
@@ -462,6 +502,19 @@ path = "{spool}"
 [http]
 # host = "127.0.0.1"              # /health and /metrics
 # port = 8080
+
+# STOW-RS, a second way in: POST to http://HOST:PORT/studies
+[stow]
+# enabled = false
+# host = "127.0.0.1"
+# port = 8081
+# tls = false                     # HTTPS, with what [tls] names; or leave it to a proxy
+# largest_mb = 4096               # a single instance
+# maximum_connections = 16
+# idle_seconds = 60.0             # without a byte; and a whole request may take ...
+# longest_seconds = 3600.0
+#[stow.tokens]
+#ORTHANC = "..."                  # bearer token of a sender; `openssl rand -hex 32` makes one
 
 [log]
 # format = "json"                 # or "console"
