@@ -72,6 +72,12 @@ class NodeSettings(_Section):
     users: dict[str, SecretStr] = {}
     """Passcodes by user name."""
     idle_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """For a peer to go on, within an association: with its next message, or with the one it is at, to which 1 s more is
+    allowed for each KiB that has come of it."""
+    artim_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """For a peer that has connected to ask for an association (PS3.8 9.1.5)."""
+    association_seconds: Annotated[float, Field(gt=0)] = 14400.0
+    """For an association as a whole."""
 
 
 class SenderSettings(_Section):
@@ -418,7 +424,9 @@ port = 11112
 # maximum_pdu = 131072
 # maximum_associations = 50
 # maximum_associations_per_sender = 25
-# idle_seconds = 60.0
+# idle_seconds = 60.0            # for a sender to go on; a message may take 1 s more for each KiB of it
+# artim_seconds = 30.0            # from the connection to the request for an association
+# association_seconds = 14400.0   # an association as a whole
 # user_identity = "ignore"        # users that senders name: "refuse" them, or "require" one of [node.users]
 #[node.users]
 #ct1 = "a passcode"               # better with TLS: without, passcodes are readable on the wire
