@@ -38,7 +38,7 @@ class Certificate:
     fingerprint: str
 
     @classmethod
-    def of(cls, connection: ssl.SSLSocket) -> Self | None:
+    def of(cls, connection: ssl.SSLSocket | ssl.SSLObject) -> Self | None:
         """What the peer has shown, or None."""
         content = connection.getpeercert(binary_form=True)
         return None if content is None else cls(names_of(connection.getpeercert()), hashlib.sha256(content).hexdigest())

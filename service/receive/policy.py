@@ -157,7 +157,7 @@ class AssociationPolicy:
             return Refused(_CALLED, "called AE title not recognised", fix)
         sender = self._settings.senders.get(request.calling)
         if sender is not None:
-            return _of_the_sender(request.calling, sender, peer) or self._of_the_user(request)
+            return against(request.calling, sender, peer) or self._of_the_user(request)
         if self._node.accept_unknown_senders or request.calling in self._moving:
             return self._of_the_user(request)
         fix = f"add [senders.{request.calling}] with an archive, where it may send"
@@ -182,8 +182,8 @@ class AssociationPolicy:
         return Refused(_USER_IDENTITY, "the user is not known, or the passcode is not its", fix)
 
 
-def _of_the_sender(title: str, sender: SenderSettings, peer: Peer) -> Refused | None:
-    """What speaks against a known sender at this end of the wire."""
+def against(title: str, sender: SenderSettings, peer: Peer) -> Refused | None:
+    """What speaks against a known sender at that end of the wire: its address, or its certificate."""
     key = f"senders.{title}"
     address = ip_address(peer.address)
     if sender.addresses and not any(address in network for network in sender.addresses):
