@@ -272,6 +272,14 @@ class SpoolSettings(_Section):
     """What is done with another content under a SOP Instance UID that is there. keep-first: it is kept in quarantine,
     where an operator decides. keep-last: it counts, its series runs again, and the first one is kept in quarantine.
     reject: it is not taken, and its sender is told (0xC111)."""
+    sync: Literal["each", "group", "off"] = "each"
+    """What is done before an instance is acknowledged. each: its data is brought to disk. group: everything that was
+    written to the file system, once for all that wait. off: nothing, and a power cut takes what was acknowledged."""
+    ready_mb: Annotated[int, Field(ge=0)] = 256
+    """What files may take that are kept ready to be written over, which makes instances durable sooner. 0: none."""
+    reserve_mb: Annotated[int, Field(ge=0)] = 1024
+    """What stays free on the file system for the ledger, intermediate files and results: below it, senders are told to
+    try again later (0xA700), until a quarter more is free. 0: everything is used."""
 
 
 class Settings(BaseSettings):
@@ -318,6 +326,16 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"senders.{title}.archive = {sender.archive!r}: no such archive (known: {known}); "
                     f"add a table [archives.{sender.archive}] or name a known one"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _certificates_can_be_shown(self) -> Self:
+        for title, sender in self.senders.items():
+            if sender.certificates and (not self.tls.on or self.tls.clients == "none"):
+                raise ValueError(
+                    f"senders.{title}.certificates: no sender can show one; set tls.certificate, tls.key and "
+                    "tls.authorities, or remove it"
                 )
         return self
 
@@ -470,6 +488,9 @@ path = "{spool}"
 # keep_hours = 24.0               # how long files stay after all work on a series has ended
 # duplicates = "keep-first"       # other content under a known SOP Instance UID: an operator decides; "keep-last": it
                                   # counts, and its series runs again; "reject": it is not taken
+# sync = "each"                   # "group": one sync for all that wait; "off": a power cut takes what was acknowledged
+# ready_mb = 256                  # files that are ready to be written over: instances are durable sooner; 0: none
+# reserve_mb = 1024               # stays free for the ledger and results; below it, senders have to try again later
 
 [series]
 # A series starts when there is evidence enough that it is whole; `wetread jobs show KEY` tells which there was.

@@ -1,0 +1,349 @@
+"""Files that were written before and are written again: the cheapest way to be durable.
+
+Syncing a new file costs its blocks, its inode and its entry in a folder. Writing over blocks that were written once
+before, and syncing the data alone (``fdatasync``), changes nothing else on the disk. So `Ready` keeps files in
+``spool/ready/``; an instance is written over one of them, with a `Record` in the preamble (PS3.10 7.1 leaves its 128
+bytes to us) that says which instance it is and has a checksum of it all. What is on disk, where the machine stops ...
+
+====================  ==================================================================================================
+after                 on disk
+====================  ==================================================================================================
+a part of the write   a file in ``ready/`` whose record, old or new, does not fit its bytes: it is ready again
+``fdatasync``         a file in ``ready/`` with a record that fits: at start it gets its place, however often
+the cut               the same; it ends where the record says, or still has old bytes behind that
+the rename            the same, or the instance in its series
+``fdatasync`` of the  the instance in its series; its preamble is empty
+wiped record
+the rename back       the same, or a file in ``ready/`` whose record is empty: nothing that was forgotten comes back
+====================  ==================================================================================================
+
+Cut and rename are not synced: the journals of ext4 and XFS (and the transactions of btrfs and ZFS) keep them in this
+order, so that no file in a series ever has old bytes behind the instance; were they lost both, the record is still
+there. Where a file system writes each block to a new place (btrfs, ZFS), recycling is as safe, but saves little.
+"""
+
+import fcntl
+import mmap
+import os
+import signal
+import struct
+import threading
+import time
+import uuid
+from bisect import bisect_left, insort
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import xxhash
+
+from service.durable import sync_folder, write_all, write_synced
+from service.received import PREAMBLE, Received
+
+PAGE = 4096
+"""Whole pages are written, for a part of one would first be read from the disk."""
+STEP = 32 << 10
+"""Sizes of ready files are multiples of this."""
+FIRST_SIZE = 520 << 10
+"""What is expected before anything has arrived: a CT slice of 512 × 512."""
+LARGEST_SHARE = 8
+"""A file that would take more than this part of the budget is not kept ready: syncing it costs little beside writing
+it."""
+RECENT = 64
+"""So many of the last sizes tell what is kept ready."""
+QUIET_SECONDS = 0.5
+"""Ready files are made only where nothing has arrived for so long: otherwise they would cost what they save."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the preamble of a recycled file says: a magic with the version of this layout, and what follows.
+
+    Attributes
+    ----------
+    series, instance
+        Their keys in the spool (`service.spool.key_of`), 16 hexadecimal digits each.
+    length
+        Of the whole file in bytes.
+    checksum
+        XXH3 (128 bits) of the keys, the length and all bytes from 128 on. It tells what was torn by a stop; it does not
+        protect against people.
+    """
+
+    series: str
+    instance: str
+    length: int
+    checksum: bytes
+
+    @classmethod
+    def of(cls, series: str, instance: str, content: memoryview) -> Self:
+        """Make the record of an instance, a whole file."""
+        return cls(series, instance, len(content), _checksum(series, instance, content))
+
+    def encode(self) -> bytes:
+        """The 128 bytes."""
+        keys = bytes.fromhex(self.series), bytes.fromhex(self.instance)
+        return _LAYOUT.pack(_MAGIC, *keys, self.length, self.checksum)
+
+    @classmethod
+    def decode(cls, preamble: bytes) -> Self | None:
+        """Read one; None where there is none. Whether it fits the file is another question: `fits`."""
+        if len(preamble) < PREAMBLE or not preamble.startswith(_MAGIC):
+            return None
+        _, series, instance, length, checksum = _LAYOUT.unpack(preamble[:PREAMBLE])
+        return cls(series.hex(), instance.hex(), length, checksum)
+
+    def fits(self, content: memoryview) -> bool:
+        """Whether the file, which may have old bytes behind the instance, holds what the record says."""
+        if not PREAMBLE <= self.length <= len(content):
+            return False
+        return _checksum(self.series, self.instance, content[: self.length]) == self.checksum
+
+
+_MAGIC = b"WETREAD\x01"
+_LAYOUT = struct.Struct("<8s8s8sQ16s80x")
+assert _LAYOUT.size == PREAMBLE
+
+
+def _checksum(series: str, instance: str, content: memoryview) -> bytes:
+    digest = xxhash.xxh3_128(f"{series}{instance}{len(content):x}".encode())
+    digest.update(content[PREAMBLE:])
+    return digest.digest()
+
+
+class Ready:
+    """The files that are ready to be written again, in a folder of their own. Only one process may use it.
+
+    Parameters
+    ----------
+    folder
+        ``spool/ready``; made where it is not there.
+    incoming
+        Where files are made; what lies there is removed at start.
+    budget
+        Bytes that they may take together; 0: there are none.
+    room
+        Whether so many bytes may be used for it.
+    """
+
+    def __init__(self, folder: Path, incoming: Path, budget: int, room: Callable[[int], bool] = lambda _: True) -> None:
+        self._folder = folder
+        self._incoming = incoming
+        self._budget = budget
+        self._room = room
+        self._lock = threading.Lock()
+        self._files: list[tuple[int, str]] = []
+        """Capacity and path, sorted."""
+        self._total = 0
+        self._recent = deque([FIRST_SIZE], RECENT)
+        """Sizes of what came last, in whole pages."""
+        self._last_arrival = 0.0
+        self._stopping = threading.Event()
+        self._filler: threading.Thread | None = None
+
+    # ---- taking and giving -----------------------------------------------------------------------------------------
+
+    def take(self, length: int) -> Path | None:
+        """A file that has at least so many bytes, in whole pages, and not more than twice as many; None: there is none.
+
+        It is the caller's from now on. Whether there is one or not, the size is remembered.
+        """
+        if not self._budget:
+            return None
+        self._last_arrival = time.monotonic()
+        pages = _whole_pages(length)
+        with self._lock:
+            if pages * LARGEST_SHARE <= self._budget:
+                self._recent.append(pages)
+            index = bisect_left(self._files, (pages, ""))
+            if index == len(self._files) or self._files[index][0] > 2 * pages:
+                return None
+            capacity, path = self._files.pop(index)
+            self._total -= capacity
+        return Path(path)
+
+    def give(self, path: Path) -> None:
+        """Take over a file that is not needed any more: its blocks are kept, or it is removed. Raises `OSError`.
+
+        Its content can be read in no other way from now on. A file that somebody has open, or that has another name, is
+        removed: its reader would find another patient's image in it.
+        """
+        part = self._incoming / f"{uuid.uuid4().hex}.part"
+        path.rename(part)
+        try:
+            capacity = _whole_pages(part.stat().st_size)
+            if self._wants(capacity) and _wipe(part, capacity):
+                self._add(part, capacity)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def spare(self) -> None:
+        """Remove all files, to make room."""
+        with self._lock:
+            files, self._files, self._total = self._files, [], 0
+        for _, path in files:
+            Path(path).unlink(missing_ok=True)
+
+    def _wants(self, capacity: int) -> bool:
+        with self._lock:
+            return _serves(capacity, set(self._recent)) is not None and self._total + capacity <= self._budget
+
+    def _add(self, part: Path, capacity: int) -> None:
+        """Take in a file whose content is on disk. It is given out only when its name is, too."""
+        path = self._folder / f"{uuid.uuid4().hex}.dcm"
+        part.rename(path)
+        sync_folder(self._folder)
+        with self._lock:
+            insort(self._files, (capacity, str(path)))
+            self._total += capacity
+
+    # ---- start -----------------------------------------------------------------------------------------------------
+
+    def recover(self) -> Iterator[tuple[Record, Path]]:
+        """Look at what an earlier run has left: yield instances, cut to their length; keep or remove all else.
+
+        Who gets an instance has to give it its place, or to remove it; what stays is found again at the next start.
+        """
+        self._folder.mkdir(exist_ok=True)
+        for path in sorted(self._folder.iterdir()):
+            record = read_record(path)
+            if record is not None:
+                os.truncate(path, record.length)
+                yield record, path
+                continue
+            capacity = path.stat().st_size // PAGE * PAGE
+            if capacity and self._total + capacity <= self._budget:
+                insort(self._files, (capacity, str(path)))
+                self._total += capacity
+            else:
+                path.unlink()
+
+    def start(self) -> None:
+        """Make files in the background from now on, where the budget and the room allow it."""
+        if self._budget:
+            self._filler = threading.Thread(target=self._fill, name="ready-files", daemon=True)
+            self._filler.start()
+
+    def stop(self) -> None:
+        """Make no more files."""
+        self._stopping.set()
+        if self._filler is not None:
+            self._filler.join()
+
+    # ---- filling ---------------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        while not self._stopping.wait(QUIET_SECONDS / 2):
+            with suppress(OSError):  # a full disk: what arrives is written to new files, and says so
+                while not self._stopping.is_set() and self._quiet() and self.fill_one():
+                    pass
+
+    def _quiet(self) -> bool:
+        return time.monotonic() - self._last_arrival > QUIET_SECONDS
+
+    def fill_one(self) -> bool:
+        """Make one file of the size that is lacking most; return whether there was one to make. Raises `OSError`."""
+        size = self._lacking()
+        if size is None or not self._room(size):
+            return False
+        part = self._incoming / f"{uuid.uuid4().hex}.part"
+        try:
+            write_synced(part, lambda file: file.write(bytes(size)))
+            self._add(part, size)
+        finally:
+            part.unlink(missing_ok=True)
+        return True
+
+    def _lacking(self) -> int | None:
+        """The size of the file to make next; what is there beyond need makes room for it.
+
+        Of the budget, each of the sizes that came last should have its part by bytes.
+        """
+        with self._lock:
+            came = Counter(self._recent)
+            unit = self._budget / sum(came.elements())
+            need: dict[int | None, float] = {size: size * count * unit for size, count in came.items()}
+            have: Counter[int | None] = Counter()
+            for capacity, _ in self._files:
+                have[_serves(capacity, came)] += capacity
+            wanted = max(came, key=lambda size: need[size] - have[size])
+            size = -(-wanted // STEP) * STEP
+            if size > need[wanted] - have[wanted] or size * LARGEST_SHARE > self._budget:
+                return None
+            while self._total + size > self._budget:
+                most = max(have, key=lambda served: have[served] - need.get(served, 0))
+                # half of what it should be: small changes of what comes should not rewrite the disk
+                if most == wanted or have[wanted] > need[wanted] / 2:
+                    return None
+                index = next(i for i, (capacity, _) in enumerate(self._files) if _serves(capacity, came) == most)
+                capacity, path = self._files.pop(index)
+                self._total -= capacity
+                have[most] -= capacity
+                Path(path).unlink(missing_ok=True)
+            return size
+
+
+def _serves(capacity: int, sizes: Iterable[int]) -> int | None:
+    """The largest of these sizes for which a file would be given out."""
+    return max((size for size in sizes if size <= capacity <= 2 * size), default=None)
+
+
+def _whole_pages(length: int) -> int:
+    return -(-length // PAGE) * PAGE
+
+
+def write_over(path: Path, record: Record, received: Received, sync: Callable[[int], object]) -> None:
+    """Write an instance that is in memory over the beginning of a ready file, bring it to disk, and cut the file.
+
+    Raises
+    ------
+    OSError
+        It is not on disk; the file must not be given out again.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        rest = bytes(_whole_pages(received.length) - received.length)
+        write_all(descriptor, record.encode(), received.head[PREAMBLE : received.length], rest)
+        sync(descriptor)
+        os.ftruncate(descriptor, received.length)
+    finally:
+        os.close(descriptor)
+
+
+def read_record(path: Path) -> Record | None:
+    """The record of a file, where it has one that fits. Raises `OSError`."""
+    with path.open("rb", buffering=0) as file:
+        record = Record.decode(file.read(PREAMBLE))
+        if record is None:
+            return None
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content, memoryview(content) as view:
+            return record if record.fits(view) else None
+
+
+def _wipe(path: Path, capacity: int) -> bool:
+    """Empty the record of a file and fill its last page; False where others could still read what it will hold."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if found.st_nlink > 1 or not _only_ours(descriptor):
+            return False
+        os.pwrite(descriptor, bytes(PREAMBLE), 0)
+        os.pwrite(descriptor, bytes(capacity - found.st_size), found.st_size)
+        os.fsync(descriptor)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _only_ours(descriptor: int) -> bool:
+    """Whether nobody else has a file open: only then the kernel grants a lease for writing (fcntl(2))."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)  # SIGIO, the default, would end this process
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError:  # or this file system has no leases
+        return False
+    return True
