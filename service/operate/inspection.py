@@ -16,6 +16,7 @@ from service.deliver.capabilities import accepted
 from service.deliver.scu import echo
 from service.errors import ConfigurationError, WetreadError
 from service.node import engine_spec, served_packages
+from service.operate.certificates import looked_at
 from service.results.storage import all_storages, fallback
 from service.settings import ArchiveSettings, Settings, load
 from service.spool import Spool
@@ -41,11 +42,16 @@ def inspect(config: Path) -> Iterator[Line]:
         return
     yield Line(True, "configuration", f"{config} is valid")
     yield from _senders(settings)
+    if settings.tls.on:
+        yield from (Line(ok, "tls", finding) for ok, finding in looked_at(settings.tls))
     yield _spool(settings)
     if version := _running(settings):
         yield Line(True, "node", f"a wetread node ({version}) runs with these ports")
     else:
-        yield _port("node.port", settings.node.host, settings.node.port)
+        if not settings.tls.only:
+            yield _port("node.port", settings.node.host, settings.node.port)
+        if settings.tls.on:
+            yield _port("tls.port", settings.node.host, settings.tls.port)
         yield _port("http.port", settings.http.host, settings.http.port)
     for name, archive in settings.archives.items():
         try:

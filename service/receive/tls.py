@@ -3,6 +3,7 @@
 import socket
 import ssl
 import threading
+import time
 from pathlib import Path
 
 import structlog
@@ -22,7 +23,7 @@ CIPHERS = ":".join(
         "ECDHE-RSA-CHACHA20-POLY1305",
     )
 )
-"""For TLS 1.2: those of RFC 9325 section 4.2, and ChaCha20 for processors without AES. TLS 1.3 has its own, all good."""
+"""For TLS 1.2: those of RFC 9325 section 4.2, and ChaCha20 for processors without AES. TLS 1.3 has its own."""
 
 _VERIFY = {"require": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 _HANDSHAKE = 0x16  # the first byte of a client that speaks TLS (RFC 8446 5.1)
@@ -59,6 +60,10 @@ _REASONS = {
 """What OpenSSL calls the other ends of a handshake, and the fix."""
 
 
+class NotTls(ConnectionError):
+    """The peer does not begin a handshake."""
+
+
 class Tls:
     """Makes TLS connections of plain ones.
 
@@ -88,21 +93,19 @@ class Tls:
             There is no TLS connection now: the plain one is closed, and one event ``tls.refused`` says why, or none
             where the peer only left.
         """
+        deadline = time.monotonic() + self._settings.handshake_seconds
+        opened = connection
         try:
             connection.settimeout(self._settings.handshake_seconds)
             first = connection.recv(1, socket.MSG_PEEK)
             if first and first[0] != _HANDSHAKE:
-                raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the sender does not speak TLS")
-            secured = self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-        except OSError as error:
-            self._note(connection, error)
-            connection.close()
-            raise
-        try:
+                raise NotTls
+            opened = secured = self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            secured.settimeout(max(0.1, deadline - time.monotonic()))  # for the whole handshake, not for each byte
             secured.do_handshake()
         except OSError as error:
-            self._note(secured, error)
-            secured.close()
+            self._note(opened, error)
+            opened.close()
             raise
         return secured
 
@@ -134,13 +137,13 @@ class Tls:
         """What has gone wrong, and what to do; None where the peer left before it said anything wrong."""
         if isinstance(error, TimeoutError):
             return "no handshake in time", "end what connects and is silent, or raise tls.handshake_seconds"
+        if isinstance(error, NotTls):
+            return "the sender does not use TLS", "it is to use TLS on tls.port, or the plain node.port"
         if isinstance(error, ssl.SSLCertVerificationError):
             other = (f"the sender's certificate is not right: {error.verify_message}", _ITS_AUTHORITY)
             return _CERTIFICATES.get(error.verify_code, other)
         if isinstance(error, ssl.SSLEOFError) or not isinstance(error, ssl.SSLError):
             return None
-        if error.reason is None:
-            return str(error.strerror), "the sender is to use TLS on tls.port, or the plain node.port"
         return _REASONS.get(error.reason, (f"the handshake failed: {error.reason}", _MODERN))
 
 

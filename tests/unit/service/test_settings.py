@@ -41,6 +41,13 @@ def test_what_init_writes_is_valid_and_shows_the_defaults(tmp_path: Path) -> Non
         ({"tls": {"certificate": "node.pem"}}, r"tls\.key is missing"),
         ({"tls": {"certificate": "node.pem", "key": "key.pem"}}, r"tls\.authorities is missing.*clients = \"none\""),
         ({"senders": {"A": {"archive": "a", "addresses": ["10.0.0.1/8"]}}}, r"addresses\.0 = '10.0.0.1/8'"),
+        (
+            {
+                "senders": {"A": {"archive": "a", "certificates": ["CN=ct1"]}},
+                "archives": {"a": {"ae_title": "A", "host": "h", "port": 2}},
+            },
+            r"senders\.A\.certificates: no sender can show one; set tls\.certificate",
+        ),
         ({"senders": {"A": {"archive": "a", "certificates": ["ct1"]}}}, r"certificates\.0 = 'ct1'.*sha256"),
     ],
 )
