@@ -1,0 +1,151 @@
+"""Listens for DICOM peers, and gives each connection a thread."""
+
+import contextlib
+import socket
+import threading
+import time
+from typing import Protocol
+
+import structlog
+
+from service.receive.association import Association, Takes
+from service.receive.connection import Connection
+from service.receive.peer import Peer
+from service.receive.policy import AssociationPolicy
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+_BACKLOG = 512
+_STOP_SECONDS = 10.0
+
+
+class Wraps(Protocol):
+    """TLS (`service.receive.tls`)."""
+
+    def wrap(self, connection: socket.socket) -> socket.socket:
+        """Shake hands, within a time limit. Raises `OSError` where that fails, which it has logged."""
+
+
+class Listener:
+    """The Storage and Verification SCP (PS3.4 B, A) on one port: that of ``[node]``, or with TLS that of ``[tls]``.
+
+    So many connections may wait for an association as there are seats, and as many again. Where one more comes, the
+    one that has waited longest makes room: whoever opens connections and says nothing keeps nobody out who asks at
+    once.
+    """
+
+    def __init__(self, settings: Settings, policy: AssociationPolicy, intake: Takes, tls: Wraps | None = None) -> None:
+        self._settings = settings
+        self._policy = policy
+        self._intake = intake
+        self._tls = tls
+        self._most_waiting = 2 * settings.node.maximum_associations
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, threading.Thread] = {}
+        self._waiting: dict[socket.socket, None] = {}  # those of them without an association, the oldest first
+        self._server: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on (the chosen one where the setting is 0)."""
+        assert self._server is not None
+        return int(self._server.getsockname()[1])
+
+    @property
+    def listening(self) -> bool:
+        """Whether it takes connections now."""
+        return self._server is not None
+
+    def start(self) -> None:
+        """Listen. Raises `OSError` where the address or port cannot be had."""
+        node = self._settings.node
+        port = node.port if self._tls is None else self._settings.tls.port
+        family = socket.AF_INET6 if ":" in node.host else socket.AF_INET
+        self._server = socket.create_server((node.host, port), family=family, backlog=_BACKLOG)
+        self._thread = threading.Thread(target=self._accept, args=(self._server,), name=f"listener-{self.port}")
+        self._thread.daemon = True
+        self._thread.start()
+        log.info(
+            "receiver.listening", ae_title=node.ae_title, host=node.host, port=self.port, tls=self._tls is not None
+        )
+
+    def stop(self) -> None:
+        """Take no new connections, and end those that are open when what they are storing is stored."""
+        if self._server is None or self._thread is None:
+            return
+        server, self._server = self._server, None
+        server.shutdown(socket.SHUT_RDWR)  # closing alone would not wake the thread that waits in accept
+        self._thread.join()
+        server.close()
+        with self._lock:
+            still_open = dict(self._open)
+        for line in still_open:
+            _hang_up(line)
+        deadline = time.monotonic() + _STOP_SECONDS
+        for thread in still_open.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _accept(self, server: socket.socket) -> None:
+        while self.listening:
+            try:
+                opened, _ = server.accept()
+                self._begin(opened)
+            except (OSError, RuntimeError) as error:  # no descriptors or threads left; or it was gone already
+                if self.listening:
+                    log.warning("connection.not_taken", reason=getattr(error, "strerror", None) or str(error))
+                    time.sleep(0.1)
+
+    def _begin(self, opened: socket.socket) -> None:
+        # a socket of TLS takes the descriptor with it, so that another one is needed to hang up while it shakes hands
+        line = opened if self._tls is None else opened.dup()
+        thread = threading.Thread(target=self._serve, args=(opened, line), name="association", daemon=True)
+        with self._lock:
+            crowded = next(iter(self._waiting)) if len(self._waiting) >= self._most_waiting else None
+            if crowded is not None:
+                del self._waiting[crowded]
+                _hang_up(crowded)
+            self._open[line] = thread
+            self._waiting[line] = None
+        if crowded is not None:
+            log.warning("connections.full", waiting=self._most_waiting, fix="find out who connects and says nothing")
+        try:
+            thread.start()
+        except RuntimeError:
+            self._forget(line)
+            raise
+
+    def _serve(self, opened: socket.socket, line: socket.socket) -> None:
+        try:
+            if self._tls is not None:
+                opened = self._tls.wrap(opened)
+            connection = Connection(opened)
+            peer = Peer.of(opened)
+            threading.current_thread().name = f"association-{peer.address}"
+            association = Association(connection, peer, self._settings.node, self._policy, self._intake)
+            association.serve(lambda has_seat: self._seat(line, has_seat), lambda: not self.listening)
+        except OSError as error:  # gone before it was served, or no handshake, which was logged
+            log.debug("connection.closed", reason=error.strerror)
+        finally:
+            opened.close()
+            self._forget(line)
+
+    def _seat(self, line: socket.socket, has_seat: bool) -> None:
+        with self._lock:
+            if has_seat:
+                self._waiting.pop(line, None)
+            else:
+                self._waiting[line] = None
+
+    def _forget(self, line: socket.socket) -> None:
+        with self._lock:
+            self._open.pop(line, None)
+            self._waiting.pop(line, None)
+        line.close()
+
+
+def _hang_up(line: socket.socket) -> None:
+    """Whoever waits for the peer finds the connection lost; sending still works."""
+    with contextlib.suppress(OSError):
+        line.shutdown(socket.SHUT_RD)
