@@ -7,6 +7,7 @@ import pydicom
 from pydicom import Dataset
 
 from service.errors import Quarantined
+from service.received import Received
 
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality",
@@ -46,7 +47,7 @@ class HeaderFacts:
     frames: int = 1
 
 
-def read_facts(content: bytes) -> HeaderFacts:
+def read_facts(received: Received) -> HeaderFacts:
     """Read them from a whole DICOM file.
 
     Raises
@@ -55,7 +56,7 @@ def read_facts(content: bytes) -> HeaderFacts:
         The header cannot be read, or a UID is missing or empty.
     """
     try:
-        header = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True, specific_tags=_TAGS)
+        header = pydicom.dcmread(io.BytesIO(received.head), stop_before_pixels=True, specific_tags=_TAGS)
         facts = HeaderFacts(
             sop_class_uid=str(header.get("SOPClassUID") or ""),
             sop_instance_uid=str(header.get("SOPInstanceUID") or ""),

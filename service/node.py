@@ -81,7 +81,7 @@ class Node:
         """Open the spool, ledger and engines, then listen: a sender finds either a node that works or none."""
         settings = self._settings
         packages = served_packages(settings)
-        self._spool = Spool(settings.spool.path)
+        self._spool = Spool(settings.spool.path, settings.spool.duplicates)
         self._spool.lock()
         self._ledger = open_ledger(settings.spool.path)
         if reclaimed := self._ledger.reclaim():

@@ -1,11 +1,12 @@
 """One instance as it came: a whole DICOM file in memory, or, where it is large, in a file."""
 
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 PREAMBLE = 128
-"""Bytes before ``DICM`` (PS3.10 7.1), which are ours to write."""
+"""Bytes before ``DICM`` (PS3.10 7.1), which are ours to write: they say nothing about an instance."""
 
 
 @dataclass(frozen=True)
@@ -31,3 +32,10 @@ class Received:
     def of(cls, content: bytes) -> Self:
         """Wrap a file that is in memory as a whole."""
         return cls(memoryview(content), len(content))
+
+    def whole(self) -> memoryview:
+        """All of it; of a file, what is looked at is read, and not kept in memory. Raises `OSError`."""
+        if self.file is None:
+            return self.head
+        with self.file.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), self.length, access=mmap.ACCESS_READ))

@@ -17,59 +17,24 @@ SERIES and INSTANCE are hashes of UIDs: no name comes from the wire, so none can
 
 import fcntl
 import hashlib
-import json
+import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from service.durable import make_folder, replace_file, sync_folder, write_synced
+from service.durable import make_folder, sync_folder, write_synced
 from service.errors import ConfigurationError, OutOfResources
-from service.versions import (
-    CORRECTED_REASON,
-    Stored,
-    all_current,
-    corrections,
-    current,
-    forget_versions,
-    place,
-)
+from service.quarantine import Quarantine, QuarantineEntry
+from service.received import Received
+from service.versions import Duplicates, Stored, all_current, corrections, current, forget_versions, holds, place
 
 
 def key_of(*uids: str) -> str:
     """The name of something in the spool and in logs: 16 hexadecimal digits of the SHA-256 of its UIDs."""
     return hashlib.sha256("\0".join(uids).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class QuarantineEntry:
-    """One thing that cannot be used.
-
-    Attributes
-    ----------
-    series
-        Key of the series that it was given for.
-    reason
-        Why it cannot be used, and what to do.
-    path
-        Its file, relative to the spool.
-    since
-        When it came here first, in seconds since the epoch.
-    """
-
-    series: str
-    reason: str
-    path: str
-    since: float = 0.0
-
-    @property
-    def id(self) -> str:
-        """Its name for an operator: the beginning of a hash of its content, so it stays when it comes again."""
-        return Path(self.path).parent.name.rpartition("-")[2]
 
 
 class Spool:
@@ -81,8 +46,10 @@ class Spool:
         The folder cannot be made or written, or another node works on it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, duplicates: Duplicates = "keep-first") -> None:
         self.root = root
+        self._duplicates: Duplicates = duplicates
+        self._quarantine = Quarantine(root)
         try:
             for name in ("incoming", "series", "quarantine", "work", "results"):
                 (root / name).mkdir(parents=True, exist_ok=True)
@@ -114,14 +81,14 @@ class Spool:
             self._lock.close()
             self._lock = None
 
-    def store(self, series: str, instance: str, content: bytes, again: bool = False) -> Stored:
-        """Keep one instance (a whole DICOM file) of a series; returns when it would survive a power cut.
+    def store(self, series: str, instance: str, received: Received, again: bool = False) -> Stored:
+        """Keep one instance of a series; returns when it would survive a power cut.
 
         Parameters
         ----------
         again
-            Use a content that was replaced before. Otherwise it is a duplicate: two sources that forward different
-            contents of an image in turn would replace each other's for ever.
+            Use a content that was replaced before, or would not count. Otherwise one that was replaced is a duplicate:
+            two sources that forward different contents of an image in turn would replace each other's for ever.
 
         Raises
         ------
@@ -132,9 +99,20 @@ class Spool:
         part = self.root / "incoming" / f"{uuid.uuid4().hex}.part"
         try:
             make_folder(folder)
-            write_synced(part, lambda file: file.write(content))
-            with self._alone():
-                outcome = place(folder, instance, part, lambda old: self._keep_replaced(series, old), again)
+            if not holds(folder, instance, received):
+                write_synced(part, lambda file: file.write(received.whole()))
+                with self._alone():
+                    outcome = place(
+                        folder,
+                        instance,
+                        received,
+                        lambda target: os.link(part, target),
+                        lambda content, reason: self.quarantine(series, content, reason),
+                        self._duplicates,
+                        again,
+                    )
+            else:
+                outcome = Stored.DUPLICATE
             sync_folder(folder)  # a duplicate's first copy may not be synced yet
         except OSError as error:
             raise OutOfResources(f"the spool cannot be written: {error.strerror}") from error
@@ -143,9 +121,6 @@ class Spool:
         finally:
             part.unlink(missing_ok=True)
 
-    def _keep_replaced(self, series: str, content: bytes) -> None:
-        self.quarantine(series, content, CORRECTED_REASON)
-
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Among the threads of this process and the commands beside it, one at a time."""
@@ -153,33 +128,17 @@ class Spool:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
-    def quarantine(self, series: str, content: bytes | Path, reason: str) -> QuarantineEntry:
-        """Keep what cannot be used beside its reason. The same content is kept once; a file also stays where it is."""
-        data = content.read_bytes() if isinstance(content, Path) else content
-        folder = self.root / "quarantine" / f"{series}-{hashlib.sha256(data).hexdigest()[:16]}"
-        before = _read_entry(folder / "reason.json")
-        since = time.time() if before is None else before.since
-        entry = QuarantineEntry(series, reason, str((folder / "instance.dcm").relative_to(self.root)), since)
-        try:
-            make_folder(folder)
-            replace_file(folder / "instance.dcm", lambda file: file.write(data))
-            replace_file(folder / "reason.json", lambda file: file.write(json.dumps(asdict(entry)).encode()))
-        except OSError as error:
-            raise OutOfResources(f"the quarantine cannot be written: {error.strerror}") from error
-        return entry
+    def quarantine(self, series: str, content: bytes | Path | Received, reason: str) -> QuarantineEntry:
+        """Keep what cannot be used beside its reason. See `service.quarantine`."""
+        return self._quarantine.add(series, content, reason)
 
     def quarantined(self) -> Iterator[QuarantineEntry]:
         """All that lies in quarantine."""
-        for reason in sorted((self.root / "quarantine").glob("*/reason.json")):
-            if entry := _read_entry(reason):
-                yield entry
+        return self._quarantine.entries()
 
     def discard(self, entry: QuarantineEntry) -> None:
         """Remove an entry of the quarantine for good; copies of the instance elsewhere in the spool stay."""
-        folder = (self.root / entry.path).parent
-        (folder / "instance.dcm").unlink(missing_ok=True)  # first, so that what is not finished is still listed
-        shutil.rmtree(folder)
-        sync_folder(folder.parent)
+        self._quarantine.discard(entry)
 
     def instance_path(self, series: str, instance: str) -> Path:
         """Where an instance lies, or would lie; ``series`` and ``instance`` are keys."""
@@ -233,10 +192,3 @@ class Spool:
         folder = self.root.joinpath(*parts)
         make_folder(folder)
         return folder
-
-
-def _read_entry(reason: Path) -> QuarantineEntry | None:
-    try:
-        return QuarantineEntry(**json.loads(reason.read_text()))
-    except FileNotFoundError:  # not there, or just now removed
-        return None

@@ -16,6 +16,7 @@ from pydicom.uid import UID, ImplicitVRLittleEndian
 from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
 from service.errors import Quarantined
 from service.header import read_facts
+from service.received import Received
 from service.routing.dry_run import DryRun, PlannedItem, PlannedSeries, dry_run
 from service.spool import key_of
 from tests.conftest import REPO_ROOT
@@ -131,7 +132,7 @@ def syntaxes_of(path: Path) -> dict[str, list[str]]:
         if content[128:132] != b"DICM":
             continue
         try:
-            facts = read_facts(content)
+            facts = read_facts(Received.of(content))
         except Quarantined:
             continue
         syntax = pydicom.filereader.read_file_meta_info(file).get("TransferSyntaxUID", "")

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from service.errors import OutOfResources
 from service.receive.contexts import CARRIED_ALONG, PROCESSED, TRANSFER_SYNTAXES
 from service.receive.intake import Intake
+from service.received import Received
 from service.settings import Settings
 from service.wire import VERIFICATION, affected, without_delay
 
@@ -81,7 +82,7 @@ class Receiver:
     def _store(self, event: evt.Event) -> int:
         sender = str(event.assoc.requestor.ae_title).strip()
         try:
-            return self._intake.take(event.encoded_dataset(), sender, id(event.assoc), affected(event))
+            return self._intake.take(Received.of(event.encoded_dataset()), sender, id(event.assoc), affected(event))
         except (OutOfResources, DBAPIError) as error:
             self._intake.refuse(sender, str(error.__cause__ or error))
             return OUT_OF_RESOURCES

@@ -16,17 +16,25 @@ from service.errors import Quarantined
 from service.fingerprint import fingerprint
 from service.header import HeaderFacts, read_facts
 from service.receive.contexts import CARRIED_ALONG, PROCESSED, TRANSFER_SYNTAXES
+from service.received import Received
 from service.routing.models import EVERYTHING, Refusal, route
 from service.series.assembly import assemble
 from service.series.facts import ImageFacts
 from service.settings import Settings
 from service.spool import key_of
+from service.versions import Duplicates
 
 Watch = Callable[[str, int, int], object]
 """Is told what is being done, how much of it is done, and how much there is."""
 
 SHOWN_TILT = 0.1
 """Gantry tilt in degrees from which on it is worth a word."""
+
+_AGAIN: Mapping[Duplicates, str] = {
+    "keep-first": "kept in quarantine: an earlier file of the same instance has another content",
+    "keep-last": "replaced by a later file of the same instance",
+    "reject": "rejected: an earlier file of the same instance has another content",
+}
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,8 @@ def dry_run(
     """
     if settings is not None and not sender:
         sender = next(iter(settings.senders), "")
-    series, apart, others = _receive(_files(path), settings is None or settings.node.accept_carried_along, watch)
+    taken = Settings() if settings is None else settings
+    series, apart, others = _receive(_files(path), taken, watch)
     total, done = sum(len(each.files) for each in series.values()), 0
     planned = []
     for key, arrivals in series.items():
@@ -138,9 +147,9 @@ def _files(path: Path) -> list[Path]:
 
 
 def _receive(
-    files: Sequence[Path], carried_along: bool, watch: Watch
+    files: Sequence[Path], settings: Settings, watch: Watch
 ) -> tuple[dict[str, _Arrivals], tuple[Counted, ...], int]:
-    """What `service.receive.scp` would do with the files: series, what is no part of one, and what is not DICOM."""
+    """What the node would do with the files: series, what is no part of one, and what is not DICOM."""
     series: dict[str, _Arrivals] = {}
     apart: Counter[tuple[str, bool]] = Counter()
     others = 0
@@ -149,10 +158,10 @@ def _receive(
         try:
             if not _is_dicom(file):
                 others += 1
-            elif refusal := _refusal(file, carried_along):
+            elif refusal := _refusal(file, settings.node.accept_carried_along):
                 apart[refusal, False] += 1
             else:
-                _arrive(series, file, file.read_bytes())
+                _arrive(series, file, settings.spool.duplicates)
         except Quarantined as error:
             apart[str(error), True] += 1
         except OSError as error:
@@ -181,14 +190,17 @@ def _refusal(file: Path, carried_along: bool) -> str:
     return ""
 
 
-def _arrive(series: dict[str, _Arrivals], file: Path, content: bytes) -> None:
-    """File it under its series; of several files of one instance the last one counts. Raises `Quarantined`."""
-    facts, digest = read_facts(content), fingerprint(content)
+def _arrive(series: dict[str, _Arrivals], file: Path, duplicates: Duplicates) -> None:
+    """File it under its series. Raises `Quarantined`."""
+    content = file.read_bytes()
+    facts, digest = read_facts(Received.of(content)), fingerprint(content)
     arrivals = series.setdefault(key_of(facts.study_uid, facts.series_uid), _Arrivals(facts))
     uid = facts.sop_instance_uid
     if uid in arrivals.files:
         same = arrivals.digests[uid] == digest
-        arrivals.again["the same instance again" if same else "replaced by a later file of the same instance"] += 1
+        arrivals.again["the same instance again" if same else _AGAIN[duplicates]] += 1
+        if same or duplicates != "keep-last":
+            return
     arrivals.files[uid], arrivals.digests[uid] = file, digest
 
 

@@ -17,6 +17,7 @@ from service.errors import Quarantined, WetreadError
 from service.header import HeaderFacts, read_facts
 from service.ledger.ledger import Ledger
 from service.ledger.records import ASSEMBLE, NextJob, SeriesRecord
+from service.received import Received
 from service.series.evidence import Decision, Observed, judge
 from service.series.incoming import Asked, Incoming
 from service.series.rhythm import Rhythm
@@ -175,7 +176,7 @@ class Completeness:
         for path in self._spool.instances(record.key):
             if instance_of(path) != but:
                 try:
-                    series.take(read_facts(path.read_bytes()))
+                    series.take(read_facts(Received.of(path.read_bytes())))
                 except (OSError, Quarantined):  # it could be read when it came; assembly will say what is wrong
                     series.take_unread(instance_of(path))
         return series

@@ -23,6 +23,7 @@ from service.archive.client import ArchiveClient
 from service.deliver.scu import echo, send, sendable
 from service.errors import ArchiveUnavailable, Rejected
 from service.receive.contexts import PROCESSED, TRANSFER_SYNTAXES
+from service.received import Received
 from service.settings import ArchiveSettings
 from service.spool import Spool
 from service.types import Destination
@@ -217,10 +218,10 @@ def test_what_an_archive_wraps_anew_is_a_duplicate_of_what_came_from_elsewhere(
         orthanc.upload(file)
         _, [copy] = fetched(asking(orthanc, fetch=way), listener, image, list(image.files))
         differ += data_set(copy) != data_set(file.read_bytes())
-        assert spool.store(file.name, "scanner first", file.read_bytes()) is Stored.NEW
-        assert spool.store(file.name, "scanner first", copy) is Stored.DUPLICATE, file.name
-        assert spool.store(file.name, "archive first", copy) is Stored.NEW
-        assert spool.store(file.name, "archive first", file.read_bytes()) is Stored.DUPLICATE, file.name
+        assert spool.store(file.name, "scanner first", Received.of(file.read_bytes())) is Stored.NEW
+        assert spool.store(file.name, "scanner first", Received.of(copy)) is Stored.DUPLICATE, file.name
+        assert spool.store(file.name, "archive first", Received.of(copy)) is Stored.NEW
+        assert spool.store(file.name, "archive first", Received.of(file.read_bytes())) is Stored.DUPLICATE, file.name
     assert differ or way == "wado-rs"
     assert not list(spool.quarantined())
 

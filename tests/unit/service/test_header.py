@@ -10,6 +10,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from service.errors import Quarantined
 from service.header import HeaderFacts, read_facts
+from service.received import Received
 
 
 def sound() -> bytes:
@@ -25,7 +26,7 @@ def sound() -> bytes:
 
 
 def test_the_facts_of_a_sound_header_are_read() -> None:
-    assert read_facts(sound()) == HeaderFacts(CTImageStorage, "1.2.3.4", "1.2", "1.2.3", "CT")
+    assert read_facts(Received.of(sound())) == HeaderFacts(CTImageStorage, "1.2.3.4", "1.2", "1.2.3", "CT")
 
 
 @given(position=st.integers(132, len(sound()) - 1), junk=st.binary(min_size=1, max_size=16), cut=st.booleans())
@@ -34,7 +35,7 @@ def test_damaged_bytes_give_facts_or_quarantine_and_nothing_else(position: int, 
     whole = sound()
     content = whole[:position] + junk + (b"" if cut else whole[position + len(junk) :])
     try:
-        facts = read_facts(content)
+        facts = read_facts(Received.of(content))
     except Quarantined:
         return
     assert facts.sop_instance_uid
@@ -45,7 +46,7 @@ def test_damaged_bytes_give_facts_or_quarantine_and_nothing_else(position: int, 
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_are_quarantined(content: bytes) -> None:
     with pytest.raises(Quarantined):
-        read_facts(content)
+        read_facts(Received.of(content))
 
 
 def test_the_headers_of_all_real_files_agree_with_pydicom(shared_data: Path) -> None:
@@ -56,7 +57,7 @@ def test_the_headers_of_all_real_files_agree_with_pydicom(shared_data: Path) -> 
             continue
         header = pydicom.dcmread(file, stop_before_pixels=True)
         try:
-            facts = read_facts(file.read_bytes())
+            facts = read_facts(Received.of(file.read_bytes()))
         except Quarantined:
             uids = (header.get(name) for name in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"))
             assert not all(uids), file.name

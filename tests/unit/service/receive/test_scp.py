@@ -193,7 +193,7 @@ def test_an_instance_without_its_uids_is_kept_in_quarantine(
     assert data_set_of(running.spool.root / entry.path) == data_set_of(tmp_path / "nameless.dcm")
 
 
-def test_the_same_uid_with_other_content_replaces_the_first_which_goes_to_quarantine(
+def test_the_same_uid_with_other_content_goes_to_quarantine_beside_the_first(
     running: Running, phantom_xray: Path, tmp_path: Path
 ) -> None:
     (file,) = phantom_xray.iterdir()
@@ -201,13 +201,13 @@ def test_the_same_uid_with_other_content_replaces_the_first_which_goes_to_quaran
     data_set.InstanceNumber = 99
     data_set.save_as(tmp_path / "other.dcm")
     assert [send(running, each) for each in (file, file, tmp_path / "other.dcm", file)] == [0, 0, 0, 0]
-    assert running.outcomes == {"new": 1, "duplicate": 2, "corrected": 1}
+    assert running.outcomes == {"new": 1, "duplicate": 2, "beside": 1}
     assert len(running.noted.instances) == 4
     (entry,) = running.spool.quarantined()
-    assert entry.reason.startswith("replaced by a corrected instance with the same SOP Instance UID")
-    assert data_set_of(running.spool.root / entry.path) == data_set_of(file)
+    assert entry.reason.startswith("another instance came first under the same SOP Instance UID")
+    assert data_set_of(running.spool.root / entry.path) == data_set_of(tmp_path / "other.dcm")
     series = key_of(data_set.StudyInstanceUID, data_set.SeriesInstanceUID)
-    assert [data_set_of(path) for path in running.spool.instances(series)] == [data_set_of(tmp_path / "other.dcm")]
+    assert [data_set_of(path) for path in running.spool.instances(series)] == [data_set_of(file)]
 
 
 def test_what_cannot_be_written_down_is_not_acknowledged(running: Running, phantom_xray: Path) -> None:

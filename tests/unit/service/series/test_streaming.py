@@ -10,6 +10,7 @@ from pydicom import uid
 from engines.types import Volume
 from service.handover import drop_slabs
 from service.header import HeaderFacts, read_facts
+from service.received import Received
 from service.series.assembly import assemble_from
 from service.series.streaming import IDLE_SECONDS, MOST_OPEN, Streaming
 from service.spool import Spool, key_of
@@ -44,9 +45,9 @@ class Sender:
             self.folder / f"{series}-{index}.dcm", values, float(index), index, SeriesInstanceUID=f"1.2.3.{series}",
             **attributes,
         )  # fmt: skip
-        facts = read_facts(file.read_bytes())
+        facts = read_facts(Received.of(file.read_bytes()))
         key = key_of(facts.study_uid, facts.series_uid)
-        self.spool.store(key, key_of(facts.sop_instance_uid), file.read_bytes())
+        self.spool.store(key, key_of(facts.sop_instance_uid), Received.of(file.read_bytes()))
         self.streaming.arrived(1, facts, "SCANNER")
         return key
 
