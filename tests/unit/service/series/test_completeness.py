@@ -52,7 +52,7 @@ class Scanner:
 
     def __init__(self, folder: Path, archive: Archive | None = None) -> None:
         self.now = 0.0
-        self.spool = Spool(folder)
+        self.spool = Spool(folder, "keep-last")
         self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite'}")
         self.archive = archive
         self.completeness = self.watcher()
