@@ -69,7 +69,7 @@ class NodeSettings(_Section):
     user_identity: Literal["ignore", "refuse", "require"] = "ignore"
     """What to do with the user that a sender may name (PS3.7 D.3.3.7). require: only with a name and passcode of
     ``users``."""
-    users: dict[str, SecretStr] = {}
+    users: dict[str, Annotated[SecretStr, Field(min_length=1)]] = {}
     """Passcodes by user name."""
     idle_seconds: Annotated[float, Field(gt=0)] = 60.0
     """For a peer to go on, within an association: with its next message, or with the one it is at, to which 1 s more is

@@ -81,9 +81,14 @@ def stores(sop_class: str, node: NodeSettings) -> bool:
     """Whether instances of a SOP class are stored."""
     if sop_class in PROCESSED or (node.accept_carried_along and sop_class in CARRIED_ALONG):
         return True
-    return node.accept_private and uid.UID(sop_class).is_private
+    return node.accept_private and _private(sop_class)
 
 
 def stores_encoded(transfer_syntax: str, node: NodeSettings) -> bool:
     """Whether instances in a transfer syntax are stored."""
-    return transfer_syntax in STORABLE or (node.accept_private and uid.UID(transfer_syntax).is_private)
+    return transfer_syntax in STORABLE or (node.accept_private and _private(transfer_syntax))
+
+
+def _private(value: str) -> bool:
+    """Whether it is a UID outside of DICOM's own root (PS3.5 9.1)."""
+    return uid.UID(value).is_valid and uid.UID(value).is_private
