@@ -137,7 +137,10 @@ class Ready:
         self._lock = threading.Lock()
         self._files: list[tuple[int, str]] = []
         """Capacity and path, sorted."""
+        self._given: list[tuple[int, Path]] = []
+        """Capacity and path of files that were given back and have a record still."""
         self._total = 0
+        """Bytes of both."""
         self._recent = deque([FIRST_SIZE], RECENT)
         """Sizes of what came last, in whole pages."""
         self._last_arrival = 0.0
@@ -166,39 +169,30 @@ class Ready:
         return Path(path)
 
     def give(self, path: Path) -> None:
-        """Take over a file that is not needed any more: its blocks are kept, or it is removed. Raises `OSError`.
+        """Take over a file that is not needed any more: it is kept, to be made ready soon, or removed.
 
-        Its content can be read in no other way from now on. A file that somebody has open, or that has another name, is
-        removed: its reader would find another patient's image in it.
+        Nobody finds it under its name from now on. Raises `OSError`.
         """
         part = self._incoming / f"{uuid.uuid4().hex}.part"
         path.rename(part)
-        try:
-            capacity = _whole_pages(part.stat().st_size)
-            if self._wants(capacity) and _wipe(part, capacity):
-                self._add(part, capacity)
-        finally:
-            part.unlink(missing_ok=True)
+        capacity = _whole_pages(part.stat().st_size)
+        with self._lock:
+            kept = _serves(capacity, self._recent) is not None and self._total + capacity <= self._budget
+            if kept:
+                self._given.append((capacity, part))
+                self._total += capacity
+        if not kept:
+            part.unlink()
 
     def spare(self) -> None:
         """Remove all files, to make room."""
         with self._lock:
-            files, self._files, self._total = self._files, [], 0
-        for _, path in files:
-            Path(path).unlink(missing_ok=True)
-
-    def _wants(self, capacity: int) -> bool:
-        with self._lock:
-            return _serves(capacity, set(self._recent)) is not None and self._total + capacity <= self._budget
-
-    def _add(self, part: Path, capacity: int) -> None:
-        """Take in a file whose content is on disk. It is given out only when its name is, too."""
-        path = self._folder / f"{uuid.uuid4().hex}.dcm"
-        part.rename(path)
-        sync_folder(self._folder)
-        with self._lock:
-            insort(self._files, (capacity, str(path)))
-            self._total += capacity
+            paths = [Path(path) for _, path in self._files] + [path for _, path in self._given]
+            self._files.clear()
+            self._given.clear()
+            self._total = 0
+        for path in paths:
+            path.unlink(missing_ok=True)
 
     # ---- start -----------------------------------------------------------------------------------------------------
 
@@ -245,7 +239,12 @@ class Ready:
         return time.monotonic() - self._last_arrival > QUIET_SECONDS
 
     def fill_one(self) -> bool:
-        """Make one file of the size that is lacking most; return whether there was one to make. Raises `OSError`."""
+        """Make one file ready; return whether there was one to make. Raises `OSError`."""
+        with self._lock:
+            given = self._given.pop() if self._given else None
+        if given is not None:
+            self._make_of(*given)
+            return True
         size = self._lacking()
         if size is None or not self._room(size):
             return False
@@ -256,6 +255,27 @@ class Ready:
         finally:
             part.unlink(missing_ok=True)
         return True
+
+    def _make_of(self, capacity: int, part: Path) -> None:
+        """Make a file ready that was given back; one that others can still read is removed, or its reader would find
+        another patient's image in it.
+        """
+        with self._lock:
+            self._total -= capacity
+        try:
+            if _wipe(part, capacity):
+                self._add(part, capacity)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _add(self, part: Path, capacity: int) -> None:
+        """Take in a file whose content is on disk. It is given out only when its name is, too."""
+        path = self._folder / f"{uuid.uuid4().hex}.dcm"
+        part.rename(path)
+        sync_folder(self._folder)
+        with self._lock:
+            insort(self._files, (capacity, str(path)))
+            self._total += capacity
 
     def _lacking(self) -> int | None:
         """The size of the file to make next; what is there beyond need makes room for it.
@@ -278,7 +298,9 @@ class Ready:
                 # half of what it should be: small changes of what comes should not rewrite the disk
                 if most == wanted or have[wanted] > need[wanted] / 2:
                     return None
-                index = next(i for i, (capacity, _) in enumerate(self._files) if _serves(capacity, came) == most)
+                index = next((i for i, (has, _) in enumerate(self._files) if _serves(has, came) == most), None)
+                if index is None:
+                    return None
                 capacity, path = self._files.pop(index)
                 self._total -= capacity
                 have[most] -= capacity

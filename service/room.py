@@ -6,7 +6,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
+
 from service.errors import OutOfResources
+
+log = structlog.get_logger()
 
 RESUME = 1.25
 """So many times the reserve must be free before anything is taken again: otherwise each file that is removed would let
@@ -62,11 +66,14 @@ class Room:
         with self._lock:
             now = self._clock()
             if self._left < length or now - self._looked >= LOOK_SECONDS:
+                was_short = bool(self._short)
                 self._look(length)
                 if self._short:
                     self._spare()
                     self._look(length)
                 self._looked = now
+                if self._short and not was_short:
+                    log.warning("spool.short", reason=self._short)
             if self._short:
                 self._left = 0  # the next one looks again: refusing costs more than looking
                 raise OutOfResources(self._short)
@@ -84,6 +91,7 @@ class Room:
 
     def _look(self, length: int) -> None:
         """Look at the file system; it takes two microseconds where it is a local one."""
+        before = self._short
         free, inodes = self._free()
         factor = RESUME if self._short else 1.0
         self._left = free - int(self._reserve * factor)
@@ -94,6 +102,8 @@ class Room:
             self._short = f"{inodes} more files are possible on the spool's file system; remove some, or give it inodes"
         else:
             self._short = ""
+        if before and not self._short:
+            log.info("spool.room_again", free_mb=free >> 20)
 
     def _free(self) -> tuple[int, int | None]:
         found = os.statvfs(self._folder)

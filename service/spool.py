@@ -6,7 +6,8 @@
       lock                          held by the one node that works on this spool
       versions.lock                 held while an instance gets its place
       incoming/*.part               being written; removed at start
-      series/SERIES/INSTANCE.dcm    as received, bit for bit (corrected ones: `service.versions`)
+      ready/*.dcm                   to be written over; some of them may hold an instance (`service.recycling`)
+      series/SERIES/INSTANCE.dcm    as received, bit for bit from byte 128 on (corrected ones: `service.versions`)
       quarantine/SERIES-HASH/…      what cannot be used, each with a reason.json
       work/SERIES/ITEM/…            hand-over from stage to stage; can be made again from series/
       results/SERIES/ITEM/MODEL/…   encoded objects, until they are delivered and the series is forgotten
@@ -17,19 +18,29 @@ SERIES and INSTANCE are hashes of UIDs: no name comes from the wire, so none can
 
 import fcntl
 import hashlib
+import math
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from service.durable import make_folder, sync_folder, write_synced
+import structlog
+
+from service.durable import make_folder, sync_folder, write_all, write_synced
 from service.errors import ConfigurationError, OutOfResources
 from service.quarantine import Quarantine, QuarantineEntry
 from service.received import Received
+from service.recycling import Ready, Record, write_over
+from service.room import Room
+from service.spill import Spill
+from service.syncing import Sync, Syncing, sync_file_system
 from service.versions import Duplicates, Stored, all_current, corrections, current, forget_versions, holds, place
+
+log = structlog.get_logger()
 
 
 def key_of(*uids: str) -> str:
@@ -46,12 +57,25 @@ class Spool:
         The folder cannot be made or written, or another node works on it.
     """
 
-    def __init__(self, root: Path, duplicates: Duplicates = "keep-first") -> None:
+    def __init__(
+        self,
+        root: Path,
+        duplicates: Duplicates = "keep-first",
+        *,
+        sync: Sync = "each",
+        ready_mb: int = 0,
+        reserve_mb: int = 0,
+    ) -> None:
         self.root = root
         self._duplicates: Duplicates = duplicates
         self._quarantine = Quarantine(root)
+        self._sync = Syncing(root, sync)
+        self._room = Room(root, reserve_mb << 20, lambda: self._ready.spare())
+        self._ready = self._ready_files(0)  # files of the node that works on this spool are no business of others
+        self._ready_bytes = 0 if sync == "off" else ready_mb << 20
+        self._placing = threading.Lock()
         try:
-            for name in ("incoming", "series", "quarantine", "work", "results"):
+            for name in ("incoming", "ready", "series", "quarantine", "work", "results"):
                 (root / name).mkdir(parents=True, exist_ok=True)
             self._probe()
         except OSError as error:
@@ -61,8 +85,14 @@ class Spool:
             ) from None
         self._lock: IO[str] | None = None
 
+    # ---- the one node ----------------------------------------------------------------------------------------------
+
     def lock(self) -> None:
-        """Become the one node that works on this spool, until `unlock` or the end of the process."""
+        """Become the one node that works on this spool, until `unlock` or the end of the process.
+
+        What an earlier run has left is put in order: instances that were durable get their place, all that was half
+        written is removed.
+        """
         handle = (self.root / "lock").open("w")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,21 +101,54 @@ class Spool:
             raise ConfigurationError(
                 f"spool.path = {str(self.root)!r}: another node works on it; stop that one or name another folder"
             ) from None
+        self._lock = handle
         for leftover in (self.root / "incoming").glob("*.part"):
             leftover.unlink()
-        self._lock = handle
+        self._ready = self._ready_files(self._ready_bytes)
+        self._recover()
+        if self._sync.how == "off":
+            log.warning(
+                "spool.sync_off",
+                reason="a power cut takes what was acknowledged, and its senders may have deleted it",
+                fix='spool.sync = "each"',
+            )
+        else:
+            sync_file_system(self.root)  # an earlier run may not have, and its instances are duplicates from now on
+        self._ready.start()
 
     def unlock(self) -> None:
         """Let another node work on this spool."""
         if self._lock is not None:
+            self._ready.stop()
+            self._ready = self._ready_files(0)
             self._lock.close()
             self._lock = None
 
+    def _ready_files(self, budget: int) -> Ready:
+        return Ready(self.root / "ready", self.root / "incoming", budget, self._room.plenty)
+
+    def _recover(self) -> None:
+        count = 0
+        for record, path in self._ready.recover():
+            received = Received(memoryview(b""), record.length, path)
+            try:
+                self._place(record.series, record.instance, received, path, again=False)
+                path.unlink(missing_ok=True)
+                count += 1
+            except (OSError, OutOfResources) as error:
+                log.warning("spool.recovery_failed", series=record.series, reason=str(error), fix="start again")
+        if count:
+            log.info("spool.recovered", instances=count)
+
+    # ---- instances -------------------------------------------------------------------------------------------------
+
     def store(self, series: str, instance: str, received: Received, again: bool = False) -> Stored:
-        """Keep one instance of a series; returns when it would survive a power cut.
+        """Keep one instance of a series; returns when it would survive a power cut (but for ``sync="off"``).
 
         Parameters
         ----------
+        series, instance
+            Their keys.
         again
             Use a content that was replaced before, or would not count. Otherwise one that was replaced is a duplicate:
             two sources that forward different contents of an image in turn would replace each other's for ever.
@@ -93,40 +156,78 @@ class Spool:
         Raises
         ------
         OutOfResources
-            The disk is full or cannot be written.
+            The disk is full, or almost, or cannot be written.
         """
         folder = self.instance_folder(series)
-        part = self.root / "incoming" / f"{uuid.uuid4().hex}.part"
         try:
-            make_folder(folder)
-            if not holds(folder, instance, received):
-                write_synced(part, lambda file: file.write(received.whole()))
-                with self._alone():
-                    outcome = place(
-                        folder,
-                        instance,
-                        received,
-                        lambda target: os.link(part, target),
-                        lambda content, reason: self.quarantine(series, content, reason),
-                        self._duplicates,
-                        again,
-                    )
-            else:
-                outcome = Stored.DUPLICATE
-            sync_folder(folder)  # a duplicate's first copy may not be synced yet
+            if holds(folder, instance, received):
+                self._sync.entries(folder)  # another thread may not be as far yet
+                return Stored.DUPLICATE
+            self._room.claim(received.length)
+            ready = None if received.file else self._ready.take(received.length)
+            part = received.file or ready or self._new_part()
+            try:
+                self._write(series, instance, received, part, over=ready is not None)
+                outcome = self._place(series, instance, received, part, again)
+            finally:
+                part.unlink(missing_ok=True)
+            if ready is None or outcome is not Stored.NEW:
+                self._sync.entries(folder)
         except OSError as error:
             raise OutOfResources(f"the spool cannot be written: {error.strerror}") from error
-        else:
-            return outcome
+        return outcome
+
+    def spill(self) -> Spill:
+        """Begin a file for an instance that is too large for memory; `Received` names it when it is whole.
+
+        Raises
+        ------
+        OutOfResources
+            The disk is full, or almost, or cannot be written.
+        """
+        return Spill(self._new_part(), self._room.claim)
+
+    def _new_part(self) -> Path:
+        return self.root / "incoming" / f"{uuid.uuid4().hex}.part"
+
+    def _write(self, series: str, instance: str, received: Received, part: Path, over: bool) -> None:
+        """Bring the content to disk. Only in a file that is written over it is found again without its name."""
+        if over:
+            record = Record.of(series, instance, received.head[: received.length])
+            write_over(part, record, received, self._sync.data)
+            return
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if received.file is None:
+                write_all(descriptor, received.head[: received.length])
+            self._sync.data(descriptor)
         finally:
-            part.unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def _place(self, series: str, instance: str, received: Received, part: Path, again: bool) -> Stored:
+        def move(target: Path) -> None:
+            try:
+                part.rename(target)
+            except FileNotFoundError:  # the first of its series
+                make_folder(target.parent)
+                part.rename(target)
+
+        def keep(content: Path | Received, reason: str) -> None:
+            self.quarantine(series, content, reason)
+
+        with self._alone():
+            return place(self.instance_folder(series), instance, received, move, keep, self._duplicates, again)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Among the threads of this process and the commands beside it, one at a time."""
-        with (self.root / "versions.lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+        """Among the threads of this process and the commands beside it, one at a time; it takes 10 µs."""
+        with self._placing:
+            descriptor = os.open(self.root / "versions.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(descriptor)
 
     def quarantine(self, series: str, content: bytes | Path | Received, reason: str) -> QuarantineEntry:
         """Keep what cannot be used beside its reason. See `service.quarantine`."""
@@ -164,18 +265,27 @@ class Spool:
         """The folder of encoded objects; made when it is not there."""
         return self._folder("results", *parts)
 
-    def forget(self, series: str) -> None:
-        """Remove the files of a series: instances, intermediate files and results. Quarantine stays."""
+    def forget(self, series: str, before: float = math.inf) -> None:
+        """Remove the files of a series: instances, intermediate files and results. Quarantine stays.
+
+        Parameters
+        ----------
+        before
+            Seconds since the epoch: instances that were written later stay, for they came after it was decided.
+        """
         for name in ("work", "results"):
             shutil.rmtree(self.root / name / series, ignore_errors=True)
         with suppress(OSError):
-            forget_versions(self.instance_folder(series))
+            folder = self.instance_folder(series)
+            sync_folder(folder)  # or after a stop an instance may lie where it was before its rename, with its record
+            forget_versions(folder, self._ready.give, before)
 
     def writable(self) -> bool:
         """Whether the spool takes a file just now."""
         try:
             self._probe()
-        except OSError:
+            self._room.claim(0)
+        except (OSError, OutOfResources):
             return False
         return True
 
@@ -184,7 +294,7 @@ class Spool:
         return shutil.disk_usage(self.root).free
 
     def _probe(self) -> None:
-        probe = self.root / "incoming" / f"{uuid.uuid4().hex}.part"
+        probe = self._new_part()
         write_synced(probe, lambda file: file.write(b"wetread"))
         probe.unlink()
 

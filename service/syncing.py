@@ -64,7 +64,7 @@ class Syncing:
         self._running, self._next = True, _Round()
         self._changed.release()
         try:
-            _sync_file_system(self._root)
+            sync_file_system(self._root)
         except OSError as error:
             this.error = error
         finally:
@@ -78,8 +78,8 @@ class _Round:
     error: OSError | None = None
 
 
-def _sync_file_system(folder: Path) -> None:
-    """``syncfs(2)``; since Linux 5.8 it tells of pages that could not be written."""
+def sync_file_system(folder: Path) -> None:
+    """``syncfs(2)``; since Linux 5.8 it tells of pages that could not be written. Raises `OSError`."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):

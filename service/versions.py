@@ -173,10 +173,14 @@ def _equal(path: Path, received: Received) -> bool:
     return True
 
 
-def forget_versions(folder: Path) -> None:
-    """Remove the instances of a folder, but not the record of what was replaced: versions are never counted anew."""
+def forget_versions(folder: Path, remove: Callable[[Path], object], before: float) -> None:
+    """Remove the instances of a folder that were written before a moment (seconds since the epoch).
+
+    The record of what was replaced stays: versions are never counted anew.
+    """
     for path in folder.glob("*.dcm"):
-        path.unlink()
+        if path.stat().st_mtime < before:
+            remove(path)
     if not any(folder.iterdir()):
         folder.rmdir()
 

@@ -146,6 +146,8 @@ def test_a_file_that_is_given_back_is_written_over_again_and_its_record_is_gone(
     inode = forgotten.stat().st_ino
     ready.give(forgotten)
     assert not forgotten.exists()
+    assert ready.take(len(CONTENT)) is None, "it has a record still"
+    assert ready.fill_one()
     [path] = (tmp_path / "ready").iterdir()
     assert read_record(path) is None
     assert path.read_bytes()[:PREAMBLE] == bytes(PREAMBLE)
@@ -163,6 +165,7 @@ def test_a_file_that_somebody_has_open_or_that_has_two_names_is_removed(ready: R
     with opened.open("rb") as reader:
         ready.give(linked)
         ready.give(opened)
+        assert [ready.fill_one(), ready.fill_one()] == [True, True]
         assert list((tmp_path / "ready").iterdir()) == list((tmp_path / "incoming").iterdir()) == []
         assert reader.read() == (tmp_path / "backup").read_bytes() == CONTENT
 
@@ -175,13 +178,16 @@ def test_what_is_of_no_size_that_arrives_or_beyond_the_budget_is_removed(ready: 
         path = tmp_path / "series" / "one.dcm"
         path.write_bytes(bytes(size))
         ready.give(path)
+        assert not ready.fill_one()
     assert set((tmp_path / "ready").iterdir()) == before
 
 
 def test_all_are_removed_where_room_is_needed(ready: Ready, tmp_path: Path) -> None:
     ready.fill_one()
+    (tmp_path / "series" / "one.dcm").write_bytes(bytes(FIRST_SIZE))
+    ready.give(tmp_path / "series" / "one.dcm")
     ready.spare()
-    assert list((tmp_path / "ready").iterdir()) == []
+    assert list((tmp_path / "ready").iterdir()) == list((tmp_path / "incoming").iterdir()) == []
     assert ready.take(FIRST_SIZE) is None
 
 

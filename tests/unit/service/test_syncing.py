@@ -18,7 +18,7 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     def look(folder: Path) -> None:
         seen.append({path.name for path in folder.iterdir()})
 
-    monkeypatch.setattr(syncing, "_sync_file_system", look)
+    monkeypatch.setattr(syncing, "sync_file_system", look)
     return seen
 
 
@@ -66,7 +66,7 @@ def test_one_sync_serves_all_that_wait(tmp_path: Path, monkeypatch: pytest.Monke
         began.set()
         assert gate.wait(10)
 
-    monkeypatch.setattr(syncing, "_sync_file_system", slow)
+    monkeypatch.setattr(syncing, "sync_file_system", slow)
     group = Syncing(tmp_path, "group")
     with ThreadPoolExecutor(9) as pool:
         first = pool.submit(group.data, 0)
@@ -82,7 +82,7 @@ def test_a_sync_that_fails_fails_for_all_that_it_served_and_the_next_one_is_trie
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcomes: list[Callable[[], None]] = [_fail, lambda: None]
-    monkeypatch.setattr(syncing, "_sync_file_system", lambda folder: outcomes.pop(0)())
+    monkeypatch.setattr(syncing, "sync_file_system", lambda folder: outcomes.pop(0)())
     group = Syncing(tmp_path, "group")
     with pytest.raises(OSError, match="error"):
         group.data(0)
