@@ -27,8 +27,9 @@ from service.operate.http import EngineHealth, Health, HttpServer
 from service.operate.metrics import Metrics
 from service.pipeline import Pipeline
 from service.receive.intake import Intake
+from service.receive.listener import listeners
 from service.receive.missing import MissingInstances
-from service.receive.scp import Receiver
+from service.receive.policy import AssociationPolicy
 from service.routing.narrowing import check_narrowing
 from service.series.completeness import Completeness
 from service.series.streaming import Streaming
@@ -81,7 +82,10 @@ class Node:
         """Open the spool, ledger and engines, then listen: a sender finds either a node that works or none."""
         settings = self._settings
         packages = served_packages(settings)
-        self._spool = Spool(settings.spool.path, settings.spool.duplicates)
+        spool = settings.spool
+        self._spool = Spool(
+            spool.path, spool.duplicates, sync=spool.sync, ready_mb=spool.ready_mb, reserve_mb=spool.reserve_mb
+        )
         self._spool.lock()
         self._ledger = open_ledger(settings.spool.path)
         if reclaimed := self._ledger.reclaim():
@@ -102,14 +106,9 @@ class Node:
         )
         self._completeness.resume()
         self._intake.tell(self._completeness, self._streaming)
-        self._receiver = Receiver(settings, self._intake)
-        try:
-            self._receiver.start()
-        except OSError as error:
-            raise ConfigurationError(
-                f"node.port = {settings.node.port}: cannot listen on {settings.node.host} ({error.strerror}); "
-                "end what listens there, or choose another port"
-            ) from None
+        self._listeners = listeners(settings, AssociationPolicy(settings), self._intake)
+        for listener in self._listeners:
+            listener.start()
         self._metrics.watch_jobs(self._ledger.counts)
         self._metrics.watch_engines(lambda: self._engines.statuses)
         self._http = HttpServer(settings.http.host, settings.http.port, self.health, self._metrics)
@@ -138,7 +137,8 @@ class Node:
         if not self._started:
             return
         log.info("node.draining")
-        self._receiver.stop()
+        for listener in self._listeners:
+            listener.stop()
         self._intake.stop()
         for worker in self._workers:
             worker.stop()
@@ -161,8 +161,8 @@ class Node:
 
     @property
     def port(self) -> int:
-        """The DICOM port it listens on."""
-        return self._receiver.port
+        """The DICOM port it listens on: the plain one where there is one."""
+        return self._listeners[0].port
 
     @property
     def http_port(self) -> int:
@@ -178,7 +178,7 @@ class Node:
             ledger_reachable = False
         return Health(
             version=__version__,
-            receiver_listening=self._receiver.listening,
+            receiver_listening=all(listener.listening for listener in self._listeners),
             ledger_reachable=ledger_reachable,
             spool_writable=self._spool.writable(),
             spool_free_bytes=self._spool.free_bytes(),
@@ -215,8 +215,9 @@ class Node:
 
     def _sweep(self) -> None:
         """Forget the files of series whose work ended long ago."""
+        begun = time.time() - 1.0  # file times are of a coarser clock
         for series in self._ledger.ended_before(time.time() - self._settings.spool.keep_hours * 3600):
-            self._spool.forget(series)
+            self._spool.forget(series, before=begun)
 
     def __enter__(self) -> Self:
         self.start()

@@ -10,13 +10,14 @@ from sqlalchemy.exc import DBAPIError
 
 from service.errors import OutOfResources, told_by_place
 from service.receive import dimse, pdu
-from service.receive.buffer import COMMAND, InstanceBuffer, Spill
+from service.receive.buffer import COMMAND, InstanceBuffer
 from service.receive.connection import Connection, ConnectionLost, TimedOut
 from service.receive.peer import Peer
 from service.receive.policy import Accepted, AssociationPolicy, Refused
 from service.receive.request import AssociationRequest
 from service.received import Received
 from service.settings import NodeSettings
+from service.spill import Spill
 from service.wire import VERIFICATION
 
 log = structlog.get_logger()
@@ -168,7 +169,7 @@ class _Conversation:
             for number, context in accepted.contexts.items()
         }
         self._buffer = InstanceBuffer(intake.spool_file)
-        self._reader = pdu.FragmentReader(connection, self._buffer.view, settings.maximum_pdu)
+        self._reader = pdu.FragmentReader(connection, self._buffer.view, settings.maximum_pdu, COMMAND)
 
     def answer_message(self) -> None:
         """Receive the next message and answer it. Raises how the association ends."""

@@ -2,11 +2,10 @@
 
 import mmap
 from collections.abc import Callable
-from pathlib import Path
-from typing import Protocol
 
 from service.errors import OutOfResources
 from service.received import PREAMBLE, Received
+from service.spill import Spill
 
 IN_MEMORY = 1 << 24
 """Bytes of a file that are kept in memory; the rest of a larger one goes to the spool as it comes."""
@@ -16,21 +15,6 @@ COMMAND = IN_MEMORY
 """Where in the buffer a command set goes: not where the instance will be."""
 
 _PREFIX = b"DICM"
-
-
-class Spill(Protocol):
-    """A file in the spool for an instance that is too large for memory."""
-
-    path: Path
-
-    def write(self, view: memoryview) -> object:
-        """Append these bytes. Raises `OutOfResources`."""
-
-    def close(self) -> None:
-        """No more is written to it."""
-
-    def discard(self) -> None:
-        """Remove the file, unless it was taken from its place."""
 
 
 class InstanceBuffer:
@@ -96,6 +80,5 @@ class InstanceBuffer:
         """Make ready for the next instance; what nobody has taken is removed."""
         if self._spilt:
             if self._spill is not None:
-                self._spill.close()
                 self._spill.discard()
             self._spill, self._spilt, self._failure = None, 0, None

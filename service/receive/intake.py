@@ -8,6 +8,7 @@ import structlog
 from service.errors import OutOfResources, Quarantined
 from service.header import HeaderFacts, read_facts
 from service.received import Received
+from service.spill import Spill
 from service.spool import Spool, key_of
 from service.versions import BESIDE_REASON, CORRECTED_REASON, Stored
 
@@ -107,6 +108,10 @@ class Intake:
             listener.arrived(association, facts, sender)
         self._count(outcome.value)
         return SUCCESS
+
+    def spool_file(self) -> Spill:
+        """Open a file for an instance that is too large for memory. Raises `OutOfResources`."""
+        return self._spool.spill()
 
     def refuse(self, sender: str, reason: str) -> None:
         """Note that an instance was not taken."""

@@ -4,27 +4,21 @@ import contextlib
 import socket
 import threading
 import time
-from typing import Protocol
 
 import structlog
 
+from service.errors import ConfigurationError
 from service.receive.association import Association, Takes
 from service.receive.connection import Connection
 from service.receive.peer import Peer
 from service.receive.policy import AssociationPolicy
+from service.receive.tls import Tls
 from service.settings import Settings
 
 log = structlog.get_logger()
 
 _BACKLOG = 512
 _STOP_SECONDS = 10.0
-
-
-class Wraps(Protocol):
-    """TLS (`service.receive.tls`)."""
-
-    def wrap(self, connection: socket.socket) -> socket.socket:
-        """Shake hands, within a time limit. Raises `OSError` where that fails, which it has logged."""
 
 
 class Listener:
@@ -35,7 +29,7 @@ class Listener:
     once.
     """
 
-    def __init__(self, settings: Settings, policy: AssociationPolicy, intake: Takes, tls: Wraps | None = None) -> None:
+    def __init__(self, settings: Settings, policy: AssociationPolicy, intake: Takes, tls: Tls | None = None) -> None:
         self._settings = settings
         self._policy = policy
         self._intake = intake
@@ -59,11 +53,18 @@ class Listener:
         return self._server is not None
 
     def start(self) -> None:
-        """Listen. Raises `OSError` where the address or port cannot be had."""
+        """Listen. Raises `ConfigurationError` where the address or port cannot be had."""
         node = self._settings.node
         port = node.port if self._tls is None else self._settings.tls.port
         family = socket.AF_INET6 if ":" in node.host else socket.AF_INET
-        self._server = socket.create_server((node.host, port), family=family, backlog=_BACKLOG)
+        try:
+            self._server = socket.create_server((node.host, port), family=family, backlog=_BACKLOG)
+        except OSError as error:
+            key = "node.port" if self._tls is None else "tls.port"
+            raise ConfigurationError(
+                f"{key} = {port}: cannot listen on {node.host} ({error.strerror}); "
+                "end what listens there, or choose another port"
+            ) from None
         self._thread = threading.Thread(target=self._accept, args=(self._server,), name=f"listener-{self.port}")
         self._thread.daemon = True
         self._thread.start()
@@ -143,6 +144,12 @@ class Listener:
             self._open.pop(line, None)
             self._waiting.pop(line, None)
         line.close()
+
+
+def listeners(settings: Settings, policy: AssociationPolicy, intake: Takes) -> tuple[Listener, ...]:
+    """Those that the settings ask for: plain, with TLS, or both. Raises `ConfigurationError` for wrong certificates."""
+    plain = () if settings.tls.only else (Listener(settings, policy, intake),)
+    return (*plain, Listener(settings, policy, intake, Tls(settings.tls))) if settings.tls.on else plain
 
 
 def _hang_up(line: socket.socket) -> None:

@@ -104,13 +104,15 @@ class FragmentReader:
         The buffer; `payload` needs 12 bytes of room behind each payload, for headers.
     maximum
         Maximum length of P-DATA-TF PDUs that the peer was told (PS3.8 D.1).
+    at
+        Where the first header may be put.
     """
 
-    def __init__(self, source: Source, view: memoryview, maximum: int) -> None:
+    def __init__(self, source: Source, view: memoryview, maximum: int, at: int = 0) -> None:
         self._receive = source.receive
         self._view = view
         self._maximum = maximum
-        self._at = 0  # where bytes lie that have come beyond the last payload, and how many
+        self._at = at  # where bytes lie that have come beyond the last payload, and how many
         self._ahead = 0
         self._left = 0  # bytes of the current PDU behind its current fragment
 

@@ -15,12 +15,12 @@ from engines.types import Image, Volume
 from service.errors import Quarantined
 from service.fingerprint import fingerprint
 from service.header import HeaderFacts, read_facts
-from service.receive.contexts import CARRIED_ALONG, PROCESSED, TRANSFER_SYNTAXES
+from service.receive.contexts import stores, stores_encoded
 from service.received import Received
 from service.routing.models import EVERYTHING, Refusal, route
 from service.series.assembly import assemble
 from service.series.facts import ImageFacts
-from service.settings import Settings
+from service.settings import NodeSettings, Settings
 from service.spool import key_of
 from service.versions import Duplicates
 
@@ -158,7 +158,7 @@ def _receive(
         try:
             if not _is_dicom(file):
                 others += 1
-            elif refusal := _refusal(file, settings.node.accept_carried_along):
+            elif refusal := _refusal(file, settings.node):
                 apart[refusal, False] += 1
             else:
                 _arrive(series, file, settings.spool.duplicates)
@@ -176,16 +176,16 @@ def _is_dicom(file: Path) -> bool:
         return content.read(132)[128:] == b"DICM"
 
 
-def _refusal(file: Path, carried_along: bool) -> str:
+def _refusal(file: Path, node: NodeSettings) -> str:
     """Why the node would not accept the presentation context; empty where it would, or the file does not say."""
     try:
         meta = read_file_meta_info(file)
         sop_class, syntax = UID(str(meta.MediaStorageSOPClassUID)), UID(str(meta.TransferSyntaxUID))
     except Exception:  # whatever is wrong with it, `read_facts` says
         return ""
-    if sop_class not in (*PROCESSED, *(CARRIED_ALONG if carried_along else ())):
+    if not stores(sop_class, node):
         return f"{sop_class.name or 'no SOP class'}: the node does not accept this SOP class"
-    if syntax not in TRANSFER_SYNTAXES:
+    if not stores_encoded(syntax, node):
         return f"{syntax.name}: the node does not accept this transfer syntax"
     return ""
 

@@ -131,11 +131,15 @@ def test_an_abort_that_came_with_a_payload_is_seen_after_it() -> None:
 @settings(max_examples=400, deadline=None)
 def test_any_bytes_end_in_one_of_the_ways_that_are_meant(content: bytes, size: int) -> None:
     for begin in (b"", b"\4\0\0\0", b"\4\0\0\0\0\x20\0\0\0"):
-        with pytest.raises((ProtocolError, PeerAborted, ReleaseRequested, ConnectionLost)):
-            fragments = reader(begin + content, [size], maximum=4096)
+        fragments = reader(begin + content, [size], maximum=4096)
+
+        def read(fragments: FragmentReader = fragments) -> None:
             while True:
                 _, _, length = fragments.fragment()
                 fragments.payload(0, length)
+
+        with pytest.raises((ProtocolError, PeerAborted, ReleaseRequested, ConnectionLost)):
+            read()
 
 
 def test_a_request_is_read_as_a_whole() -> None:

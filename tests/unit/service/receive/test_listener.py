@@ -1,4 +1,4 @@
-"""The receiver over real sockets; the sender is pynetdicom's."""
+"""The listener over real sockets, with the real policy, intake and spool; the senders are pynetdicom and DCMTK."""
 
 import socket
 from collections import Counter
@@ -15,7 +15,8 @@ from service.errors import OutOfResources
 from service.header import HeaderFacts
 from service.receive.contexts import TRANSFER_SYNTAXES
 from service.receive.intake import Intake
-from service.receive.scp import Receiver
+from service.receive.listener import Listener
+from service.receive.policy import AssociationPolicy
 from service.settings import NodeSettings, parse
 from service.spool import Spool, key_of
 from service.wire import VERIFICATION
@@ -46,7 +47,7 @@ class Noted:
 
 @dataclass
 class Running:
-    receiver: Receiver
+    receiver: Listener
     spool: Spool
     noted: Noted
     outcomes: Counter[str]
@@ -72,7 +73,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
     spool, noted, outcomes = Spool(tmp_path), Noted(), Counter[str]()
     intake = Intake(spool, lambda outcome: outcomes.update([outcome]))
     intake.tell(noted)
-    receiver = Receiver(settings, intake)
+    receiver = Listener(settings, AssociationPolicy(settings), intake)
     receiver.start()
     yield Running(receiver, spool, noted, outcomes)
     receiver.stop()
@@ -120,7 +121,7 @@ def test_an_unknown_calling_ae_title_is_rejected(running: Running) -> None:
 
 def test_without_any_sender_nobody_gets_in(tmp_path: Path) -> None:
     settings = parse({"node": {"ae_title": "NODE", "port": 0}}, "test")
-    receiver = Receiver(settings, Intake(Spool(tmp_path), lambda _: None))
+    receiver = Listener(settings, AssociationPolicy(settings), Intake(Spool(tmp_path), lambda _: None))
     receiver.start()
     try:
         association = AE("ANYBODY")
@@ -139,7 +140,8 @@ def test_an_archive_may_send_where_it_is_asked_to_by_c_move(fetch: str, accepted
         "archives": {"a": archive},
     }
     spool = Spool(tmp_path)
-    receiver = Receiver(parse(settings, "test"), Intake(spool, lambda _: None))
+    parsed = parse(settings, "test")
+    receiver = Listener(parsed, AssociationPolicy(parsed), Intake(spool, lambda _: None))
     receiver.start()
     try:
         running = Running(receiver, spool, Noted(), Counter())
