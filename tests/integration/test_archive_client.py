@@ -22,7 +22,7 @@ import service.archive.dimse
 from service.archive.client import ArchiveClient
 from service.deliver.scu import echo, send, sendable
 from service.errors import ArchiveUnavailable, Rejected
-from service.receive.contexts import PROCESSED, TRANSFER_SYNTAXES
+from service.receive.contexts import DECODABLE, PROCESSED
 from service.received import Received
 from service.settings import ArchiveSettings
 from service.spool import Spool
@@ -55,7 +55,7 @@ def listener() -> Iterator[Listener]:
     received = Listener()
     entity = AE("WETREAD")
     for sop_class in PROCESSED:
-        entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
+        entity.add_supported_context(sop_class, list(DECODABLE))
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, received.store)])
     received.port = server.server_address[1]
     yield received
