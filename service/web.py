@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -15,6 +16,8 @@ from service.errors import ConfigurationError
 
 REQUEST_SECONDS = 10.0
 """How long a connection may take until its first request has begun: its line and header have come."""
+GRACE_SECONDS = 5
+"""How long requests that are being answered have at a stop."""
 
 
 class WebServer:
@@ -27,7 +30,8 @@ class WebServer:
     host, port
         Where to listen; port 0 takes a free one, see `port`.
     tls
-        Serve HTTPS. The scope has the channel, which knows the peer's certificate, as ``extensions.tls.channel``.
+        Serve HTTPS with what this gives, asked anew at each handshake, so that certificates may change. The scope has
+        the channel, which knows the peer's certificate, as ``extensions.tls.channel``.
     connections
         How many at a time; those above are answered with 503. None: as many as come.
     """
@@ -38,7 +42,7 @@ class WebServer:
         app: ASGIApp,
         host: str,
         port: int,
-        tls: ssl.SSLContext | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
         connections: int | None = None,
     ) -> None:
         self._section = section
@@ -50,10 +54,11 @@ class WebServer:
             access_log=False,
             lifespan="off",
             server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
             limit_concurrency=None if connections is None else connections + 1,  # it counts from its own on
         )
         config.load()
-        config.ssl = tls
+        config.ssl = None if tls is None else _renewing(tls)
         self._server = uvicorn.Server(config)
 
     def start(self) -> None:
@@ -104,6 +109,17 @@ class _PromptConnection(H11Protocol):
     def _close_if_silent(self) -> None:
         if getattr(self, "cycle", None) is None:
             self.transport.close()
+
+
+def _renewing(tls: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """A context that takes the one of now for each connection."""
+
+    def renew(channel: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
+        channel.context = tls()
+
+    context = tls()
+    context.sni_callback = renew  # called for every client hello, whether or not it names a server
+    return context
 
 
 def _over(channel: Any, app: Any) -> Any:

@@ -4,12 +4,12 @@ A request's parts are taken one by one while it comes, and each is durable befor
 broken request was whole is kept, and its answer says so. Who sends is told by a bearer token or a client certificate.
 """
 
-import asyncio
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
+from pydicom.config import IGNORE
 from pydicom.uid import UID
 from sqlalchemy.exc import DBAPIError
 from starlette.applications import Starlette
@@ -25,6 +25,7 @@ from service.receive.contexts import stores, stores_encoded
 from service.receive.intake import Intake
 from service.receive.multipart import MalformedMultipart, MediaType, MultipartReader, PartBegins, PartContent
 from service.receive.peer import Certificate, Peer
+from service.receive.request_body import RequestBody
 from service.receive.store_response import (
     CANNOT_UNDERSTAND,
     OUT_OF_RESOURCES,
@@ -35,7 +36,7 @@ from service.receive.store_response import (
     Outcome,
     StoreResponse,
 )
-from service.receive.upload import FileMeta, Spill, TooLarge, Upload, file_meta
+from service.receive.upload import FileMeta, TooLarge, Upload, file_meta
 from service.received import Received
 from service.settings import Settings
 from service.web import WebServer
@@ -45,8 +46,6 @@ log = structlog.get_logger()
 DICOM = "application/dicom"
 MOST_OTHERS = 100
 """Parts that are no instances, until a request is given up."""
-DRAINED = 4 << 20
-"""Bytes of a refused request that are still read: many clients look for an answer only when they have sent all."""
 
 
 class Refused(Exception):
@@ -59,41 +58,34 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Stow:
-    """What all requests share.
-
-    Attributes
-    ----------
-    spill
-        Opens a file on the spool's file system for an instance that is too large for memory.
-    """
+    """What all requests share."""
 
     settings: Settings
     intake: Intake
-    spill: Callable[[], Spill]
 
-    def serve(self, tls: ssl.SSLContext | None = None) -> WebServer:
-        """A server to start; over HTTPS with ``tls``."""
+    def server(self, tls: Callable[[], ssl.SSLContext] | None = None) -> WebServer:
+        """A server to start; of HTTPS with ``tls``, which gives the context for each handshake."""
         routes = [Route(path, self._answer, methods=["POST"]) for path in ("/studies", "/studies/{study}")]
         stow = self.settings.stow
         return WebServer("stow", Starlette(routes=routes), stow.host, stow.port, tls, stow.maximum_connections)
 
     async def _answer(self, request: Request) -> Response:
         sender = Bearers(self.settings).sender(_peer_of(request), request.headers.get("authorization", ""))
+        stow = self.settings.stow
+        body = RequestBody(request.receive, stow.idle_seconds, stow.longest_seconds)
         response = StoreResponse()
         try:
-            async with asyncio.timeout(self.settings.stow.longest_seconds):
-                await self._read(request, sender, response)
-        except Refused as refused:
-            return await self._refuse(request, refused, sender, response)
-        except TimeoutError:
-            slow = Refused(408, "the request takes too long", PROCESSING_FAILURE)
-            return await self._refuse(request, slow, sender, response)
+            await self._read(request, body, sender, response)
+        except (Refused, TimeoutError) as error:
+            answer = _refusal(request, error, sender, response)
+            await body.drain()
+            return answer
         except ClientDisconnect:
             log.warning("stow.aborted", sender=sender, kept=response.kept)
             return Response(status_code=400)  # to nobody
         return _encoded(request, response, response.http_status)
 
-    async def _read(self, request: Request, sender: str | None, response: StoreResponse) -> None:
+    async def _read(self, request: Request, body: RequestBody, sender: str | None, response: StoreResponse) -> None:
         """Take all parts of a request."""
         if sender is None:
             raise Refused(401, "neither a token nor a certificate of a sender that may send from there")
@@ -102,12 +94,12 @@ class Stow:
         if media.name != "multipart/related" or media.root not in ("", DICOM) or encoding != "identity":
             raise Refused(415, f'only multipart/related; type="{DICOM}" is taken')
         study = request.path_params.get("study", "")
-        if study and not UID(study).is_valid:
+        if study and not UID(study, IGNORE).is_valid:
             raise Refused(400, "the study of the URL is no UID")
         transaction = _Transaction(self, sender, study, response)
         ended = self.intake.aborted
         try:
-            await self._parts(request, MultipartReader(media.boundary), transaction)
+            await self._parts(body, MultipartReader(media.boundary), transaction)
             ended = self.intake.released
         except MalformedMultipart as error:
             raise Refused(400, str(error)) from None
@@ -117,13 +109,8 @@ class Stow:
             transaction.upload.discard()
             await run_in_threadpool(ended, id(transaction))
 
-    async def _parts(self, request: Request, reader: MultipartReader, transaction: "_Transaction") -> None:
-        chunks = request.stream()
-        while True:
-            async with asyncio.timeout(self.settings.stow.idle_seconds):
-                chunk = await anext(chunks, None)
-            if chunk is None:
-                return reader.close()
+    async def _parts(self, body: RequestBody, reader: MultipartReader, transaction: "_Transaction") -> None:
+        async for chunk in body.chunks():
             for event in reader.feed(chunk):
                 if isinstance(event, PartBegins):
                     transaction.begin(event.headers)
@@ -131,32 +118,26 @@ class Stow:
                     await transaction.add(event.data)
                 else:
                     await transaction.end()
-
-    async def _refuse(
-        self, request: Request, refused: Refused, sender: str | None, response: StoreResponse
-    ) -> Response:
-        """Answer a request that was not read to its end, and close its connection."""
-        address = request.client.host if request.client else ""
-        log.warning("stow.refused", sender=sender or "", address=address, reason=str(refused), kept=response.kept)
-        if response.outcomes:
-            response.outcomes.append(Outcome(refused.failure))
-        answer = _encoded(request, response, 202 if response.kept else refused.http_status)
-        answer.headers["Connection"] = "close"
-        if refused.http_status == 401:
-            answer.headers["WWW-Authenticate"] = "Bearer"
-        left = DRAINED
-        try:
-            async with asyncio.timeout(1.0):
-                while left > 0 and (message := await request.receive()).get("more_body"):
-                    left -= len(message["body"])
-        except TimeoutError:
-            pass
-        return answer
+        reader.close()
 
 
 def _peer_of(request: Request) -> Peer:
     channel = request.scope.get("extensions", {}).get("tls", {}).get("channel")
     return Peer(request.client.host if request.client else "", None if channel is None else Certificate.of(channel))
+
+
+def _refusal(request: Request, error: Exception, sender: str | None, response: StoreResponse) -> Response:
+    """The answer to a request that was not read to its end; its connection is closed."""
+    refused = error if isinstance(error, Refused) else Refused(408, "it takes too long", PROCESSING_FAILURE)
+    address = request.client.host if request.client else ""
+    log.warning("stow.refused", sender=sender or "", address=address, reason=str(refused), kept=response.kept)
+    if response.outcomes:
+        response.outcomes.append(Outcome(refused.failure))
+    answer = _encoded(request, response, 202 if response.kept else refused.http_status)
+    answer.headers["Connection"] = "close"
+    if refused.http_status == 401:
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer
 
 
 def _encoded(request: Request, response: StoreResponse, status: int) -> Response:
@@ -176,7 +157,7 @@ class _Transaction:
         self._failed: int | None = None
 
     def _new_upload(self) -> Upload:
-        return Upload(self._stow.spill, self._stow.settings.stow.largest_mb << 20)
+        return Upload(self._stow.intake.spool_file, self._stow.settings.stow.largest_mb << 20)
 
     def begin(self, headers: Mapping[str, str]) -> None:
         """A part begins. Raises `Refused` where it is not of the kind that was announced."""
@@ -189,7 +170,7 @@ class _Transaction:
         if self._failed is None and self.upload.add(data):
             try:
                 await run_in_threadpool(self.upload.flush)
-            except (OSError, OutOfResources):
+            except OutOfResources:
                 self._failed = OUT_OF_RESOURCES
 
     async def end(self) -> None:

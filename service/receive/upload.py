@@ -1,34 +1,16 @@
 """One instance while it is uploaded: in memory, and, where it is large, in a file of the spool."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
-from typing import Protocol
 
 from pydicom.filereader import read_dataset
 
+from service.receive.buffer import IN_MEMORY
 from service.received import PREAMBLE, Received
+from service.spill import Spill
 
-IN_MEMORY = 16 << 20
-"""Bytes of an instance that are kept in memory; of a larger one these are its head."""
 WRITTEN_AT_ONCE = 4 << 20
-
-
-class Spill(Protocol):
-    """A file on the spool's file system, for what is too large for memory."""
-
-    path: Path
-
-    def write(self, view: memoryview) -> object:
-        """Append. Raises `OSError`."""
-
-    def close(self) -> object:
-        """Write no more."""
-
-    def discard(self) -> object:
-        """Remove it, where it is still there."""
 
 
 class TooLarge(ValueError):
@@ -64,7 +46,7 @@ class Upload:
         return len(self._more) >= WRITTEN_AT_ONCE
 
     def flush(self) -> None:
-        """Write to the file what is to go there. Raises `OSError` and `OutOfResources`."""
+        """Write to the file what is to go there. Raises `OutOfResources`."""
         if self._file is None:
             self._file = self._open()
             self._clear_preamble()
@@ -73,7 +55,7 @@ class Upload:
         self._more = bytearray()
 
     def whole(self) -> Received:
-        """Nothing more comes: the instance, good until this is discarded. Raises `OSError` and `OutOfResources`."""
+        """Nothing more comes: the instance, good until this is discarded. Raises `OutOfResources`."""
         self._clear_preamble()
         if self._more:
             self.flush()
@@ -85,8 +67,6 @@ class Upload:
     def discard(self) -> None:
         """Remove the file, where nobody has taken it."""
         if self._file is not None:
-            with suppress(OSError):
-                self._file.close()
             self._file.discard()
             self._file = None
 
