@@ -2,8 +2,8 @@
 
 Syncing a new file costs its blocks, its inode and its entry in a folder. Writing over blocks that were written once
 before, and syncing the data alone (``fdatasync``), changes nothing else on the disk. So `Ready` keeps files in
-``spool/ready/``; an instance is written over one of them, with a `Record` in the preamble (PS3.10 7.1 leaves its 128
-bytes to us) that says which instance it is and has a checksum of it all. What is on disk, where the machine stops ...
+``spool/ready/``; an instance is written over one of them, with a record in the preamble (`service.record`) that says
+which instance it is and has a checksum of it all. What is on disk, where the machine stops ...
 
 ====================  ==================================================================================================
 after                 on disk
@@ -23,10 +23,8 @@ there. Where a file system writes each block to a new place (btrfs, ZFS), recycl
 """
 
 import fcntl
-import mmap
 import os
 import signal
-import struct
 import threading
 import time
 import uuid
@@ -34,19 +32,14 @@ from bisect import bisect_left, insort
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
-import xxhash
+from service.durable import sync_folder, write_synced
+from service.received import PREAMBLE
+from service.record import PAGE, Record, read_record, whole_pages
 
-from service.durable import sync_folder, write_all, write_synced
-from service.received import PREAMBLE, Received
-
-PAGE = 4096
-"""Whole pages are written, for a part of one would first be read from the disk."""
 STEP = 32 << 10
-"""Sizes of ready files are multiples of this."""
+"""New ready files are a little larger than what came: up to a multiple of this."""
 FIRST_SIZE = 520 << 10
 """What is expected before anything has arrived: a CT slice of 512 × 512."""
 LARGEST_SHARE = 8
@@ -56,62 +49,6 @@ RECENT = 64
 """So many of the last sizes tell what is kept ready."""
 QUIET_SECONDS = 0.5
 """Ready files are made only where nothing has arrived for so long: otherwise they would cost what they save."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """What the preamble of a recycled file says: a magic with the version of this layout, and what follows.
-
-    Attributes
-    ----------
-    series, instance
-        Their keys in the spool (`service.spool.key_of`), 16 hexadecimal digits each.
-    length
-        Of the whole file in bytes.
-    checksum
-        XXH3 (128 bits) of the keys, the length and all bytes from 128 on. It tells what was torn by a stop; it does not
-        protect against people.
-    """
-
-    series: str
-    instance: str
-    length: int
-    checksum: bytes
-
-    @classmethod
-    def of(cls, series: str, instance: str, content: memoryview) -> Self:
-        """Make the record of an instance, a whole file."""
-        return cls(series, instance, len(content), _checksum(series, instance, content))
-
-    def encode(self) -> bytes:
-        """The 128 bytes."""
-        keys = bytes.fromhex(self.series), bytes.fromhex(self.instance)
-        return _LAYOUT.pack(_MAGIC, *keys, self.length, self.checksum)
-
-    @classmethod
-    def decode(cls, preamble: bytes) -> Self | None:
-        """Read one; None where there is none. Whether it fits the file is another question: `fits`."""
-        if len(preamble) < PREAMBLE or not preamble.startswith(_MAGIC):
-            return None
-        _, series, instance, length, checksum = _LAYOUT.unpack(preamble[:PREAMBLE])
-        return cls(series.hex(), instance.hex(), length, checksum)
-
-    def fits(self, content: memoryview) -> bool:
-        """Whether the file, which may have old bytes behind the instance, holds what the record says."""
-        if not PREAMBLE <= self.length <= len(content):
-            return False
-        return _checksum(self.series, self.instance, content[: self.length]) == self.checksum
-
-
-_MAGIC = b"WETREAD\x01"
-_LAYOUT = struct.Struct("<8s8s8sQ16s80x")
-assert _LAYOUT.size == PREAMBLE
-
-
-def _checksum(series: str, instance: str, content: memoryview) -> bytes:
-    digest = xxhash.xxh3_128(f"{series}{instance}{len(content):x}".encode())
-    digest.update(content[PREAMBLE:])
-    return digest.digest()
 
 
 class Ready:
@@ -157,7 +94,7 @@ class Ready:
         if not self._budget:
             return None
         self._last_arrival = time.monotonic()
-        pages = _whole_pages(length)
+        pages = whole_pages(length)
         with self._lock:
             if pages * LARGEST_SHARE <= self._budget:
                 self._recent.append(pages)
@@ -175,7 +112,7 @@ class Ready:
         """
         part = self._incoming / f"{uuid.uuid4().hex}.part"
         path.rename(part)
-        capacity = _whole_pages(part.stat().st_size)
+        capacity = whole_pages(part.stat().st_size)
         with self._lock:
             kept = _serves(capacity, self._recent) is not None and self._total + capacity <= self._budget
             if kept:
@@ -290,7 +227,7 @@ class Ready:
             for capacity, _ in self._files:
                 have[_serves(capacity, came)] += capacity
             wanted = max(came, key=lambda size: need[size] - have[size])
-            size = -(-wanted // STEP) * STEP
+            size = min(-(-wanted // STEP) * STEP, 2 * wanted)
             if size > need[wanted] - have[wanted] or size * LARGEST_SHARE > self._budget:
                 return None
             while self._total + size > self._budget:
@@ -311,38 +248,6 @@ class Ready:
 def _serves(capacity: int, sizes: Iterable[int]) -> int | None:
     """The largest of these sizes for which a file would be given out."""
     return max((size for size in sizes if size <= capacity <= 2 * size), default=None)
-
-
-def _whole_pages(length: int) -> int:
-    return -(-length // PAGE) * PAGE
-
-
-def write_over(path: Path, record: Record, received: Received, sync: Callable[[int], object]) -> None:
-    """Write an instance that is in memory over the beginning of a ready file, bring it to disk, and cut the file.
-
-    Raises
-    ------
-    OSError
-        It is not on disk; the file must not be given out again.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        rest = bytes(_whole_pages(received.length) - received.length)
-        write_all(descriptor, record.encode(), received.head[PREAMBLE : received.length], rest)
-        sync(descriptor)
-        os.ftruncate(descriptor, received.length)
-    finally:
-        os.close(descriptor)
-
-
-def read_record(path: Path) -> Record | None:
-    """The record of a file, where it has one that fits. Raises `OSError`."""
-    with path.open("rb", buffering=0) as file:
-        record = Record.decode(file.read(PREAMBLE))
-        if record is None:
-            return None
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content, memoryview(content) as view:
-            return record if record.fits(view) else None
 
 
 def _wipe(path: Path, capacity: int) -> bool:

@@ -19,26 +19,23 @@ SERIES and INSTANCE are hashes of UIDs: no name comes from the wire, so none can
 import fcntl
 import hashlib
 import math
-import os
 import shutil
-import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 import structlog
 
-from service.durable import make_folder, sync_folder, write_all, write_synced
+from service.durable import make_folder, write_synced
 from service.errors import ConfigurationError, OutOfResources
+from service.instances import Instances
 from service.quarantine import Quarantine, QuarantineEntry
 from service.received import Received
-from service.recycling import Ready, Record, write_over
 from service.room import Room
 from service.spill import Spill
 from service.syncing import Sync, Syncing, sync_file_system
-from service.versions import Duplicates, Stored, all_current, corrections, current, forget_versions, holds, place
+from service.versions import Duplicates, Stored
 
 log = structlog.get_logger()
 
@@ -67,13 +64,11 @@ class Spool:
         reserve_mb: int = 0,
     ) -> None:
         self.root = root
-        self._duplicates: Duplicates = duplicates
         self._quarantine = Quarantine(root)
-        self._sync = Syncing(root, sync)
-        self._room = Room(root, reserve_mb << 20, lambda: self._ready.spare())
-        self._ready = self._ready_files(0)  # files of the node that works on this spool are no business of others
+        self._sync = sync
         self._ready_bytes = 0 if sync == "off" else ready_mb << 20
-        self._placing = threading.Lock()
+        self._room = Room(root, reserve_mb << 20, lambda: self._instances.spare())
+        self._instances = Instances(root, duplicates, Syncing(root, sync), self._room, self._quarantine.add)
         try:
             for name in ("incoming", "ready", "series", "quarantine", "work", "results"):
                 (root / name).mkdir(parents=True, exist_ok=True)
@@ -102,11 +97,8 @@ class Spool:
                 f"spool.path = {str(self.root)!r}: another node works on it; stop that one or name another folder"
             ) from None
         self._lock = handle
-        for leftover in (self.root / "incoming").glob("*.part"):
-            leftover.unlink()
-        self._ready = self._ready_files(self._ready_bytes)
-        self._recover()
-        if self._sync.how == "off":
+        self._instances.begin(self._ready_bytes)
+        if self._sync == "off":
             log.warning(
                 "spool.sync_off",
                 reason="a power cut takes what was acknowledged, and its senders may have deleted it",
@@ -114,31 +106,13 @@ class Spool:
             )
         else:
             sync_file_system(self.root)  # an earlier run may not have, and its instances are duplicates from now on
-        self._ready.start()
 
     def unlock(self) -> None:
         """Let another node work on this spool."""
         if self._lock is not None:
-            self._ready.stop()
-            self._ready = self._ready_files(0)
+            self._instances.end()
             self._lock.close()
             self._lock = None
-
-    def _ready_files(self, budget: int) -> Ready:
-        return Ready(self.root / "ready", self.root / "incoming", budget, self._room.plenty)
-
-    def _recover(self) -> None:
-        count = 0
-        for record, path in self._ready.recover():
-            received = Received(memoryview(b""), record.length, path)
-            try:
-                self._place(record.series, record.instance, received, path, again=False)
-                path.unlink(missing_ok=True)
-                count += 1
-            except (OSError, OutOfResources) as error:
-                log.warning("spool.recovery_failed", series=record.series, reason=str(error), fix="start again")
-        if count:
-            log.info("spool.recovered", instances=count)
 
     # ---- instances -------------------------------------------------------------------------------------------------
 
@@ -158,24 +132,7 @@ class Spool:
         OutOfResources
             The disk is full, or almost, or cannot be written.
         """
-        folder = self.instance_folder(series)
-        try:
-            if holds(folder, instance, received):
-                self._sync.entries(folder)  # another thread may not be as far yet
-                return Stored.DUPLICATE
-            self._room.claim(received.length)
-            ready = None if received.file else self._ready.take(received.length)
-            part = received.file or ready or self._new_part()
-            try:
-                self._write(series, instance, received, part, over=ready is not None)
-                outcome = self._place(series, instance, received, part, again)
-            finally:
-                part.unlink(missing_ok=True)
-            if ready is None or outcome is not Stored.NEW:
-                self._sync.entries(folder)
-        except OSError as error:
-            raise OutOfResources(f"the spool cannot be written: {error.strerror}") from error
-        return outcome
+        return self._instances.store(series, instance, received, again)
 
     def spill(self) -> Spill:
         """Begin a file for an instance that is too large for memory; `Received` names it when it is whole.
@@ -189,45 +146,6 @@ class Spool:
 
     def _new_part(self) -> Path:
         return self.root / "incoming" / f"{uuid.uuid4().hex}.part"
-
-    def _write(self, series: str, instance: str, received: Received, part: Path, over: bool) -> None:
-        """Bring the content to disk. Only in a file that is written over it is found again without its name."""
-        if over:
-            record = Record.of(series, instance, received.head[: received.length])
-            write_over(part, record, received, self._sync.data)
-            return
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            if received.file is None:
-                write_all(descriptor, received.head[: received.length])
-            self._sync.data(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _place(self, series: str, instance: str, received: Received, part: Path, again: bool) -> Stored:
-        def move(target: Path) -> None:
-            try:
-                part.rename(target)
-            except FileNotFoundError:  # the first of its series
-                make_folder(target.parent)
-                part.rename(target)
-
-        def keep(content: Path | Received, reason: str) -> None:
-            self.quarantine(series, content, reason)
-
-        with self._alone():
-            return place(self.instance_folder(series), instance, received, move, keep, self._duplicates, again)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Among the threads of this process and the commands beside it, one at a time; it takes 10 µs."""
-        with self._placing:
-            descriptor = os.open(self.root / "versions.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                yield
-            finally:
-                os.close(descriptor)
 
     def quarantine(self, series: str, content: bytes | Path | Received, reason: str) -> QuarantineEntry:
         """Keep what cannot be used beside its reason. See `service.quarantine`."""
@@ -243,19 +161,19 @@ class Spool:
 
     def instance_path(self, series: str, instance: str) -> Path:
         """Where an instance lies, or would lie; ``series`` and ``instance`` are keys."""
-        return current(self.instance_folder(series), instance)
+        return self._instances.path(series, instance)
 
     def instance_folder(self, series: str) -> Path:
         """The folder of a series' instances."""
-        return self.root / "series" / series
+        return self._instances.folder(series)
 
     def instances(self, series: str) -> list[Path]:
         """The files of a series, in no particular order of slices."""
-        return all_current(self.instance_folder(series))
+        return self._instances.files(series)
 
     def corrections(self, series: str) -> int:
         """How often an instance of a series was replaced by a corrected one."""
-        return corrections(self.instance_folder(series))
+        return self._instances.corrections(series)
 
     def work(self, *parts: str) -> Path:
         """The folder in which stages leave files for the next one; made when it is not there."""
@@ -275,10 +193,7 @@ class Spool:
         """
         for name in ("work", "results"):
             shutil.rmtree(self.root / name / series, ignore_errors=True)
-        with suppress(OSError):
-            folder = self.instance_folder(series)
-            sync_folder(folder)  # or after a stop an instance may lie where it was before its rename, with its record
-            forget_versions(folder, self._ready.give, before)
+        self._instances.forget(series, before)
 
     def writable(self) -> bool:
         """Whether the spool takes a file just now."""

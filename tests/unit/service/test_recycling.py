@@ -5,7 +5,8 @@ import pytest
 
 from service import recycling
 from service.received import PREAMBLE, Received
-from service.recycling import FIRST_SIZE, PAGE, Ready, Record, read_record, write_over
+from service.record import PAGE, Record, read_record, write_over
+from service.recycling import FIRST_SIZE, Ready
 from service.spool import key_of
 
 SERIES, INSTANCE = key_of("1.2"), key_of("1.2.3")
@@ -123,6 +124,15 @@ def test_sizes_follow_what_arrives_and_what_nobody_needs_makes_room(ready: Ready
     sizes = [path.stat().st_size for path in (tmp_path / "ready").iterdir()]
     assert sum(size < 200_000 for size in sizes) > len(sizes) / 2
     assert sum(sizes) <= 6 << 20
+
+
+@pytest.mark.parametrize("length", [200, 5000, 40_000])
+def test_small_instances_get_files_that_are_given_to_them(length: int, tmp_path: Path) -> None:
+    ready = ready_in(tmp_path, budget=1 << 20)
+    for _ in range(recycling.RECENT):
+        ready.take(length)
+    assert all(ready.fill_one() for _ in range(3))
+    assert ready.take(length) is not None
 
 
 def test_once_the_files_are_as_they_should_be_nothing_is_written_anew(ready: Ready) -> None:

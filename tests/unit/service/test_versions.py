@@ -1,6 +1,5 @@
 import contextlib
 import io
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,8 +7,8 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from service import spool as spools
-from service import versions
+from service import instances, versions
+from service.quarantine import Quarantine
 from service.received import Received
 from service.spool import Spool
 from service.versions import BESIDE_REASON, CORRECTED_REASON, Duplicates, Stored, revision
@@ -32,7 +31,7 @@ def test_what_differs_in_its_preamble_only_is_a_duplicate_and_needs_no_room(
 ) -> None:
     spool = Spool(tmp_path)
     spool.store("series", "one", dicom(b"first"))
-    monkeypatch.setattr(spools, "place", None)  # nothing is written
+    monkeypatch.setattr(instances, "place", None)  # nothing is written
     other = Received.of(b"\1" * 128 + dicom(b"first").head[128:].tobytes())
     assert spool.store("series", "one", other) is Stored.DUPLICATE
     assert spool.store("series", "one", in_a_file(tmp_path / "large", b"first")) is Stored.DUPLICATE
@@ -208,9 +207,9 @@ def test_a_stop_between_any_two_steps_of_a_correction_leaves_the_old_or_the_new_
         return call
 
     with monkeypatch.context() as patch:
-        for module, name in [(os, "link"), (versions, "sync_folder"), (versions, "replace_file"), (Path, "unlink")]:
+        for module, name in [(versions, "sync_folder"), (versions, "replace_file"), (Path, "unlink"), (Path, "rename")]:
             patch.setattr(module, name, stops(getattr(module, name)))
-        patch.setattr(Spool, "quarantine", stops(Spool.quarantine))
+        patch.setattr(Quarantine, "add", stops(Quarantine.add))
         with contextlib.suppress(PowerCut):
             spool.store("series", "one", dicom(b"new"))
     [current] = keep_last(tmp_path).instances("series")

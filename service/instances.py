@@ -1,0 +1,170 @@
+"""The instances of all series: each stored once, durable before anybody hears of it."""
+
+import fcntl
+import math
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import structlog
+
+from service.durable import make_folder, sync_folder, write_all
+from service.errors import OutOfResources
+from service.received import Received
+from service.record import Record, write_over
+from service.recycling import Ready
+from service.room import Room
+from service.syncing import Syncing
+from service.versions import Duplicates, Stored, all_current, corrections, current, forget_versions, holds, place
+
+log = structlog.get_logger()
+
+
+class Instances:
+    """Those of a spool. See `service.spool` for its folders, and for what is meant by a key.
+
+    Parameters
+    ----------
+    root
+        The spool.
+    keep
+        Called with a series, a content of it that does not count, and the reason: keeps it elsewhere.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        duplicates: Duplicates,
+        sync: Syncing,
+        room: Room,
+        keep: Callable[[str, Path | Received, str], object],
+    ) -> None:
+        self._root = root
+        self._duplicates: Duplicates = duplicates
+        self._sync = sync
+        self._room = room
+        self._keep = keep
+        self._ready = self._ready_files(0)  # files of the node that works on this spool are no business of others
+        self._placing = threading.Lock()
+
+    # ---- the one node ----------------------------------------------------------------------------------------------
+
+    def begin(self, ready_bytes: int) -> None:
+        """Put in order what an earlier run has left, and keep files ready from now on, of so many bytes in all."""
+        for leftover in (self._root / "incoming").glob("*.part"):
+            leftover.unlink()
+        self._ready = self._ready_files(ready_bytes)
+        count = 0
+        for record, path in self._ready.recover():
+            received = Received(memoryview(b""), record.length, path)
+            try:
+                self._place(record.series, record.instance, received, path, again=False)
+                path.unlink(missing_ok=True)
+                count += 1
+            except (OSError, OutOfResources) as error:  # it stays where it is, and is found again
+                log.warning("spool.recovery_failed", series=record.series, reason=str(error), fix="start again")
+        if count:
+            log.info("spool.recovered", instances=count)
+        self._ready.start()
+
+    def end(self) -> None:
+        """Leave the ready files to another node."""
+        self._ready.stop()
+        self._ready = self._ready_files(0)
+
+    def spare(self) -> None:
+        """Make room: keep no files ready just now."""
+        self._ready.spare()
+
+    def _ready_files(self, budget: int) -> Ready:
+        return Ready(self._root / "ready", self._root / "incoming", budget, self._room.plenty)
+
+    # ---- storing ---------------------------------------------------------------------------------------------------
+
+    def store(self, series: str, instance: str, received: Received, again: bool = False) -> Stored:
+        """Keep one instance. See `service.spool.Spool.store`."""
+        folder = self.folder(series)
+        try:
+            if holds(folder, instance, received):
+                self._sync.entries(folder)  # another thread may not be as far yet
+                return Stored.DUPLICATE
+            self._room.claim(received.length)
+            ready = None if received.file else self._ready.take(received.length)
+            part = received.file or ready or self._root / "incoming" / f"{uuid.uuid4().hex}.part"
+            try:
+                self._write(series, instance, received, part, over=ready is not None)
+                outcome = self._place(series, instance, received, part, again)
+            finally:
+                part.unlink(missing_ok=True)
+            if ready is None or outcome is not Stored.NEW:
+                self._sync.entries(folder)
+        except OSError as error:
+            raise OutOfResources(f"the spool cannot be written: {error.strerror}") from error
+        return outcome
+
+    def _write(self, series: str, instance: str, received: Received, part: Path, over: bool) -> None:
+        """Bring the content to disk. Only in a file that is written over it is found again without its name."""
+        if over:
+            record = Record.of(series, instance, received.head[: received.length])
+            write_over(part, record, received, self._sync.data)
+            return
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if received.file is None:
+                write_all(descriptor, received.head[: received.length])
+            self._sync.data(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _place(self, series: str, instance: str, received: Received, part: Path, again: bool) -> Stored:
+        def move(target: Path) -> None:
+            try:
+                part.rename(target)
+            except FileNotFoundError:  # the first of its series
+                make_folder(target.parent)
+                part.rename(target)
+
+        def keep(content: Path | Received, reason: str) -> None:
+            self._keep(series, content, reason)
+
+        with self._alone():
+            return place(self.folder(series), instance, received, move, keep, self._duplicates, again)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Among the threads of this process and the commands beside it, one at a time; it takes 10 µs."""
+        with self._placing:
+            descriptor = os.open(self._root / "versions.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(descriptor)
+
+    # ---- what is there ---------------------------------------------------------------------------------------------
+
+    def path(self, series: str, instance: str) -> Path:
+        """Where an instance lies, or would lie."""
+        return current(self.folder(series), instance)
+
+    def folder(self, series: str) -> Path:
+        """The folder of a series."""
+        return self._root / "series" / series
+
+    def files(self, series: str) -> list[Path]:
+        """Those of a series that count."""
+        return all_current(self.folder(series))
+
+    def corrections(self, series: str) -> int:
+        """How often one of a series was replaced by a corrected one."""
+        return corrections(self.folder(series))
+
+    def forget(self, series: str, before: float = math.inf) -> None:
+        """Remove those of a series that were written before a moment (seconds since the epoch)."""
+        folder = self.folder(series)
+        with suppress(OSError):
+            sync_folder(folder)  # or after a stop an instance may lie where it was before its rename, with its record
+            forget_versions(folder, self._ready.give, before)
