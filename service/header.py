@@ -1,19 +1,33 @@
-"""What the node reads of an instance's header, once, while the pixels stay where they are."""
+"""What the node reads of an instance's header, once, while the pixels stay where they are.
+
+By a walk over the elements (`service.walk`), which takes a twentieth of the time; by pydicom, with the same results,
+where an instance is encoded or says things in an unusual way.
+"""
 
 import io
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pydicom
 from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
+from pydicom.tag import Tag
 
 from service.errors import Quarantined
 from service.received import Received
+from service.walk import walk
 
-_TAGS = [
-    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality",
-    "InstanceNumber", "AcquisitionNumber", "ImagesInAcquisition", "NumberOfFrames",
-    "ImagePositionPatient", "ImageOrientationPatient",
-]  # fmt: skip
+_TAGS = {
+    keyword: int(Tag(keyword))
+    for keyword in (
+        "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality",
+        "InstanceNumber", "AcquisitionNumber", "ImagesInAcquisition", "NumberOfFrames",
+        "ImagePositionPatient", "ImageOrientationPatient",
+    )
+}  # fmt: skip
+_WANTED = {tag: (dictionary_VR(tag).encode(),) for tag in _TAGS.values()}
 
 
 @dataclass(frozen=True)
@@ -48,16 +62,93 @@ class HeaderFacts:
 
 
 def read_facts(received: Received) -> HeaderFacts:
-    """Read them from a whole DICOM file.
+    """Read them.
 
     Raises
     ------
     Quarantined
         The header cannot be read, or a UID is missing or empty.
     """
+    facts = walked_facts(received) or parsed_facts(received)
+    named = {
+        "SOPInstanceUID": facts.sop_instance_uid,
+        "StudyInstanceUID": facts.study_uid,
+        "SeriesInstanceUID": facts.series_uid,
+    }
+    if not all(named.values()):
+        empty = ", ".join(name for name, value in named.items() if not value)
+        raise Quarantined(f"{empty} missing or empty: a result could not be filed; repair the header and send it again")
+    return facts
+
+
+# ---- the usual -------------------------------------------------------------------------------------------------------
+
+_UID = re.compile(rb"[0-9.]*")
+_CODE = re.compile(rb"[0-9A-Z_]*")
+_INTEGER = re.compile(rb" *[+-]?[0-9]{1,9}")
+_NUMBER = rb" *[+-]?[0-9]{1,12}(?:\.[0-9]{0,16})?(?:[eE][+-]?[0-9]{1,2})? *"
+_POSITION = re.compile(rb"\\".join([_NUMBER] * 3))
+_ORIENTATION = re.compile(rb"\\".join([_NUMBER] * 6))
+
+
+class _Unusual(Exception):
+    """A value that is not written as those of all scanners are."""
+
+
+def walked_facts(received: Received) -> HeaderFacts | None:
+    """Read them by a walk; None where something is unusual. They are what `parsed_facts` would read, where it can."""
+    walked = walk(received.head, _WANTED, whole=received.file is None)
+    if walked is None:
+        return None
     try:
-        header = pydicom.dcmread(io.BytesIO(received.head), stop_before_pixels=True, specific_tags=_TAGS)
-        facts = HeaderFacts(
+        return _usual(walked.values)
+    except _Unusual:
+        return None
+
+
+def _usual(values: Mapping[int, bytes]) -> HeaderFacts:
+    def written(keyword: str, pattern: re.Pattern[bytes]) -> bytes:
+        value = values.get(_TAGS[keyword], b"").rstrip(b" \0")
+        if value and not pattern.fullmatch(value):
+            raise _Unusual
+        return value
+
+    def text(keyword: str, pattern: re.Pattern[bytes] = _UID) -> str:
+        return written(keyword, pattern).decode("ascii")
+
+    def integer(keyword: str) -> int | None:
+        value = written(keyword, _INTEGER)
+        return int(value) if value else None
+
+    return HeaderFacts(
+        sop_class_uid=text("SOPClassUID"),
+        sop_instance_uid=text("SOPInstanceUID"),
+        study_uid=text("StudyInstanceUID"),
+        series_uid=text("SeriesInstanceUID"),
+        modality=text("Modality", _CODE),
+        instance_number=integer("InstanceNumber"),
+        acquisition_number=integer("AcquisitionNumber"),
+        images_in_acquisition=integer("ImagesInAcquisition"),
+        position=_split(written("ImagePositionPatient", _POSITION)),
+        orientation=_split(written("ImageOrientationPatient", _ORIENTATION)),
+        frames=integer("NumberOfFrames") or 1,
+    )
+
+
+@lru_cache(256)
+def _split(value: bytes) -> tuple[float, ...] | None:
+    return tuple(float(one) for one in value.split(b"\\")) if value else None
+
+
+# ---- the unusual -----------------------------------------------------------------------------------------------------
+
+
+def parsed_facts(received: Received) -> HeaderFacts:
+    """Read them by a parser. Raises `Quarantined` where it fails; UIDs may be empty."""
+    try:
+        source = received.file or io.BytesIO(received.head)
+        header = pydicom.dcmread(source, stop_before_pixels=True, specific_tags=list(_TAGS.values()))
+        return HeaderFacts(
             sop_class_uid=str(header.get("SOPClassUID") or ""),
             sop_instance_uid=str(header.get("SOPInstanceUID") or ""),
             study_uid=str(header.get("StudyInstanceUID") or ""),
@@ -76,16 +167,6 @@ def read_facts(received: Received) -> HeaderFacts:
         raise Quarantined(
             f"the header cannot be read ({type(error).__name__}); send the instance again from its source"
         ) from error
-    named = {
-        "SOPInstanceUID": facts.sop_instance_uid,
-        "StudyInstanceUID": facts.study_uid,
-        "SeriesInstanceUID": facts.series_uid,
-    }
-    if empty := [name for name, value in named.items() if not value]:
-        raise Quarantined(
-            f"{', '.join(empty)} missing or empty: a result could not be filed; repair the header and send it again"
-        )
-    return facts
 
 
 def _integer(header: Dataset, name: str) -> int | None:
