@@ -74,8 +74,6 @@ STORABLE = (
 """Everything that can be stored bit for bit: whatever is a data set. Not what is none (MIME, XML, Papyrus), nor the
 streams of DICOM-RTV."""
 
-TRANSFER_SYNTAXES = DECODABLE
-
 
 def stores(sop_class: str, node: NodeSettings) -> bool:
     """Whether instances of a SOP class are stored."""

@@ -13,7 +13,7 @@ from pynetdicom.association import Association
 
 from service.errors import OutOfResources
 from service.header import HeaderFacts
-from service.receive.contexts import TRANSFER_SYNTAXES
+from service.receive.contexts import DECODABLE
 from service.receive.intake import Intake
 from service.receive.listener import Listener
 from service.receive.policy import AssociationPolicy
@@ -163,7 +163,7 @@ def test_an_echo_is_answered(running: Running) -> None:
 def test_an_unsupported_sop_class_is_refused_and_the_others_go_on(running: Running, phantom_ct: Path) -> None:
     file = sorted(phantom_ct.iterdir())[0]
     ct, mr = pydicom.dcmread(file), "1.2.840.10008.5.1.4.1.1.4"
-    association = running.associate((mr, TRANSFER_SYNTAXES[0]), (ct.SOPClassUID, TRANSFER_SYNTAXES[0]))
+    association = running.associate((mr, DECODABLE[0]), (ct.SOPClassUID, DECODABLE[0]))
     assert [context.abstract_syntax for context in association.rejected_contexts] == [mr]
     assert association.send_c_store(ct).Status == 0
     association.release()
