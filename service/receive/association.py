@@ -1,6 +1,5 @@
 """One association (PS3.8 7, PS3.7 9), from its request to its end."""
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,6 +23,7 @@ log = structlog.get_logger()
 
 OUT_OF_RESOURCES = 0xA700  # PS3.4 B.2.3
 
+_ABORT = pdu.abort(pdu.SERVICE_USER, pdu.NOT_SPECIFIED)
 _Ends = (pdu.ReleaseRequested, pdu.PeerAborted, pdu.ProtocolError, ConnectionLost, TimedOut)
 
 
@@ -81,7 +81,7 @@ class Association:
             self._connection.allow(self._settings.artim_seconds)
             decision = self._policy.decide(self._request(), self._peer)
             if isinstance(decision, Refused):
-                self._connection.send(decision.answer)
+                self._connection.take_leave(decision.answer)
                 return
             with decision.seat:
                 seated(True)
@@ -90,9 +90,11 @@ class Association:
             self._finish(decision.sender, end, stopping)
         except pdu.ProtocolError as error:
             log.warning("association.refused", address=self._peer.address, reason=str(error))
-            self._say_goodbye(pdu.abort(error.source, error.reason))
+            self._connection.take_leave(pdu.abort(error.source, error.reason))
         except (pdu.PeerAborted, ConnectionLost, TimedOut) as error:  # a health probe, or somebody who never speaks
             log.debug("connection.closed", address=self._peer.address, reason=str(error) or "nothing came in time")
+        except Exception as error:
+            self._note(error)
         finally:
             self._connection.close()
 
@@ -120,23 +122,22 @@ class Association:
     def _finish(self, sender: str, end: Exception, stopping: Callable[[], bool]) -> None:
         if isinstance(end, pdu.ReleaseRequested):
             self._tell(self._intake.released)
-            self._say_goodbye(pdu.RELEASE_RP)
+            self._connection.take_leave(pdu.RELEASE_RP)
             return
         self._tell(self._intake.aborted)
         if isinstance(end, pdu.PeerAborted):
-            reason = f"aborted by the peer: {end}"
+            reason, answer = f"aborted by the peer: {end}", b""
         elif stopping():
-            reason = "the node is stopping"
-            self._say_goodbye(pdu.abort(pdu.SERVICE_USER, pdu.NOT_SPECIFIED))
+            reason, answer = "the node is stopping", _ABORT
         elif isinstance(end, pdu.ProtocolError):
-            reason = str(end)
-            self._say_goodbye(pdu.abort(end.source, end.reason))
+            reason, answer = str(end), pdu.abort(end.source, end.reason)
         elif isinstance(end, TimedOut):
-            reason = "nothing came in time (node.idle_seconds, node.association_seconds)"
-            self._say_goodbye(pdu.abort(pdu.SERVICE_USER, pdu.NOT_SPECIFIED))
+            reason, answer = "nothing came in time (node.idle_seconds, node.association_seconds)", _ABORT
         else:
-            reason = f"connection lost: {end}"
+            reason, answer = f"connection lost: {end}", b""
         log.warning("association.aborted", sender=sender, address=self._peer.address, reason=reason)
+        if answer:
+            self._connection.take_leave(answer)
 
     def _tell(self, listener: Callable[[int], None]) -> None:
         try:
@@ -146,10 +147,6 @@ class Association:
 
     def _note(self, error: Exception) -> None:
         log.error("association.failed", address=self._peer.address, reason=told_by_place(error))
-
-    def _say_goodbye(self, last: bytes) -> None:
-        with contextlib.suppress(ConnectionLost):
-            self._connection.send(last)
 
 
 class _Conversation:

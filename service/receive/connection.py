@@ -4,13 +4,14 @@ import contextlib
 import socket
 import ssl
 import struct
+from collections.abc import Callable
 from time import monotonic
 
 MINIMUM_RATE = 1024
 """Bytes per second that a message must bring after the first wait; less is a peer that only holds on to its seat."""
 
 _TICK_SECONDS = 1.0  # how often a wait looks at the time
-_LINGER_SECONDS = 2.0
+_LEAVE_SECONDS = 1.0
 
 
 class ConnectionLost(Exception):
@@ -32,12 +33,17 @@ class Connection:
     ----------
     opened
         The socket. A plain one is left blocking, with the kernel's own time limit: Python's would cost a poll per call.
+    stopping
+        Asked about once a second whether to go on waiting.
     send_seconds
         How long a PDU of ours may wait for a peer that does not read.
     """
 
-    def __init__(self, opened: socket.socket, send_seconds: float = 60.0) -> None:
+    def __init__(
+        self, opened: socket.socket, stopping: Callable[[], bool] = lambda: False, send_seconds: float = 60.0
+    ) -> None:
         self._socket = opened
+        self._stopping = stopping
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if isinstance(opened, ssl.SSLSocket):
             opened.settimeout(_TICK_SECONDS)
@@ -72,6 +78,8 @@ class Connection:
             try:
                 count = self._receive(view)
             except (BlockingIOError, TimeoutError):
+                if self._stopping():
+                    raise ConnectionLost("given up") from None
                 continue
             except OSError as error:
                 raise ConnectionLost(error.strerror or type(error).__name__) from None
@@ -87,18 +95,22 @@ class Connection:
         except OSError as error:
             raise ConnectionLost(error.strerror or type(error).__name__) from None
 
+    def take_leave(self, last: bytes) -> None:
+        """Send the last PDU of ours, and wait a little for the peer to close the connection (PS3.8 9.2, Sta13).
+
+        Closed at once, with bytes of the peer's unread, the connection would be reset, and the PDU lost.
+        """
+        with contextlib.suppress(ConnectionLost, TimedOut):
+            self.send(last)
+            self._over = float("inf")
+            self.allow(_LEAVE_SECONDS)
+            rest = memoryview(bytearray(1 << 14))
+            while True:
+                self.receive(rest)
+
     def close(self) -> None:
-        """Close it when the peer has done so, or soon: with bytes unread, the last PDU of ours would be taken back."""
-        try:
-            with contextlib.suppress(OSError, ConnectionLost, TimedOut):
-                socket.socket.shutdown(self._socket, socket.SHUT_WR)
-                self._over = float("inf")
-                self.allow(_LINGER_SECONDS)
-                rest = memoryview(bytearray(1 << 16))
-                while True:
-                    self.receive(rest)
-        finally:
-            self._socket.close()
+        """Close it now."""
+        self._socket.close()
 
 
 def _timeval(seconds: float) -> bytes:

@@ -81,9 +81,10 @@ class Listener:
         self._thread.join()
         server.close()
         with self._lock:
-            still_open = dict(self._open)
+            still_open, waiting = dict(self._open), set(self._waiting)
         for line in still_open:
-            _hang_up(line)
+            if self._tls is None or line in waiting:  # after an end that it did not expect, TLS sends no A-ABORT
+                _hang_up(line)
         deadline = time.monotonic() + _STOP_SECONDS
         for thread in still_open.values():
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -121,7 +122,7 @@ class Listener:
         try:
             if self._tls is not None:
                 opened = self._tls.wrap(opened)
-            connection = Connection(opened)
+            connection = Connection(opened, lambda: not self.listening)
             peer = Peer.of(opened)
             threading.current_thread().name = f"association-{peer.address}"
             association = Association(connection, peer, self._settings.node, self._policy, self._intake)
