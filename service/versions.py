@@ -58,10 +58,8 @@ class Stored(Enum):
 
 def replaced(folder: Path, instance: str) -> list[str]:
     """The fingerprints of the contents of an instance that no longer count, oldest first."""
-    try:
-        return (folder / f"{instance}{REPLACED}").read_text().split()
-    except FileNotFoundError:
-        return []
+    path = f"{folder}/{instance}{REPLACED}"
+    return Path(path).read_text().split() if _is_there(path) else []
 
 
 def current(folder: Path, instance: str) -> Path:
@@ -92,9 +90,10 @@ def revision(files: Iterable[Path]) -> str:
 
 def holds(folder: Path, instance: str, received: Received) -> bool:
     """Whether the version that counts is this one, byte for byte: then there is nothing to write."""
+    path = f"{folder}/{_name(instance, len(replaced(folder, instance)))}"
     try:
-        return _equal(current(folder, instance), received)
-    except FileNotFoundError:
+        return _is_there(path) and _equal(Path(path), received)
+    except FileNotFoundError:  # replaced just now
         return False
 
 
@@ -128,7 +127,7 @@ def place(
     before = replaced(folder, instance)
     target = _version(folder, instance, len(before))
     came_before = bool(before) and fingerprint(received.whole()) in before  # costs a parse: only where it may matter
-    if not target.exists():
+    if not _is_there(str(target)):
         if came_before:  # the one that replaced it was forgotten; this one must not bear its number
             _replace(folder, instance, move, fingerprint(received.whole()))
         else:
@@ -160,6 +159,15 @@ def _replace(folder: Path, instance: str, move: Callable[[Path], object], old: s
     _version(folder, instance, len(before)).unlink(missing_ok=True)
 
 
+def _is_there(path: str) -> bool:
+    """Asked several times for each instance, and nearly always not so: `pathlib` would take several times as long."""
+    try:
+        os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _equal(path: Path, received: Received) -> bool:
     """Whether a file has the same bytes, but for the preamble."""
     with path.open("rb", buffering=0) as file:
@@ -186,7 +194,11 @@ def forget_versions(folder: Path, remove: Callable[[Path], object], before: floa
 
 
 def _version(folder: Path, instance: str, number: int) -> Path:
-    return folder / (f"{instance}+{number}.dcm" if number else f"{instance}.dcm")
+    return folder / _name(instance, number)
+
+
+def _name(instance: str, number: int) -> str:
+    return f"{instance}+{number}.dcm" if number else f"{instance}.dcm"
 
 
 def instance_of(path: Path) -> str:

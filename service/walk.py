@@ -26,7 +26,7 @@ _SHORT = frozenset(
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _GROUP_LENGTH, _TRANSFER_SYNTAX, _META_END = 0x00020000, 0x00020010, 0x0002FFFF
-_FUNCTIONAL_GROUPS = 0x52009229, 0x52009230
+_FIRST_FUNCTIONAL_GROUPS, _LAST_FUNCTIONAL_GROUPS = 0x52009229, 0x52009230
 _ANY_PIXEL_DATA, _PIXEL_DATA = 0x7FE00008, 0x7FE00010
 _DEEPEST = 16
 
@@ -126,22 +126,28 @@ def _walk(content: Content, wanted: Mapping[int, Collection[bytes]], whole: bool
     implicit = syntax.is_implicit_VR
     read = _implicit if implicit else _explicit
     values: dict[int, bytes] = {}
-    functional_groups = False
+    functional_groups, kind = False, b""
+    unpack_implicit, unpack_explicit = _TAG_AND_LENGTH.unpack_from, _EXPLICIT.unpack_from
     last, end = _META_END, len(content) if whole else -1
     while position != end:
         # as `read` does, but this is the loop that all the time goes to
-        group, element, kind, length = _EXPLICIT.unpack_from(content, position)
-        if implicit or kind not in _SHORT:
-            tag, start, length = read(content, position)
-        else:
+        if implicit:
+            group, element, length = unpack_implicit(content, position)
             tag, start = group << 16 | element, position + 8
+        else:
+            group, element, kind, length = unpack_explicit(content, position)
+            if kind in _SHORT:
+                tag, start = group << 16 | element, position + 8
+            else:
+                tag, start, length = _explicit(content, position)
         if tag <= last:
             return None
-        if _ANY_PIXEL_DATA <= tag <= _PIXEL_DATA:
-            return Walked(syntax, values, functional_groups, _extent(start, length) if tag == _PIXEL_DATA else None)
         last = tag
-        if tag in _FUNCTIONAL_GROUPS:
-            functional_groups = True
+        if tag >= _FIRST_FUNCTIONAL_GROUPS:
+            if _ANY_PIXEL_DATA <= tag <= _PIXEL_DATA:
+                pixel_data = _extent(start, length) if tag == _PIXEL_DATA else None
+                return Walked(syntax, values, functional_groups, pixel_data)
+            functional_groups |= tag <= _LAST_FUNCTIONAL_GROUPS
         if length == _UNDEFINED:
             position = _after_sequence(content, start, read, 0)
             continue
