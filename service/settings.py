@@ -102,6 +102,8 @@ class TlsSettings(_Section):
     """PEM file of its private key, not encrypted."""
     authorities: Path | None = None
     """PEM file of the authorities that sign the senders' certificates."""
+    revoked: Path | None = None
+    """PEM file of the lists in which each of these authorities says which certificates count no more (CRLs)."""
     clients: Literal["require", "optional", "none"] = "require"
     """Whether a sender must show a certificate; one that is shown must be right in any case but none."""
     only: bool = False
@@ -115,7 +117,7 @@ class TlsSettings(_Section):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.certificate is None and (self.key or self.authorities or self.only):
+        if self.certificate is None and (self.key or self.authorities or self.revoked or self.only):
             raise ValueError("tls.certificate is missing; name the PEM file of the node's certificate")
         if self.certificate is not None and self.key is None:
             raise ValueError("tls.key is missing; name the PEM file of the certificate's private key")
@@ -454,6 +456,7 @@ port = 11112
 # certificate (a path)            # PEM file of this node's certificate; read again when it changes, as the others are
 # key (a path)                    # PEM file of its private key, not encrypted
 # authorities (a path)            # PEM file of the authorities that sign the senders' certificates
+# revoked (a path)                # PEM file of their lists of revoked certificates (CRLs), one of each authority
 # port = 2762
 # clients = "require"             # senders show a certificate; "optional", or "none"
 # only = false                    # true: do not listen without TLS

@@ -35,6 +35,20 @@ class Authority:
         _openssl("x509", "-req", "-in", request, *signed, "-days", str(days), "-out", issued.certificate)
         return issued
 
+    def revocations(self, *revoked: Issued, file: str = "revoked") -> Path:
+        """Its list of revoked certificates."""
+        configuration, target = self._folder / "ca.cnf", self._folder / f"{file}.crl"
+        database = self._folder / "index.txt"
+        database.write_text("")
+        configuration.write_text(
+            f"[ca]\ndefault_ca=own\n[own]\ndatabase={database}\ndefault_md=sha256\ndefault_crl_days=30\n"
+            f"certificate={self.certificate}\nprivate_key={self._key}\n"
+        )
+        for one in revoked:
+            _openssl("ca", "-config", configuration, "-revoke", one.certificate)
+        _openssl("ca", "-config", configuration, "-gencrl", "-out", target)
+        return target
+
 
 _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 

@@ -34,12 +34,15 @@ _OUR_AUTHORITY = "the sender is to trust the authority that signed tls.certifica
 _MODERN = "the sender is to speak TLS 1.2 or 1.3 with forward secrecy and AES-GCM (PS3.15 B.12)"
 
 _CERTIFICATES = {
+    3: ("there is no revocation list of the authority of the sender's certificate", "add it to tls.revoked"),
     9: ("the sender's certificate is not valid yet", _ITS_CLOCK),
     10: ("the sender's certificate has expired", _ITS_CLOCK),
+    12: ("the revocation list of the sender's authority has expired", "renew it in tls.revoked"),
     18: ("the sender's certificate is signed by itself", _ITS_AUTHORITY),
     19: ("the sender's certificate is signed by an authority that is not known", _ITS_AUTHORITY),
     20: ("the sender's certificate is signed by an authority that is not known", _ITS_AUTHORITY),
     21: ("the sender's certificate is signed by an authority that is not known", _ITS_AUTHORITY),
+    23: ("the sender's certificate was revoked", "give the sender a new one, where it may send"),
     26: ("the sender's certificate is not meant for clients", "its extended key usage is to have clientAuth"),
 }
 """What verification may find (OpenSSL's X509_V_ERR numbers), and the fix."""
@@ -184,6 +187,15 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
             context.load_verify_locations(settings.authorities)
         except ssl.SSLError:
             raise ConfigurationError(f"tls.authorities = {settings.authorities}: has no certificate in PEM") from None
+    if settings.clients != "none" and settings.revoked is not None:
+        _require("tls.revoked", settings.revoked)
+        try:
+            context.load_verify_locations(settings.revoked)
+        except ssl.SSLError:
+            raise ConfigurationError(f"tls.revoked = {settings.revoked}: has no revocation list in PEM") from None
+        if not context.cert_store_stats()["crl"]:
+            raise ConfigurationError(f"tls.revoked = {settings.revoked}: has no revocation list, only certificates")
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context
 
 
@@ -197,6 +209,7 @@ def _require(key: str, path: Path) -> None:
 
 def _versions(settings: TlsSettings) -> tuple[tuple[int, int, int] | None, ...]:
     """By what to see that a file has changed."""
+    files = (settings.certificate, settings.key, settings.authorities, settings.revoked)
 
     def version(path: Path | None) -> tuple[int, int, int] | None:
         try:
@@ -205,4 +218,4 @@ def _versions(settings: TlsSettings) -> tuple[tuple[int, int, int] | None, ...]:
             return None
         return status and (status.st_ino, status.st_mtime_ns, status.st_size)
 
-    return tuple(version(path) for path in (settings.certificate, settings.key, settings.authorities))
+    return tuple(version(path) for path in files)

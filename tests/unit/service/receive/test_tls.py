@@ -295,6 +295,17 @@ def test_an_authority_that_is_removed_counts_no_more(clinic: Clinic, tmp_path: P
     assert [event["event"] for event in shaken.events] == ["tls.renewed", "tls.refused"]
 
 
+def test_a_certificate_that_was_revoked_counts_no_more(clinic: Clinic) -> None:
+    lost = clinic.authority.issue("lost")
+    tls = Tls(clinic.settings(revoked=clinic.authority.revocations()))
+    assert shake(tls, speaking(sender_context(clinic.authority, lost))).events == []
+    clinic.authority.revocations(lost)
+    refused = shake(tls, speaking(sender_context(clinic.authority, lost)))
+    assert [event["event"] for event in refused.events] == ["tls.renewed", "tls.refused"]
+    assert refused.events[1]["reason"] == "the sender's certificate was revoked"
+    assert shake(tls, speaking(sender_context(clinic.authority, clinic.sender))).events == []
+
+
 def test_what_is_wrong_with_the_files_is_said_with_the_fix(clinic: Clinic, tmp_path: Path) -> None:
     other, missing, empty = clinic.sender, tmp_path / "missing.pem", tmp_path / "empty.pem"
     empty.touch()
@@ -302,6 +313,8 @@ def test_what_is_wrong_with_the_files_is_said_with_the_fix(clinic: Clinic, tmp_p
         ({"key": other.key}, r"tls\.key = .*: not the key of .*node\.pem"),
         ({"key": missing}, r"tls\.key = .*missing\.pem: cannot be read \(No such file"),
         ({"certificate": empty}, r"tls\.certificate = .*empty\.pem.*: no certificate and key in PEM"),
+        ({"revoked": empty}, r"tls\.revoked = .*empty\.pem: has no revocation list"),
+        ({"revoked": other.certificate}, r"tls\.revoked = .*: has no revocation list, only certificates"),
         ({"authorities": empty}, r"tls\.authorities = .*empty\.pem: has no certificate"),
     ):
         with pytest.raises(ConfigurationError, match=message):
