@@ -1,0 +1,201 @@
+"""The spool of a real process that is killed while it stores, and on a disk that is full.
+
+``WETREAD_KILLS`` says how often it is killed.
+"""
+
+import multiprocessing
+import os
+import random
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from service.errors import OutOfResources
+from service.ledger.ledger import open_ledger
+from service.ledger.records import SeriesRecord
+from service.record import read_record
+from service.spool import Spool, key_of
+from service.syncing import Sync
+from service.versions import Stored
+from tests.small_files import dicom, said
+
+KILLS = int(os.environ.get("WETREAD_KILLS", "20"))
+MB = 1 << 20
+RESERVE_MB = 8
+
+
+def sent(name: str) -> bytes:
+    """What the instance of a name says."""
+    some = random.Random(name)
+    return some.randbytes(some.choice([100, 5000, 60_000, 60_000, 60_000, 200_000]))
+
+
+def store_until_killed(root: Path, sync: Sync, life: int, told: Connection) -> None:
+    """Store from four threads; tell the name of each instance that is acknowledged, and of each series forgotten."""
+    spool = Spool(root, sync=sync, ready_mb=32)
+    spool.lock()
+    telling = threading.Lock()
+
+    def tell(what: str, name: str) -> None:
+        with telling:
+            told.send((what, name))
+
+    def store(thread: int) -> None:
+        for number in range(1_000_000):
+            name = f"{life}-{thread}-{number // 8}/{number}"
+            series, _, _ = name.partition("/")
+            spool.store(key_of(series), key_of(name), dicom(sent(name)))
+            tell("acknowledged", name)
+            if number % 40 == 39:
+                forgotten = f"{life}-{thread}-{number // 8 - 2}"
+                tell("forgotten", forgotten)
+                spool.forget(key_of(forgotten))
+
+    for thread in range(4):
+        threading.Thread(target=store, args=(thread,), daemon=True).start()
+    threading.Event().wait()
+
+
+@pytest.mark.parametrize("sync", ["each", "group"])
+def test_a_process_that_is_killed_at_any_moment_keeps_all_that_it_acknowledged_and_lists_nothing_half_written(
+    sync: Sync, tmp_path: Path
+) -> None:
+    processes = multiprocessing.get_context("fork")  # a new interpreter each time would take most of the time
+    moments = random.Random(7)
+    there: dict[str, set[str]] = {}
+    written_over = 0
+    (tmp_path / "ready").mkdir()
+    for life in range(KILLS // 2):
+        for number in range(200):  # those that the spool makes itself come later than the kill
+            (tmp_path / "ready" / f"{life}-{number}").write_bytes(
+                bytes(moments.choice([8192, 65_536, 65_536, 212_992]))
+            )
+        ours, theirs = processes.Pipe(duplex=False)
+        process = processes.Process(target=store_until_killed, args=(tmp_path, sync, life, theirs))
+        process.start()
+        theirs.close()
+        told = [ours.recv()]
+        time.sleep(moments.uniform(0.0, 0.6))
+        process.kill()
+        process.join()
+        while True:
+            try:
+                told.append(ours.recv())
+            except EOFError:
+                break
+            except OSError:  # killed while it told
+                break
+        for what, name in told:
+            if what == "acknowledged":
+                there.setdefault(name.partition("/")[0], set()).add(name)
+        for what, name in told:
+            if what == "forgotten":
+                there.pop(name, None)
+        spool = Spool(tmp_path, sync=sync, ready_mb=32)
+        spool.lock()
+        assert list((tmp_path / "incoming").iterdir()) == []
+        for series, names in there.items():
+            found = {path.stem: said(path) for path in spool.instances(key_of(series))}
+            assert {key_of(name): sent(name) for name in names}.items() <= found.items()
+        for path in (tmp_path / "series").glob("*/*.dcm"):
+            written_over += read_record(path) is not None
+            assert len(pydicom.dcmread(path).PixelData) == len(said(path)) > 0  # whole, with nothing behind it
+        spool.unlock()
+        if life % 5 == 4:  # so that the disk of the test does not fill
+            shutil.rmtree(tmp_path / "series")
+            (tmp_path / "series").mkdir()
+            there.clear()
+    assert written_over > 10 * KILLS // 2, "too few to prove anything"
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Path]:
+    """A small file system of its own."""
+    image, folder = tmp_path / "volume.img", tmp_path / "volume"
+    with image.open("wb") as file:
+        file.truncate(64 * MB)
+    folder.mkdir()
+    make = shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/sbin:/usr/sbin")
+    if os.getuid() != 0 or make is None:
+        pytest.skip("needs root and mkfs.ext4, to mount a small volume")
+    subprocess.run([make, "-q", "-m", "0", str(image)], check=True)
+    mounted = subprocess.run(
+        ["mount", "-o", "loop", str(image), str(folder)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no volume can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(spool: Spool, first: int) -> int:
+    """Store one instance after the other until there is no room; return how many there are then."""
+    for number in range(first, first + 10_000):
+        try:
+            assert spool.store(key_of("s"), key_of(f"{number}"), dicom(sent_large(number))) is Stored.NEW
+        except OutOfResources:
+            return number
+    raise AssertionError("the volume is never full")
+
+
+def sent_large(number: int) -> bytes:
+    return random.Random(number).randbytes(525_000)
+
+
+def assert_holds(spool: Spool, count: int) -> None:
+    found = {path.stem: said(path) for path in spool.instances(key_of("s"))}
+    assert found == {key_of(f"{number}"): sent_large(number) for number in range(count)}
+
+
+def test_before_the_disk_is_full_instances_are_refused_and_taken_again_when_there_is_room_without_a_restart(
+    volume: Path,
+) -> None:
+    spool = Spool(volume, ready_mb=8, reserve_mb=RESERVE_MB)
+    spool.lock()
+    (volume / "something else").write_bytes(bytes(10 * MB))
+    count = fill(spool, 0)
+    assert count > 20
+    assert RESERVE_MB * MB <= spool.free_bytes() < (RESERVE_MB + 2) * MB
+    assert list((volume / "ready").iterdir()) == [], "what can be spared was given up first"
+    assert not spool.writable()
+    ledger = open_ledger(volume)
+    for number in range(200):  # it has room still
+        ledger.open_series(SeriesRecord(key_of(f"{number}"), "1.2", f"1.2.{number}", "CT", "A"), 1)
+    ledger.close()
+    assert fill(spool, count) == count, "refused again at once"
+    (volume / "something else").unlink()
+    more = fill(spool, count)
+    assert more > count + 10
+    assert_holds(spool, more)
+    spool.unlock()
+
+
+def test_a_disk_that_is_really_full_says_so_and_keeps_what_was_acknowledged(volume: Path) -> None:
+    spool = Spool(volume, ready_mb=8)
+    spool.lock()
+    spill = spool.spill()
+    with pytest.raises(OutOfResources, match="No space left"):
+        spill.write(memoryview(bytes(100 * MB)))
+    spill.discard()
+    count = fill(spool, 0)
+    assert spool.free_bytes() < 2 * MB
+    assert_holds(spool, count)
+    assert list((volume / "incoming").iterdir()) == []
+    for number in range(5):
+        spool.instance_path(key_of("s"), key_of(f"{number}")).unlink()
+    for number in range(4):
+        assert spool.store(key_of("s"), key_of(f"{number}"), dicom(sent_large(number))) is Stored.NEW
+    spool.unlock()
+    again = Spool(volume)
+    again.lock()
+    assert len(again.instances(key_of("s"))) == count - 1
+    again.unlock()
