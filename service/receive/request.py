@@ -1,6 +1,6 @@
 """What a peer asks for in its A-ASSOCIATE-RQ (PS3.8 9.3.2, PS3.7 D.3.3)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self, cast
 
@@ -17,7 +17,9 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import PresentationContext
 
 _ITEMS = 74  # offset of the variable items in the PDU
-_USER_INFORMATION = 0x50
+_PRESENTATION_CONTEXT, _USER_INFORMATION = 0x20, 0x50
+_MOST_ITEMS = 512  # 128 presentation contexts (PS3.8 9.3.2.2), and as much for each as one can negotiate beside
+_MOST_SYNTAXES = 128  # twice as many as there are; reading is slow, and nobody may keep the node at it
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,10 @@ class AssociationRequest:
         ValueError
             It is no A-ASSOCIATE-RQ as the standard has it; the connection is to be aborted (PS3.8 9.3.8).
         """
+        known = pdu[:_ITEMS] + _known(pdu[_ITEMS:])
         try:
             decoded = A_ASSOCIATE_RQ()
-            decoded.decode(pdu[:_ITEMS] + b"".join(_known(pdu[_ITEMS:])))
+            decoded.decode(known)
             asked = decoded.to_primitive()
             items = asked.user_information
             roles = [item for item in items if isinstance(item, SCP_SCU_RoleSelectionNegotiation)]
@@ -92,25 +95,32 @@ class AssociationRequest:
         return request
 
 
-def _known(items: bytes) -> Iterator[bytes]:
+def _known(items: bytes) -> bytes:
     """The variable items whose kind pynetdicom knows; those of the user information too."""
-    for kind, content in _items(items):
+    known = []
+    for kind, content in _items(items, _MOST_ITEMS):
         if kind == _USER_INFORMATION:
-            known = b"".join(_item(kind, content) for kind, content in _items(content) if kind in PDU_ITEM_TYPES)
-            yield _item(kind, known)
-        elif kind in PDU_ITEM_TYPES:
-            yield _item(kind, content)
+            inner = _items(content, _MOST_ITEMS)
+            content = b"".join(_item(*one) for one in inner if one[0] in PDU_ITEM_TYPES)
+        elif kind == _PRESENTATION_CONTEXT:  # the identifier and three reserved bytes come first
+            inner = _items(content[4:], _MOST_SYNTAXES)
+            content = content[:4] + b"".join(_item(*one) for one in inner if one[0] in PDU_ITEM_TYPES)
+        if kind in PDU_ITEM_TYPES:
+            known.append(_item(kind, content))
+    return b"".join(known)
 
 
-def _items(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and value of each item. Raises `ValueError` where the last is cut off."""
+def _items(content: bytes, most: int) -> list[tuple[int, bytes]]:
+    """Type and value of each item. Raises `ValueError` where the last is cut off, or there are too many."""
+    items: list[tuple[int, bytes]] = []
     position = 0
     while position < len(content):
         end = position + 4 + int.from_bytes(content[position + 2 : position + 4])
-        if end > len(content):
-            raise ValueError("an item is longer than what it is in")
-        yield content[position], content[position + 4 : end]
+        if end > len(content) or len(items) == most:
+            raise ValueError("an A-ASSOCIATE-RQ with an item that is longer than what it is in, or with too many items")
+        items.append((content[position], content[position + 4 : end]))
         position = end
+    return items
 
 
 def _item(kind: int, content: bytes) -> bytes:

@@ -329,6 +329,14 @@ def test_items_of_unknown_kinds_are_left_out() -> None:
         assert [str(one.abstract_syntax) for one in AssociationRequest.read(content).contexts] == [CT]
 
 
+def test_a_request_with_items_without_end_is_not_read() -> None:
+    pdu = encoded((CT, [EXPLICIT]))
+    with pytest.raises(ValueError, match="A-ASSOCIATE-RQ"):
+        AssociationRequest.read(pdu + b"\x7a\x00\x00\x00" * 60000)
+    with pytest.raises(ValueError, match="A-ASSOCIATE-RQ"):
+        request((CT, [f"1.2.{number}" for number in range(200)]))
+
+
 def test_a_request_against_the_rules_is_none() -> None:
     pdu = encoded((CT, [EXPLICIT]), (SR, [EXPLICIT]))
     second = pdu.rindex(b"\x20\x00\x00")
