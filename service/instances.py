@@ -5,7 +5,7 @@ import math
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import structlog
 
 from service.durable import make_folder, sync_folder, write_all
 from service.errors import OutOfResources
+from service.quarantine import Quarantine
 from service.received import Received
 from service.record import Record, write_over
 from service.recycling import Ready
@@ -30,8 +31,8 @@ class Instances:
     ----------
     root
         The spool.
-    keep
-        Called with a series, a content of it that does not count, and the reason: keeps it elsewhere.
+    quarantine
+        Where contents go that do not count.
     """
 
     def __init__(
@@ -40,13 +41,13 @@ class Instances:
         duplicates: Duplicates,
         sync: Syncing,
         room: Room,
-        keep: Callable[[str, Path | Received, str], object],
+        quarantine: Quarantine,
     ) -> None:
         self._root = root
         self._duplicates: Duplicates = duplicates
         self._sync = sync
         self._room = room
-        self._keep = keep
+        self._quarantine = quarantine
         self._ready = self._ready_files(0)  # files of the node that works on this spool are no business of others
         self._placing = threading.Lock()
 
@@ -127,11 +128,8 @@ class Instances:
                 make_folder(target.parent)
                 part.rename(target)
 
-        def keep(content: Path | Received, reason: str) -> None:
-            self._keep(series, content, reason)
-
         with self._alone():
-            return place(self.folder(series), instance, received, move, keep, self._duplicates, again)
+            return place(self.folder(series), instance, received, move, self._quarantine, self._duplicates, again)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

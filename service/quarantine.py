@@ -62,7 +62,7 @@ class Quarantine:
         """
         try:
             data = _whole(content)
-            folder = self._root / "quarantine" / f"{series}-{_digest(data)}"
+            folder = self._folder(series, data)
             before = _read(folder / "reason.json")
             since = time.time() if before is None else before.since
             entry = QuarantineEntry(series, reason, str((folder / "instance.dcm").relative_to(self._root)), since)
@@ -72,6 +72,13 @@ class Quarantine:
         except OSError as error:
             raise OutOfResources(f"the quarantine cannot be written: {error.strerror}") from error
         return entry
+
+    def holds(self, series: str, content: bytes | Path | Received) -> bool:
+        """Whether a content is here."""
+        return self._folder(series, _whole(content)).is_dir()
+
+    def _folder(self, series: str, data: memoryview) -> Path:
+        return self._root / "quarantine" / f"{series}-{_digest(data)}"
 
     def entries(self) -> Iterator[QuarantineEntry]:
         """All that lies here."""

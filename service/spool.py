@@ -68,7 +68,7 @@ class Spool:
         self._sync = sync
         self._ready_bytes = 0 if sync == "off" else ready_mb << 20
         self._room = Room(root, reserve_mb << 20, lambda: self._instances.spare())
-        self._instances = Instances(root, duplicates, Syncing(root, sync), self._room, self._quarantine.add)
+        self._instances = Instances(root, duplicates, Syncing(root, sync), self._room, self._quarantine)
         try:
             for name in ("incoming", "ready", "series", "quarantine", "work", "results"):
                 (root / name).mkdir(parents=True, exist_ok=True)

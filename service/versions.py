@@ -22,6 +22,7 @@ from typing import Literal
 
 from service.durable import replace_file, sync_folder
 from service.fingerprint import fingerprint
+from service.quarantine import Quarantine
 from service.received import PREAMBLE, Received
 
 REPLACED = ".replaced"
@@ -102,7 +103,7 @@ def place(
     instance: str,
     received: Received,
     move: Callable[[Path], object],
-    keep: Callable[[Path | Received, str], object],
+    quarantine: Quarantine,
     duplicates: Duplicates = "keep-first",
     again: bool = False,
 ) -> Stored:
@@ -117,8 +118,9 @@ def place(
     move
         Gives the written file a name, under which there may be one that never counted; it is not called for what does
         not come to count. The entries of the folder are not synced where nothing is replaced.
-    keep
-        Keeps a content that does not count, or not any more, for the reason.
+    quarantine
+        Where a content goes that does not count, or not any more. What is in it already and counts is of no use (it is
+        truncated, say), and gives way to another content whatever the setting is.
     duplicates
         What is done where another content is there.
     again
@@ -138,13 +140,14 @@ def place(
     old = fingerprint(target)
     if old == fingerprint(received.whole()):
         return Stored.DUPLICATE
-    if duplicates == "keep-last" or again:
-        keep(target, CORRECTED_REASON)
+    series = folder.name
+    if again or duplicates == "keep-last" or quarantine.holds(series, target):
+        quarantine.add(series, target, CORRECTED_REASON)
         _replace(folder, instance, move, old)
         return Stored.CORRECTED
     if duplicates == "reject":
         return Stored.REJECTED
-    keep(received, BESIDE_REASON)
+    quarantine.add(series, received, BESIDE_REASON)
     return Stored.BESIDE
 
 

@@ -47,7 +47,7 @@ Written by `make outcomes`; `tests/integration/test_outcomes.py` fails where it 
 | no DICOM | not sent |
 
 A series is named by its key, the beginning of a hash of its UIDs. What came without DICOM's file header is taken as it
-would come over the wire. Files of one instance replace each other as they would in a node, but for
+would come over the wire. Of several files of one instance the first counts, as in a node, but for
 `{ONE_BY_ONE}`, where each encoding is taken by itself.
 
 """

@@ -92,6 +92,18 @@ def test_of_contents_that_come_at_once_one_counts_and_the_others_are_kept(tmp_pa
     assert sorted([said(current), *kept]) == contents
 
 
+@pytest.mark.parametrize("duplicates", ["keep-first", "reject"])
+def test_a_first_one_that_is_of_no_use_gives_way(duplicates: Duplicates, tmp_path: Path) -> None:
+    spool = Spool(tmp_path, duplicates)
+    spool.store("series", "one", dicom(b"cut short"))
+    spool.quarantine("series", spool.instance_path("series", "one"), "truncated; send the image again")
+    assert spool.store("series", "one", dicom(b"whole")) is Stored.CORRECTED
+    assert said(spool.instance_path("series", "one")) == b"whole"
+    (entry,) = spool.quarantined()
+    assert (entry.reason, said(tmp_path / entry.path)) == (CORRECTED_REASON, b"cut short")
+    assert spool.store("series", "one", dicom(b"another")) in (Stored.BESIDE, Stored.REJECTED)
+
+
 def test_another_encoding_of_the_same_instance_is_no_question(phantom_ct: Path, tmp_path: Path) -> None:
     content = min(phantom_ct.iterdir()).read_bytes()
     other = pydicom.dcmread(io.BytesIO(content))
