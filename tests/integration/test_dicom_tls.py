@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from structlog.testing import capture_logs
@@ -104,7 +105,9 @@ def _dcmtk_program(name: str) -> str:
 
 @pytest.fixture
 def slices(tmp_path: Path) -> list[Path]:
-    return [ct_slice(tmp_path / f"{number}.dcm", z=number, number=number) for number in range(1, 6)]
+    large = np.random.default_rng(0).integers(0, 4096, (2000, 2000), np.uint16)  # over many TLS records and PDUs
+    small = [ct_slice(tmp_path / f"{number}.dcm", z=number, number=number) for number in range(1, 5)]
+    return [*small, ct_slice(tmp_path / "5.dcm", large, z=5, number=5)]
 
 
 def test_dcmtk_sends_by_tls_what_is_kept_as_it_was(node: Node, slices: list[Path]) -> None:
