@@ -3,10 +3,12 @@
 ``WETREAD_KILLS`` says how often it is killed.
 """
 
+import contextlib
 import multiprocessing
 import os
 import random
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -63,6 +65,54 @@ def store_until_killed(root: Path, sync: Sync, life: int, told: Connection) -> N
     threading.Event().wait()
 
 
+def make_ready(root: Path, count: int, life: int = 0) -> None:
+    """Put files into ``ready/``: those that the spool makes itself would come too late here."""
+    (root / "ready").mkdir(exist_ok=True)
+    for number in range(count):
+        size = (8192, 65_536, 65_536, 212_992)[number % 4]
+        (root / "ready" / f"{life}-{number}").write_bytes(bytes(size))
+
+
+def take_note(told: list[tuple[str, str]], there: dict[str, set[str]]) -> None:
+    """Keep account of the names that have to be there, by series."""
+    for what, name in told:
+        if what == "acknowledged":
+            there.setdefault(name.partition("/")[0], set()).add(name)
+    for what, name in told:
+        if what == "forgotten":
+            there.pop(name, None)
+
+
+def missing(spool: Spool, there: dict[str, set[str]]) -> set[str]:
+    """The names of which the spool does not hold what was sent."""
+    return {
+        name
+        for series, names in there.items()
+        for found in [{path.stem: said(path) for path in spool.instances(key_of(series))}]
+        for name in names
+        if found.get(key_of(name)) != sent(name)
+    }
+
+
+def written_over_in(spool: Spool) -> int:
+    """How many instances lie in recycled files. All are whole, with nothing behind them, and nothing else is left."""
+    assert list((spool.root / "incoming").iterdir()) == []
+    count = 0
+    for path in (spool.root / "series").glob("*/*.dcm"):
+        assert len(pydicom.dcmread(path).PixelData) == len(said(path)) > 0
+        count += read_record(path) is not None
+    return count
+
+
+def received(connection: Connection, wait: float | None = None) -> list[tuple[str, str]]:
+    """What a process has told before it ended, or until it tells nothing for so many seconds."""
+    told = []
+    with contextlib.suppress(EOFError, OSError):  # it may be killed while it tells
+        while wait is None or connection.poll(wait):
+            told.append(connection.recv())
+    return told
+
+
 @pytest.mark.parametrize("sync", ["each", "group"])
 def test_a_process_that_is_killed_at_any_moment_keeps_all_that_it_acknowledged_and_lists_nothing_half_written(
     sync: Sync, tmp_path: Path
@@ -71,12 +121,8 @@ def test_a_process_that_is_killed_at_any_moment_keeps_all_that_it_acknowledged_a
     moments = random.Random(7)
     there: dict[str, set[str]] = {}
     written_over = 0
-    (tmp_path / "ready").mkdir()
     for life in range(KILLS // 2):
-        for number in range(200):  # those that the spool makes itself come later than the kill
-            (tmp_path / "ready" / f"{life}-{number}").write_bytes(
-                bytes(moments.choice([8192, 65_536, 65_536, 212_992]))
-            )
+        make_ready(tmp_path, 200, life)
         ours, theirs = processes.Pipe(duplex=False)
         process = processes.Process(target=store_until_killed, args=(tmp_path, sync, life, theirs))
         process.start()
@@ -85,28 +131,12 @@ def test_a_process_that_is_killed_at_any_moment_keeps_all_that_it_acknowledged_a
         time.sleep(moments.uniform(0.0, 0.6))
         process.kill()
         process.join()
-        while True:
-            try:
-                told.append(ours.recv())
-            except EOFError:
-                break
-            except OSError:  # killed while it told
-                break
-        for what, name in told:
-            if what == "acknowledged":
-                there.setdefault(name.partition("/")[0], set()).add(name)
-        for what, name in told:
-            if what == "forgotten":
-                there.pop(name, None)
-        spool = Spool(tmp_path, sync=sync, ready_mb=32)
+        told += received(ours)
+        take_note(told, there)
+        spool = Spool(tmp_path, sync=sync)
         spool.lock()
-        assert list((tmp_path / "incoming").iterdir()) == []
-        for series, names in there.items():
-            found = {path.stem: said(path) for path in spool.instances(key_of(series))}
-            assert {key_of(name): sent(name) for name in names}.items() <= found.items()
-        for path in (tmp_path / "series").glob("*/*.dcm"):
-            written_over += read_record(path) is not None
-            assert len(pydicom.dcmread(path).PixelData) == len(said(path)) > 0  # whole, with nothing behind it
+        assert missing(spool, there) == set()
+        written_over += written_over_in(spool)
         spool.unlock()
         if life % 5 == 4:  # so that the disk of the test does not fill
             shutil.rmtree(tmp_path / "series")
@@ -115,26 +145,71 @@ def test_a_process_that_is_killed_at_any_moment_keeps_all_that_it_acknowledged_a
     assert written_over > 10 * KILLS // 2, "too few to prove anything"
 
 
-@pytest.fixture
-def volume(tmp_path: Path) -> Iterator[Path]:
-    """A small file system of its own."""
-    image, folder = tmp_path / "volume.img", tmp_path / "volume"
-    with image.open("wb") as file:
-        file.truncate(64 * MB)
+@contextlib.contextmanager
+def mounted(image: Path, folder: Path) -> Iterator[Path]:
+    """Mount the image of a file system; skip the test where that cannot be done."""
     folder.mkdir()
-    make = shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/sbin:/usr/sbin")
-    if os.getuid() != 0 or make is None:
-        pytest.skip("needs root and mkfs.ext4, to mount a small volume")
-    subprocess.run([make, "-q", "-m", "0", str(image)], check=True)
-    mounted = subprocess.run(
-        ["mount", "-o", "loop", str(image), str(folder)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no volume can be mounted here: {mounted.stderr.strip()}")
+    # no commits but those that are asked for
+    line = ["mount", "-o", "loop,commit=300", str(image), str(folder)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no volume can be mounted here: {done.stderr.strip()}")
     try:
         yield folder
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+def make_image(image: Path, megabytes: int) -> Path:
+    """Write an empty ext4."""
+    make = shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/sbin:/usr/sbin")
+    if os.getuid() != 0 or make is None:
+        pytest.skip("needs root and mkfs.ext4, to mount a small volume")
+    with image.open("wb") as file:
+        file.truncate(megabytes * MB)
+    subprocess.run([make, "-q", "-m", "0", str(image)], check=True)
+    return image
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Path]:
+    """A small file system of its own."""
+    with mounted(make_image(tmp_path / "volume.img", 64), tmp_path / "volume") as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("sync", ["each", "group", "off"])
+def test_after_a_power_cut_all_that_was_acknowledged_is_there_unless_nothing_is_synced(
+    sync: Sync, tmp_path: Path
+) -> None:
+    """The disk is copied while the process stands still: what the kernel has not written to it by then is lost."""
+    image = make_image(tmp_path / "volume.img", 512)
+    there: dict[str, set[str]] = {}
+    processes = multiprocessing.get_context("fork")
+    with mounted(image, tmp_path / "volume") as folder:
+        make_ready(folder, 400)
+        os.sync()
+        ours, theirs = processes.Pipe(duplex=False)
+        process = processes.Process(target=store_until_killed, args=(folder, sync, 0, theirs))
+        process.start()
+        theirs.close()
+        told = [ours.recv()]
+        time.sleep(random.Random(sync).uniform(0.2, 0.6))
+        os.kill(process.pid or 0, signal.SIGSTOP)
+        told += received(ours, wait=0.5)
+        subprocess.run(["cp", "--sparse=always", str(image), str(tmp_path / "after.img")], check=True)
+        process.kill()
+        process.join()
+    take_note(told, there)
+    with mounted(tmp_path / "after.img", tmp_path / "after") as folder:
+        spool = Spool(folder, sync=sync)
+        spool.lock()
+        if sync == "off":
+            assert missing(spool, there), "or this test proves nothing of the others"
+        else:
+            assert missing(spool, there) == set()
+            assert written_over_in(spool) > 10
+        spool.unlock()
 
 
 def fill(spool: Spool, first: int) -> int:
