@@ -38,10 +38,8 @@ from service.durable import sync_folder, write_synced
 from service.received import PREAMBLE
 from service.record import PAGE, Record, read_record, whole_pages
 
-STEP = 32 << 10
-"""New ready files are a little larger than what came: up to a multiple of this."""
-FIRST_SIZE = 520 << 10
-"""What is expected before anything has arrived: a CT slice of 512 × 512."""
+FIRST_SIZES = (129 * PAGE, 130 * PAGE)
+"""What is expected before anything has arrived: CT slices of 512 × 512 with headers of some kilobytes."""
 LARGEST_SHARE = 8
 """A file that would take more than this part of the budget is not kept ready: syncing it costs little beside writing
 it."""
@@ -78,7 +76,7 @@ class Ready:
         """Capacity and path of files that were given back and have a record still."""
         self._total = 0
         """Bytes of both."""
-        self._recent = deque([FIRST_SIZE], RECENT)
+        self._recent = deque(FIRST_SIZES, RECENT)
         """Sizes of what came last, in whole pages."""
         self._last_arrival = 0.0
         self._stopping = threading.Event()
@@ -89,7 +87,8 @@ class Ready:
     def take(self, length: int) -> Path | None:
         """A file that has at least so many bytes, in whole pages, and not more than twice as many; None: there is none.
 
-        It is the caller's from now on. Whether there is one or not, the size is remembered.
+        One that has just as many pages is the best: to cut off whole blocks costs as much as the rest together. It is
+        the caller's from now on. Whether there is one or not, the size is remembered.
         """
         if not self._budget:
             return None
@@ -147,6 +146,7 @@ class Ready:
                 continue
             capacity = path.stat().st_size // PAGE * PAGE
             if capacity and self._total + capacity <= self._budget:
+                self._recent.append(capacity)  # as good a guess as any of what will come
                 insort(self._files, (capacity, str(path)))
                 self._total += capacity
             else:
@@ -226,14 +226,13 @@ class Ready:
             have: Counter[int | None] = Counter()
             for capacity, _ in self._files:
                 have[_serves(capacity, came)] += capacity
-            wanted = max(came, key=lambda size: need[size] - have[size])
-            size = min(-(-wanted // STEP) * STEP, 2 * wanted)
-            if size > need[wanted] - have[wanted] or size * LARGEST_SHARE > self._budget:
+            size = max(came, key=lambda size: need[size] - have[size])
+            if size > need[size] - have[size] or size * LARGEST_SHARE > self._budget:
                 return None
             while self._total + size > self._budget:
                 most = max(have, key=lambda served: have[served] - need.get(served, 0))
                 # half of what it should be: small changes of what comes should not rewrite the disk
-                if most == wanted or have[wanted] > need[wanted] / 2:
+                if most == size or have[size] > need[size] / 2:
                     return None
                 index = next((i for i, (has, _) in enumerate(self._files) if _serves(has, came) == most), None)
                 if index is None:
