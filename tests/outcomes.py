@@ -15,8 +15,7 @@ from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
 from service.errors import Quarantined
-from service.header import read_facts
-from service.received import Received
+from service.header import facts_of
 from service.routing.dry_run import DryRun, PlannedItem, PlannedSeries, dry_run
 from service.spool import key_of
 from tests.conftest import REPO_ROOT
@@ -128,11 +127,10 @@ def syntaxes_of(path: Path) -> dict[str, list[str]]:
     """The transfer syntaxes of each series, by its key."""
     found: dict[str, set[str]] = defaultdict(set)
     for file in [path] if path.is_file() else path.iterdir():
-        content = file.read_bytes()
-        if content[128:132] != b"DICM":
+        if file.read_bytes()[128:132] != b"DICM":
             continue
         try:
-            facts = read_facts(Received.of(content))
+            facts = facts_of(file)
         except Quarantined:
             continue
         syntax = pydicom.filereader.read_file_meta_info(file).get("TransferSyntaxUID", "")

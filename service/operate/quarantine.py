@@ -6,7 +6,7 @@ from pathlib import Path
 
 from service.errors import ConfigurationError, Quarantined
 from service.fingerprint import fingerprint
-from service.header import HeaderFacts, read_facts
+from service.header import HeaderFacts, facts_of
 from service.ledger.ledger import Ledger
 from service.ledger.records import ASSEMBLE, NextJob, SeriesRecord
 from service.quarantine import QuarantineEntry
@@ -85,7 +85,7 @@ def find(entries: Iterable[QuarantineEntry], beginnings: Sequence[str]) -> list[
 def header(spool: Spool, entry: QuarantineEntry) -> HeaderFacts | str:
     """What the header tells, or why it does not tell what is needed to file the instance."""
     try:
-        return read_facts(Received.of(file_of(spool, entry).read_bytes()))
+        return facts_of(file_of(spool, entry))
     except FileNotFoundError:
         return "its file is gone; discard the entry"
     except Quarantined as error:

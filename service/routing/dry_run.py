@@ -14,9 +14,8 @@ from engines.packages.package import ModelPackage
 from engines.types import Image, Volume
 from service.errors import Quarantined
 from service.fingerprint import fingerprint
-from service.header import HeaderFacts, read_facts
+from service.header import HeaderFacts, facts_of
 from service.receive.contexts import stores, stores_encoded
-from service.received import Received
 from service.routing.models import EVERYTHING, Refusal, route
 from service.series.assembly import assemble
 from service.series.facts import ImageFacts
@@ -181,7 +180,7 @@ def _refusal(file: Path, node: NodeSettings) -> str:
     try:
         meta = read_file_meta_info(file)
         sop_class, syntax = UID(str(meta.MediaStorageSOPClassUID)), UID(str(meta.TransferSyntaxUID))
-    except Exception:  # whatever is wrong with it, `read_facts` says
+    except Exception:  # whatever is wrong with it, `facts_of` says
         return ""
     if not stores(sop_class, node):
         return f"{sop_class.name or 'no SOP class'}: the node does not accept this SOP class"
@@ -192,8 +191,7 @@ def _refusal(file: Path, node: NodeSettings) -> str:
 
 def _arrive(series: dict[str, _Arrivals], file: Path, duplicates: Duplicates) -> None:
     """File it under its series. Raises `Quarantined`."""
-    content = file.read_bytes()
-    facts, digest = read_facts(Received.of(content)), fingerprint(content)
+    facts, digest = facts_of(file), fingerprint(file)
     arrivals = series.setdefault(key_of(facts.study_uid, facts.series_uid), _Arrivals(facts))
     uid = facts.sop_instance_uid
     if uid in arrivals.files:

@@ -14,7 +14,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from service.errors import Quarantined
-from service.header import HeaderFacts, parsed_facts, read_facts, walked_facts
+from service.header import HeaderFacts, facts_of, parsed_facts, read_facts, walked_facts
 from service.received import Received
 
 
@@ -79,6 +79,7 @@ def test_of_every_real_file_the_walk_reads_what_pydicom_reads(shared_data: Path,
         walked += facts is not None
         if facts is not None:
             assert facts == parsed(received), file.name
+            assert facts_of(file) == facts, file.name
         large = Received(received.head[:100_000], received.length, file)
         assert walked_facts(large) in (None, facts), file.name
         assert parsed(large) == parsed(received), file.name

@@ -13,8 +13,12 @@ from structlog.testing import capture_logs
 
 from service.errors import OutOfResources
 from service.header import HeaderFacts
+from service.ledger.ledger import open_ledger
+from service.ledger.records import ASSEMBLE
 from service.receive.intake import DATA_SET_DOES_NOT_MATCH, OTHER_CONTENT_IS_THERE, SUCCESS, Intake
 from service.received import Received
+from service.series.completeness import Completeness
+from service.settings import SeriesSettings
 from service.spool import Spool, key_of
 from service.versions import Duplicates
 
@@ -222,6 +226,29 @@ def test_what_becomes_of_another_content_under_a_known_uid_is_a_setting(
     [event] = events
     assert event["event"] == f"instance.{outcome}"
     assert "release this one" in event["reason"] or "a UID of its own" in event["reason"]
+
+
+@pytest.mark.parametrize(("duplicates", "again"), [("keep-first", False), ("keep-last", True), ("reject", False)])
+def test_other_content_that_comes_while_its_series_is_analysed_runs_it_again_only_where_it_counts(
+    duplicates: Duplicates, again: bool, slices: list[bytes], tmp_path: Path
+) -> None:
+    spool, ledger, now = Spool(tmp_path, duplicates), open_ledger(tmp_path), 0.0
+    completeness = Completeness(SeriesSettings(), spool, ledger, clock=lambda: now)
+    intake = Intake(spool, lambda _: None)
+    intake.tell(completeness)
+    for each in slices:
+        intake.take(Received.of(each), "SCANNER", 1)
+    intake.released(1)
+    now = 100.0
+    completeness.decide()
+    job = ledger.claim([ASSEMBLE])
+    assert job is not None, "a worker is at it"
+    held = {path: path.read_bytes() for path in spool.instances(job.series.key)}
+    intake.take(Received.of(with_one_bit_changed(slices[0])), "SCANNER", 2)
+    assert bool(ledger.receiving()) == again
+    assert {path: path.read_bytes() for path in held if path.exists()}.items() <= held.items()
+    if not again:
+        assert spool.instances(job.series.key) == list(held)
 
 
 def test_a_large_unreadable_file_is_quarantined_from_where_it_lies(given: Given, tmp_path: Path) -> None:
