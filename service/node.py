@@ -30,6 +30,7 @@ from service.receive.intake import Intake
 from service.receive.listener import listeners
 from service.receive.missing import MissingInstances
 from service.receive.policy import AssociationPolicy
+from service.receive.stow import stow_servers
 from service.routing.narrowing import check_narrowing
 from service.series.completeness import Completeness
 from service.series.streaming import Streaming
@@ -109,6 +110,9 @@ class Node:
         self._listeners = listeners(settings, AssociationPolicy(settings), self._intake)
         for listener in self._listeners:
             listener.start()
+        self._stow = stow_servers(settings, self._intake)
+        for server in self._stow:
+            server.start()
         self._metrics.watch_jobs(self._ledger.counts)
         self._metrics.watch_engines(lambda: self._engines.statuses)
         self._http = HttpServer(settings.http.host, settings.http.port, self.health, self._metrics)
@@ -140,6 +144,8 @@ class Node:
         for listener in self._listeners:
             listener.stop()
         self._intake.stop()
+        for server in self._stow:
+            server.stop()
         for worker in self._workers:
             worker.stop()
         deadline = time.monotonic() + grace_seconds

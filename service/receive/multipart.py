@@ -7,7 +7,9 @@ from email.message import Message
 from enum import Enum
 
 LONGEST_PREAMBLE = LONGEST_HEADERS = 1 << 14
-LONGEST_BOUNDARY, LONGEST_PADDING = 70, 64
+LONGEST_BOUNDARY = 200
+"""RFC 2046 5.1.1 says 70, and Orthanc sends 73."""
+LONGEST_PADDING = 64
 
 _REST_OF_LINE = re.compile(rb"[ \t]*\r\n")
 _PADDING = re.compile(rb"-?|[ \t]*\r?")

@@ -36,6 +36,7 @@ from service.receive.store_response import (
     Outcome,
     StoreResponse,
 )
+from service.receive.tls import Tls
 from service.receive.upload import FileMeta, TooLarge, Upload, file_meta
 from service.received import Received
 from service.settings import Settings
@@ -146,6 +147,14 @@ def _encoded(request: Request, response: StoreResponse, status: int) -> Response
     body, media_type = response.encode(request.headers.get("accept", ""))
     busy = {"Retry-After": "60"} if status == 503 else {}
     return Response(body, status, {**busy, "Content-Type": media_type})
+
+
+def stow_servers(settings: Settings, intake: Intake) -> tuple[WebServer, ...]:
+    """The one that the settings ask for, or none. Raises `ConfigurationError` for wrong certificates."""
+    if not settings.stow.enabled:
+        return ()
+    tls = Tls(settings.tls) if settings.stow.tls else None
+    return (Stow(settings, intake).server(tls and (lambda: tls.context)),)
 
 
 class _Transaction:

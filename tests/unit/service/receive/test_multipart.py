@@ -82,7 +82,7 @@ def test_a_body_without_its_last_delimiter_is_broken(body: bytes) -> None:
         parts(body)
 
 
-@pytest.mark.parametrize("boundary", ["", "b" * 71, "b\r\nc", "ä"])
+@pytest.mark.parametrize("boundary", ["", "b" * 201, "b\r\nc", "ä"])
 def test_what_is_no_boundary_is_refused(boundary: str) -> None:
     with pytest.raises(MalformedMultipart, match="boundary"):
         MultipartReader(boundary)
