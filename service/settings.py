@@ -79,6 +79,12 @@ class NodeSettings(_Section):
     association_seconds: Annotated[float, Field(gt=0)] = 14400.0
     """For an association as a whole."""
 
+    @model_validator(mode="after")
+    def _somebody_is_known(self) -> Self:
+        if self.user_identity == "require" and not self.users:
+            raise ValueError('node.user_identity = "require", and no user is known; add [node.users] with passcodes')
+        return self
+
 
 class SenderSettings(_Section):
     """``[senders.AETITLE]``: a known calling AE title and the archive that its results go to."""

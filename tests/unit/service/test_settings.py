@@ -37,6 +37,7 @@ def test_what_init_writes_is_valid_and_shows_the_defaults(tmp_path: Path) -> Non
         ({"senders": {"PACS": {"archive": "nowhere"}}}, r"senders\.PACS\.archive = 'nowhere': no such archive.*none"),
         ({"engines": {"runtime": "torch"}}, r"engines\.runtime = 'torch'.*openvino"),
         ({"series": {"quiet_seconds": "soon"}}, r"series\.quiet_seconds = 'soon'"),
+        ({"node": {"user_identity": "require"}}, r"no user is known; add \[node\.users\]"),
         ({"tls": {"key": "key.pem"}}, r"wetread\.toml: tls\.certificate is missing; name the PEM file"),
         ({"tls": {"certificate": "node.pem"}}, r"tls\.key is missing"),
         ({"tls": {"certificate": "node.pem", "key": "key.pem"}}, r"tls\.authorities is missing.*clients = \"none\""),
