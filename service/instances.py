@@ -44,6 +44,9 @@ class Instances:
         quarantine: Quarantine,
     ) -> None:
         self._root = root
+        self._series = root / "series"  # a path that is joined costs 3 µs, and it takes ten of them for an instance
+        self._incoming = root / "incoming"
+        self._lock = root / "versions.lock"
         self._duplicates: Duplicates = duplicates
         self._sync = sync
         self._room = room
@@ -55,7 +58,7 @@ class Instances:
 
     def begin(self, ready_bytes: int) -> None:
         """Put in order what an earlier run has left, and keep files ready from now on, of so many bytes in all."""
-        for leftover in (self._root / "incoming").glob("*.part"):
+        for leftover in self._incoming.glob("*.part"):
             leftover.unlink()
         self._ready = self._ready_files(ready_bytes)
         count = 0
@@ -81,7 +84,7 @@ class Instances:
         self._ready.spare()
 
     def _ready_files(self, budget: int) -> Ready:
-        return Ready(self._root / "ready", self._root / "incoming", budget, self._room.plenty)
+        return Ready(self._root / "ready", self._incoming, budget, self._room.plenty)
 
     # ---- storing ---------------------------------------------------------------------------------------------------
 
@@ -94,7 +97,7 @@ class Instances:
                 return Stored.DUPLICATE
             self._room.claim(received.length)
             ready = None if received.file else self._ready.take(received.length)
-            part = received.file or ready or self._root / "incoming" / f"{uuid.uuid4().hex}.part"
+            part = received.file or ready or self._incoming / f"{uuid.uuid4().hex}.part"
             try:
                 self._write(series, instance, received, part, over=ready is not None)
                 outcome = self._place(series, instance, received, part, again)
@@ -135,7 +138,7 @@ class Instances:
     def _alone(self) -> Iterator[None]:
         """Among the threads of this process and the commands beside it, one at a time; it takes 10 µs."""
         with self._placing:
-            descriptor = os.open(self._root / "versions.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 yield
@@ -150,7 +153,7 @@ class Instances:
 
     def folder(self, series: str) -> Path:
         """The folder of a series."""
-        return self._root / "series" / series
+        return self._series / series
 
     def files(self, series: str) -> list[Path]:
         """Those of a series that count."""
