@@ -7,19 +7,13 @@ import struct
 from collections.abc import Callable
 from time import monotonic
 
+from service.receive.ends import ConnectionLost, TimedOut
+
 MINIMUM_RATE = 1024
 """Bytes per second that a message must bring after the first wait; less is a peer that only holds on to its seat."""
 
 _TICK_SECONDS = 1.0  # how often a wait looks at the time
 _LEAVE_SECONDS = 1.0
-
-
-class ConnectionLost(Exception):
-    """The peer, or the network, has ended the connection."""
-
-
-class TimedOut(Exception):
-    """The peer has not sent in time what it had to."""
 
 
 class Connection:

@@ -7,7 +7,8 @@ import struct
 from dataclasses import dataclass
 
 from service import __version__
-from service.receive.pdu import IS_COMMAND, IS_LAST, P_DATA, SERVICE_USER, ProtocolError
+from service.receive.ends import NOT_SPECIFIED, SERVICE_USER, ProtocolError
+from service.receive.pdu import IS_COMMAND, IS_LAST, P_DATA
 from service.results.stamp import IMPLEMENTATION_CLASS_UID
 
 C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0030, 0x0FFF
@@ -78,7 +79,7 @@ def parse_command(encoded: memoryview | bytes) -> Command:
     if field == C_CANCEL_RQ:
         return Command(field, 0, False, "", "")
     if field & _RESPONSE:
-        raise ProtocolError(f"a response (0x{field:04X}) to nothing that was asked", source=SERVICE_USER, reason=0)
+        raise ProtocolError(f"a response (0x{field:04X}) to nothing that was asked", NOT_SPECIFIED, SERVICE_USER)
     return Command(
         field,
         _number(values, 0x0110),
@@ -100,7 +101,7 @@ def _uid(value: memoryview | bytes | None) -> str:
 
 
 def _malformed(what: str) -> ProtocolError:
-    return ProtocolError(f"a command set that {what}", source=SERVICE_USER, reason=0)
+    return ProtocolError(f"a command set that {what}", NOT_SPECIFIED, SERVICE_USER)
 
 
 def response(context: int, to: Command, status: int, maximum: int) -> bytes:

@@ -8,8 +8,9 @@ import time
 import structlog
 
 from service.errors import ConfigurationError
-from service.receive.association import Association, Takes
+from service.receive.association import Association
 from service.receive.connection import Connection
+from service.receive.conversation import Takes
 from service.receive.peer import Peer
 from service.receive.policy import AssociationPolicy
 from service.receive.tls import Tls
@@ -19,6 +20,7 @@ log = structlog.get_logger()
 
 _BACKLOG = 512
 _STOP_SECONDS = 10.0
+_CROWD_SECONDS = 10.0
 
 
 class Listener:
@@ -38,6 +40,7 @@ class Listener:
         self._lock = threading.Lock()
         self._open: dict[socket.socket, threading.Thread] = {}
         self._waiting: dict[socket.socket, None] = {}  # those of them without an association, the oldest first
+        self._crowded, self._told = 0, float("-inf")  # connections that made room since it was last told, and when
         self._server: socket.socket | None = None
         self._thread: threading.Thread | None = None
 
@@ -61,8 +64,9 @@ class Listener:
             self._server = socket.create_server((node.host, port), family=family, backlog=_BACKLOG)
         except OSError as error:
             key = "node.port" if self._tls is None else "tls.port"
+            reason = (error.strerror or str(error)).partition(" (while")[0]  # Python adds the address to it
             raise ConfigurationError(
-                f"{key} = {port}: cannot listen on {node.host} ({error.strerror}); "
+                f"{key} = {port}: cannot listen on {node.host} ({reason}); "
                 "end what listens there, or choose another port"
             ) from None
         self._thread = threading.Thread(target=self._accept, args=(self._server,), name=f"listener-{self.port}")
@@ -111,12 +115,20 @@ class Listener:
             self._open[line] = thread
             self._waiting[line] = None
         if crowded is not None:
-            log.warning("connections.full", waiting=self._most_waiting, fix="find out who connects and says nothing")
+            self._tell_of_crowd()
         try:
             thread.start()
         except RuntimeError:
             self._forget(line)
             raise
+
+    def _tell_of_crowd(self) -> None:
+        """One event now and then: who floods the node with connections is not to flood the log."""
+        self._crowded += 1
+        if time.monotonic() - self._told > _CROWD_SECONDS:
+            fix = "find out who connects and asks for nothing"
+            log.warning("connections.full", most=self._most_waiting, closed=self._crowded, fix=fix)
+            self._crowded, self._told = 0, time.monotonic()
 
     def _serve(self, opened: socket.socket, line: socket.socket) -> None:
         try:

@@ -7,15 +7,14 @@ bytes are there, and none is copied. A length is believed only for what has come
 import struct
 from typing import Protocol
 
+from service.receive.ends import UNEXPECTED_PDU, UNRECOGNIZED_PDU, PeerAborted, ProtocolError, ReleaseRequested
+
 ASSOCIATE_RQ, P_DATA, RELEASE_RQ, ABORT = 0x01, 0x04, 0x05, 0x07
 MAXIMUM_REQUEST = 1 << 18
 """Bytes of an A-ASSOCIATE-RQ; 128 presentation contexts with all transfer syntaxes that there are need less."""
 
 IS_COMMAND, IS_LAST = 0x01, 0x02
 """Bits of a fragment's message control header (PS3.8 E.2)."""
-
-SERVICE_USER, SERVICE_PROVIDER = 0, 2
-NOT_SPECIFIED, UNRECOGNIZED_PDU, UNEXPECTED_PDU, INVALID_PARAMETER = 0, 1, 2, 6
 
 RELEASE_RP = struct.pack(">BxI4x", 0x06, 4)
 
@@ -26,28 +25,6 @@ _PDV = struct.Struct(">IBB")  # length of what follows, presentation context, me
 _PDV_HEADER = _PDV.size
 _BOTH_HEADERS = _PDU.size + _PDV.size
 _CHUNK = 1 << 14
-
-
-class ProtocolError(Exception):
-    """What the peer sent ends the association by an A-ABORT of ours.
-
-    Attributes
-    ----------
-    source, reason
-        Of the A-ABORT (PS3.8 9.3.8).
-    """
-
-    def __init__(self, words: str, reason: int = INVALID_PARAMETER, source: int = SERVICE_PROVIDER) -> None:
-        super().__init__(words)
-        self.source, self.reason = source, reason
-
-
-class ReleaseRequested(Exception):
-    """The peer asks to release the association."""
-
-
-class PeerAborted(Exception):
-    """The peer has aborted the association."""
 
 
 class Source(Protocol):

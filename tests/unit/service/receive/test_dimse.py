@@ -14,7 +14,7 @@ from pynetdicom.dsutils import decode, encode
 
 from service.receive import dimse
 from service.receive.dimse import Command, file_meta, parse_command, response
-from service.receive.pdu import ProtocolError
+from service.receive.ends import ProtocolError
 from tests.raw_peer import command_set, echo_command, store_command, uid, us
 
 INSTANCE = "1.2.826.0.1.3680043.8.498.12345"

@@ -48,6 +48,10 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def test_200_connections_that_never_speak_keep_nobody_waiting(tmp_path: Path) -> None:
     with listening(tmp_path, maximum_associations=20) as node, ExitStack() as stack:
         silent = [stack.enter_context(RawPeer(node.port)) for _ in range(200)]
@@ -149,13 +153,14 @@ def test_probes_that_connect_and_close_leave_nothing(node: Listening) -> None:
     """Health checks: half of them close, half are reset; WETREAD_PROBES=10000 for many."""
     echo(node.port)
     eventually(lambda: connections() == 0, "the first has ended")
-    files = open_files()
+    files, memory = open_files(), resident()
     for number in range(PROBES):
         with socket.create_connection(("127.0.0.1", node.port), timeout=20) as probe:
             if number % 2:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     eventually(lambda: connections() == 0, "all have ended")
     eventually(lambda: open_files() <= files, "all are closed")
+    assert resident() - memory < 16 << 20
     assert echo(node.port) < SOON
     assert node.kept.ends == ["released"] * 2
     eventually(lambda: not node.listener._open and not node.listener._waiting, "the listener has forgotten them")
@@ -181,10 +186,16 @@ def test_associations_that_come_and_go_leave_nothing(node: Listening) -> None:
     assert node.kept.ends.count("aborted") == 50
 
 
-def test_a_length_of_4_gib_takes_no_memory(node: Listening) -> None:
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def test_memory_is_that_of_the_largest_instance_however_many_there_are(node: Listening) -> None:
+    with associated(node.port) as peer:
+        assert peer.store("1.2", bytes(1 << 20), 130_000) == 0
+        before = resident()
+        for _ in range(100):
+            assert peer.store("1.2", bytes(1 << 20), 130_000) == 0
+        assert resident() - before < 8 << 20
 
+
+def test_a_length_of_4_gib_takes_no_memory(node: Listening) -> None:
     with ExitStack() as stack:
         peers = [stack.enter_context(associated(node.port, calling=f"CT{number}")) for number in range(20)]
         before = resident()

@@ -7,18 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.receive.connection import ConnectionLost
-from service.receive.pdu import (
+from service.receive.ends import (
     INVALID_PARAMETER,
     UNEXPECTED_PDU,
     UNRECOGNIZED_PDU,
-    FragmentReader,
+    ConnectionLost,
     PeerAborted,
     ProtocolError,
     ReleaseRequested,
-    abort,
-    read_request,
 )
+from service.receive.pdu import FragmentReader, abort, read_request
 from tests.raw_peer import ABORT_RQ, COMMAND, DATA, LAST, RELEASE_RQ, p_data, pdv
 
 ROOM = 1 << 16
