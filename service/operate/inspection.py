@@ -18,6 +18,7 @@ from service.errors import ConfigurationError, WetreadError
 from service.node import engine_spec, served_packages
 from service.operate.certificates import looked_at
 from service.results.storage import all_storages, fallback
+from service.room import RESUME
 from service.settings import ArchiveSettings, Settings, load
 from service.spool import Spool
 from service.types import Destination
@@ -116,14 +117,12 @@ def _asked(name: str, archive: ArchiveSettings, ae_title: str) -> Line:
 
 def _spool(settings: Settings) -> Line:
     try:
-        free = Spool(settings.spool.path).free_bytes() / 1e9
+        free = Spool(settings.spool.path).free_bytes()
     except ConfigurationError as error:
         return Line(False, "spool", str(error))
-    return Line(
-        free > 1,
-        "spool",
-        f"spool.path = {settings.spool.path}: {free:.1f} GB free" + ("" if free > 1 else "; make room"),
-    )
+    enough = free > RESUME * (settings.spool.reserve_mb << 20)
+    fix = "" if enough else "; nothing would be taken: make room, or lower spool.reserve_mb"
+    return Line(enough, "spool", f"spool.path = {settings.spool.path}: {free / 1e9:.1f} GB free{fix}")
 
 
 def _running(settings: Settings) -> str | None:

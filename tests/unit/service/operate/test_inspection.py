@@ -1,5 +1,6 @@
 """`wetread check` on a machine with a GPU's driver."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -39,3 +40,12 @@ def test_what_is_installed_for_the_gpu_is_checked(tmp_path: Path, monkeypatch: p
     (tmp_path / "wetread.toml").write_text(CONFIGURATION.replace("{spool}", str(tmp_path / "spool")))
     (model,) = [line for line in inspect(tmp_path / "wetread.toml") if line.what == "model cxr-lung"]
     assert "not on rtx fp16: pycuda cannot be imported" in model.finding
+
+
+def test_a_spool_that_would_take_nothing_for_want_of_room_is_told(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free >> 20
+    text = CONFIGURATION.replace("{spool}", str(tmp_path / "spool")).replace("[spool]", f"[spool]\nreserve_mb = {free}")
+    (tmp_path / "wetread.toml").write_text(text)
+    (spool,) = [line for line in inspect(tmp_path / "wetread.toml") if line.what == "spool"]
+    assert not spool.ok
+    assert "spool.reserve_mb" in spool.finding
