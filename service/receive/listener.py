@@ -59,9 +59,11 @@ class Listener:
         """Listen. Raises `ConfigurationError` where the address or port cannot be had."""
         node = self._settings.node
         port = node.port if self._tls is None else self._settings.tls.port
-        family = socket.AF_INET6 if ":" in node.host else socket.AF_INET
+        six = ":" in node.host
+        family = socket.AF_INET6 if six else socket.AF_INET
+        both = six and socket.has_dualstack_ipv6()  # "::" is every address, of both kinds
         try:
-            self._server = socket.create_server((node.host, port), family=family, backlog=_BACKLOG)
+            self._server = socket.create_server((node.host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
         except OSError as error:
             key = "node.port" if self._tls is None else "tls.port"
             reason = (error.strerror or str(error)).partition(" (while")[0]  # Python adds the address to it

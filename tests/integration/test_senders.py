@@ -147,3 +147,14 @@ def test_what_dcmtk_sends_is_what_its_own_receiver_gets(
             [reference] = folder.iterdir()
             assert node.kept.data_set(example.instance) == data_set_of(reference.read_bytes()), example.path.name
             reference.unlink()
+
+
+@pytest.mark.parametrize("sender", ["storescu", "dcmsend"])
+def test_a_series_comes_in_one_association_and_is_released(sender: str, node: Listening, phantom_ct: Path) -> None:
+    options = ["+sd", "-R", "-pdu", "131072"] if sender == "storescu" else ["+sd"]
+    line = [str(dcmtk(sender)), *options, "-aec", "NODE", "127.0.0.1", str(node.port), str(phantom_ct)]
+    subprocess.run(line, check=True, capture_output=True)
+    files = [path.read_bytes() for path in phantom_ct.iterdir()]
+    assert sorted(data_set_of(file) for file in files) == sorted(map(node.kept.data_set, node.kept.files))
+    eventually(lambda: node.kept.ends == ["released"], "it is released")
+    assert len(node.kept.associations) == 1

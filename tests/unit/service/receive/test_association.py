@@ -195,6 +195,7 @@ def test_what_cannot_be_done_is_answered_after_its_data_set(
     assert answer[0x0120] == us(3)
     assert peer.store("1.5", b"12") == 0, "the association goes on"
     assert list(node.kept.files) == ["1.5"]
+    assert len(node.kept.refusals) == (elements[0x0100] == us(0x0001)), "an instance that was not taken is counted"
 
 
 def test_a_cancel_has_no_answer(peer: RawPeer) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pynetdicom import AE, _config
 from pynetdicom.association import Association
 
-from service.errors import OutOfResources
+from service.errors import ConfigurationError, OutOfResources
 from service.header import HeaderFacts
 from service.receive.contexts import DECODABLE
 from service.receive.intake import Intake
@@ -20,6 +20,7 @@ from service.receive.policy import AssociationPolicy
 from service.settings import NodeSettings, parse
 from service.spool import Spool, key_of
 from service.wire import VERIFICATION
+from tests.receiving import listening
 from tests.waiting import eventually
 
 
@@ -231,6 +232,24 @@ def test_a_release_is_told_from_an_abort_and_from_a_lost_connection(running: Run
     lost.dul.socket.socket.shutdown(socket.SHUT_RDWR)
     eventually(lambda: len(running.noted.ended) + len(running.noted.lost) == 7, "all associations have ended")
     assert (len(running.noted.ended), len(running.noted.lost)) == (5, 2)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+def test_every_address_of_both_kinds_may_be_listened_on(tmp_path: Path) -> None:
+    with listening(tmp_path, host="::") as node:
+        for address in ("127.0.0.1", "::1"):
+            with socket.create_connection((address, node.port), timeout=10) as peer:
+                peer.sendall(b"GET / HTTP/1.1")
+                assert peer.recv(10)[0] == 0x07, "an A-ABORT: it speaks DICOM"
+
+
+def test_a_port_that_is_taken_is_told_with_its_key(tmp_path: Path) -> None:
+    with (
+        listening(tmp_path) as node,
+        pytest.raises(ConfigurationError, match=f"node.port = {node.port}: cannot listen on 127.0.0.1"),
+        listening(tmp_path, port=node.port),
+    ):
+        pass
 
 
 def test_defaults_listen_on_this_machine_only() -> None:
