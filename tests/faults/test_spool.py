@@ -16,17 +16,22 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import httpx
 import pydicom
 import pytest
 
-from service.errors import OutOfResources
+from service.errors import ArchiveUnavailable, OutOfResources
 from service.ledger.ledger import open_ledger
 from service.ledger.records import SeriesRecord
 from service.record import read_record
 from service.spool import Spool, key_of
 from service.syncing import Sync
 from service.versions import Stored
+from tests.archive import Archive
+from tests.copies import Series
+from tests.running_node import RunningNode, Section
 from tests.small_files import dicom, said
+from tests.waiting import eventually
 
 KILLS = int(os.environ.get("WETREAD_KILLS", "20"))
 MB = 1 << 20
@@ -274,3 +279,23 @@ def test_a_disk_that_is_really_full_says_so_and_keeps_what_was_acknowledged(volu
     again.lock()
     assert len(again.instances(key_of("s"))) == count - 1
     again.unlock()
+
+
+def test_a_node_whose_disk_is_full_has_its_senders_try_again_and_needs_no_restart(
+    tmp_path: Path, archive: Archive, engines: Section, series: Series
+) -> None:
+    sections: dict[str, Section] = {"engines": engines, "spool": {"reserve_mb": 32, "ready_mb": 8}}
+    node = RunningNode(tmp_path, archive.destination, sections=sections)
+    with mounted(make_image(tmp_path / "volume.img", 160), tmp_path / "spool") as volume, node:
+        ballast = shutil.disk_usage(volume).free - 34 * MB
+        (volume / "something else").write_bytes(bytes(ballast))
+        with pytest.raises(ArchiveUnavailable, match="0xA700"):
+            node.send(series.files)
+        node.event("spool.short")
+        assert httpx.get(node.health).json()["spool_writable"] is False
+        (volume / "something else").unlink()
+        assert len(node.send(series.files)) == len(series.files)
+        node.ended(series.uid)
+        eventually(lambda: len(archive.objects) == 2, "SEG and SR are in the archive")
+        node.event("spool.room_again")
+        node.terminate()
