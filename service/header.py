@@ -11,15 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import pydicom
-from pydicom import Dataset
+from pydicom import Dataset, uid
 from pydicom.datadict import dictionary_VR
 from pydicom.tag import Tag
 
 from service.errors import Quarantined
+from service.inflating import inflated_head
 from service.received import Received
-from service.walk import walk
+from service.walk import meta_of, walk
 
 _TAGS = {
     keyword: int(Tag(keyword))
@@ -31,6 +33,7 @@ _TAGS = {
 }  # fmt: skip
 _ENOUGH = 65536
 """Bytes in which nearly all headers end."""
+_LARGEST_HEADER = 16 << 20
 _WANTED = {tag: (dictionary_VR(tag).encode(),) for tag in _TAGS.values()}
 
 
@@ -165,8 +168,7 @@ def _split(value: bytes) -> tuple[float, ...] | None:
 def parsed_facts(received: Received) -> HeaderFacts:
     """Read them by a parser. Raises `Quarantined` where it fails; UIDs may be empty."""
     try:
-        source = received.file or io.BytesIO(received.head)
-        header = pydicom.dcmread(source, stop_before_pixels=True, specific_tags=list(_TAGS.values()))
+        header = pydicom.dcmread(_source(received), stop_before_pixels=True, specific_tags=list(_TAGS.values()))
         return HeaderFacts(
             sop_class_uid=str(header.get("SOPClassUID") or ""),
             sop_instance_uid=str(header.get("SOPInstanceUID") or ""),
@@ -180,12 +182,23 @@ def parsed_facts(received: Received) -> HeaderFacts:
             orientation=_numbers(header, "ImageOrientationPatient", 6),
             frames=_integer(header, "NumberOfFrames") or 1,
         )
-    except MemoryError:
+    except (MemoryError, Quarantined):
         raise
     except Exception as error:  # a parser can fail in many ways on hostile bytes; the answer is always the same
         raise Quarantined(
             f"the header cannot be read ({type(error).__name__}); send the instance again from its source"
         ) from error
+
+
+def _source(received: Received) -> Path | BinaryIO:
+    """The file, or as much of a deflated one as its header needs: a parser would inflate all of it."""
+    meta = meta_of(received.head)
+    if meta is None or meta[0] != uid.DeflatedExplicitVRLittleEndian:
+        return received.file or io.BytesIO(received.head)
+    end = meta[1]
+    plain = uid.ExplicitVRLittleEndian.ljust(len(uid.DeflatedExplicitVRLittleEndian), "\0")
+    before = bytes(received.head[:end]).replace(uid.DeflatedExplicitVRLittleEndian.encode(), plain.encode())
+    return io.BytesIO(before + inflated_head(received.whole()[end:], _LARGEST_HEADER))
 
 
 def _integer(header: Dataset, name: str) -> int | None:

@@ -105,7 +105,15 @@ def _uid(value: bytes) -> uid.UID:
     return uid.UID(value.rstrip(b"\0 ").decode("ascii"), validation_mode=config.IGNORE)
 
 
-def _walk(content: Content, wanted: Mapping[int, Collection[bytes]], whole: bool) -> Walked | None:
+def meta_of(content: Content) -> tuple[uid.UID, int] | None:
+    """Transfer syntax of a file, and where its data set begins; None where that is not stated as it should be."""
+    try:
+        return _meta_of(content)
+    except (ValueError, StructError):
+        return None
+
+
+def _meta_of(content: Content) -> tuple[uid.UID, int] | None:
     if content[128:132] != b"DICM":
         return None
     tag, start, length = _explicit(content, 132)
@@ -121,7 +129,15 @@ def _walk(content: Content, wanted: Mapping[int, Collection[bytes]], whole: bool
         meta[tag] = bytes(content[start : start + length])
         position = start + length
     syntax = _uid(meta.get(_TRANSFER_SYNTAX, b""))
-    if position != end or syntax in (uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian) or not syntax:
+    return (syntax, end) if position == end and syntax else None
+
+
+def _walk(content: Content, wanted: Mapping[int, Collection[bytes]], whole: bool) -> Walked | None:
+    meta = _meta_of(content)
+    if meta is None:
+        return None
+    syntax, position = meta
+    if syntax in (uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian):
         return None
     implicit = syntax.is_implicit_VR
     read = _implicit if implicit else _explicit

@@ -19,8 +19,9 @@ DATA_SET_DOES_NOT_MATCH = 0xA900  # PS3.4 B.2.3
 OTHER_CONTENT_IS_THERE = 0xC111
 """An instance that is not taken because of ``spool.duplicates = "reject"``.
 
-0x0111, duplicate SOP instance, is a status of N-CREATE only (PS3.7 C.5). Of the failures that C-STORE has (PS3.4 B.2.3), a
-sender tries again after 0xA7xx, and 0xA9xx would be wrong; so it is one of 0xCxxx, whose last three digits are ours.
+0x0111, duplicate SOP instance, is a status of N-CREATE only (PS3.7 C.5). Of the failures that C-STORE has
+(PS3.4 B.2.3), a sender tries again after 0xA7xx, and 0xA9xx would be wrong; so it is one of 0xCxxx, whose last three
+digits are ours.
 """
 
 

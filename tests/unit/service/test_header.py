@@ -145,6 +145,19 @@ def test_the_facts_are_the_same_however_they_are_encoded(syntax: uid.UID, pixels
     assert (walked_facts(received) is not None) == usual
 
 
+def test_a_deflated_header_is_read_from_its_beginning(tmp_path: Path) -> None:
+    data_set = image()
+    data_set.PixelData = bytes(20 << 20)
+    data_set["PixelData"].VR = "OW"
+    received = encoded(data_set, uid.DeflatedExplicitVRLittleEndian)
+    assert received.length < 100_000
+    assert read_facts(received) == FACTS
+    (tmp_path / "large").write_bytes(received.head)
+    assert read_facts(Received(received.head[:1000], received.length, tmp_path / "large")) == FACTS
+    with pytest.raises(Quarantined, match="cannot be read"):
+        read_facts(Received.of(bytes(received.head[:-10])))
+
+
 def test_functional_groups_and_reports_are_walked_over(shared_data: Path) -> None:
     for folder in ("seg_sr_highdicom", "seg_dcmqi", "sr_dcmqi_tid1500", "ct_enhanced_multiframe_2fr"):
         for file in sorted((shared_data / "dicom" / folder).rglob("*.dcm")):
