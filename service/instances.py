@@ -95,7 +95,8 @@ class Instances:
             if holds(folder, instance, received):
                 self._sync.entries(folder)  # another thread may not be as far yet
                 return Stored.DUPLICATE
-            self._room.claim(received.length)
+            if received.file is None:  # of a file, each piece has claimed its room
+                self._room.claim(received.length)
             ready = None if received.file else self._ready.take(received.length)
             part = received.file or ready or self._incoming / f"{uuid.uuid4().hex}.part"
             try:
