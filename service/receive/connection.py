@@ -28,7 +28,7 @@ class Connection:
     opened
         The socket. A plain one is left blocking, with the kernel's own time limit: Python's would cost a poll per call.
     stopping
-        Asked about once a second whether to go on waiting.
+        Asked before each wait, and about once a second in it, whether to give up.
     send_seconds
         How long a PDU of ours may wait for a peer that does not read.
     """
@@ -53,7 +53,9 @@ class Connection:
         self._over = monotonic() + seconds
 
     def allow(self, seconds: float) -> None:
-        """Begin a wait of so long."""
+        """Begin a wait of so long. Raises `ConnectionLost` where it is not to be waited any more."""
+        if self._stopping():
+            raise ConnectionLost("given up")
         self._expires = min(monotonic() + seconds, self._over)
 
     def prolong(self, count: int) -> None:
@@ -96,7 +98,7 @@ class Connection:
         """
         with contextlib.suppress(ConnectionLost, TimedOut):
             self.send(last)
-            self._over = float("inf")
+            self._over, self._stopping = float("inf"), lambda: False
             self.allow(_LEAVE_SECONDS)
             rest = memoryview(bytearray(1 << 14))
             while True:

@@ -1,6 +1,8 @@
 """One association, byte by byte: what DICOM peers may send, and what they must not."""
 
+import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -311,3 +313,29 @@ def test_a_node_that_stops_aborts_whoever_is_associated(tmp_path: Path) -> None:
         with pytest.raises(ConnectionRefusedError):
             RawPeer(sending.line.getpeername()[1])
     assert node.kept.ends == ["aborted"] * 2
+
+
+def test_a_sender_that_never_pauses_is_aborted_by_a_node_that_stops(tmp_path: Path) -> None:
+    message = b"".join(stored("1.2", bytes(1000)))
+    with listening(tmp_path) as node, associated(node.port) as peer:
+        ended = threading.Event()
+
+        def send() -> None:
+            with contextlib.suppress(OSError):
+                while not ended.is_set():
+                    peer.send(message * 50)
+
+        def read() -> None:  # so that no response waits
+            while peer.receive()[0] == 4:
+                pass
+            ended.set()
+
+        threads = [threading.Thread(target=target) for target in (send, read)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: node.kept.files, "the first is there")
+        node.listener.stop()
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+    assert node.kept.ends == ["aborted"]
