@@ -12,14 +12,17 @@ a part of the write   a file in ``ready/`` whose record, old or new, does not fi
 ``fdatasync``         a file in ``ready/`` with a record that fits: at start it gets its place, however often
 the cut               the same; it ends where the record says, or still has old bytes behind that
 the rename            the same, or the instance in its series
-``fdatasync`` of the  the instance in its series; its preamble is empty
-wiped record
+…                     …
+it is forgotten       the instance in its series, or a file in ``incoming/``, which is removed at start
+the wiped record      the same, but the record is empty
 the rename back       the same, or a file in ``ready/`` whose record is empty: nothing that was forgotten comes back
 ====================  ==================================================================================================
 
 Cut and rename are not synced: the journals of ext4 and XFS (and the transactions of btrfs and ZFS) keep them in this
 order, so that no file in a series ever has old bytes behind the instance; were they lost both, the record is still
-there. Where a file system writes each block to a new place (btrfs, ZFS), recycling is as safe, but saves little.
+there. On ext4 a slice takes no transaction of the journal so, where a new file takes two (itself and its folder). To
+cut off whole blocks takes one, too, and as long as all the rest: so files are kept that have just as many pages as what
+comes. Where a file system writes each block to a new place (btrfs, ZFS), recycling is as safe, but saves little.
 """
 
 import fcntl

@@ -236,6 +236,32 @@ def assert_holds(spool: Spool, count: int) -> None:
     assert found == {key_of(f"{number}"): sent_large(number) for number in range(count)}
 
 
+def commits(volume: Path) -> int:
+    """How many transactions the journal of a volume has had."""
+    device = volume.stat().st_dev
+    name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
+    for info in Path("/proc/fs/jbd2").glob(f"{name}-*/info"):
+        return int(info.read_text().split()[0])
+    pytest.skip("the journal does not tell what it does here")
+
+
+def test_an_instance_that_is_written_over_another_needs_nothing_of_the_journal(volume: Path) -> None:
+    counts = {}
+    for name, ready in (("new", 0), ("over", 40)):
+        make_ready(volume, ready)
+        spool = Spool(volume, ready_mb=8 if ready else 0)
+        spool.lock()
+        spool.store(key_of(name), key_of("first"), dicom(bytes(60_000)))  # makes the folder of the series
+        os.sync()
+        before = commits(volume)
+        for number in range(15):
+            spool.store(key_of(name), key_of(f"{number}"), dicom(bytes(60_000)))
+        counts[name] = commits(volume) - before
+        spool.unlock()
+    assert counts["new"] >= 15
+    assert counts["over"] <= 2, "those of others, if any"
+
+
 def test_before_the_disk_is_full_instances_are_refused_and_taken_again_when_there_is_room_without_a_restart(
     volume: Path,
 ) -> None:
