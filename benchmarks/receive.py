@@ -1,11 +1,11 @@
 """How fast instances are received and acknowledged, and what that costs: the node against DCMTK, Orthanc, pynetdicom.
 
-Subjects take turns in every round, each round begins with another one, and each measurement has a fresh subject on an
-empty folder of the same file system and images with new UIDs. "node" is `wetread serve`, which reads the slices of a CT
-while they come; "receiver alone" is what of it receives. storescp takes PDUs of 128 KiB, and forks where there are
-several senders; it and Orthanc run without Nagle's algorithm (TCP_NODELAY=1), which would cost 40 ms an instance. Only
-"durable" ones have an instance on disk when they acknowledge it. CPU is that of all processes of a subject; memory is
-their own, without the page cache, "grown" over what they had before the first instance came.
+Subjects take turns in every round, each round begins with another one. Each measurement has a fresh subject on an empty
+folder of the same file system, which has got one image before, and images with new UIDs. "node" is `wetread serve`,
+which reads the slices of a CT while they come; "receiver alone" is what of it receives. storescp takes PDUs of 128 KiB,
+and forks where there are several senders; it and Orthanc run without Nagle's algorithm (TCP_NODELAY=1), which would
+cost 40 ms an instance. Only "durable" ones have an instance on disk when they acknowledge it. CPU is that of all
+processes of a subject; memory is their own, without the page cache, "grown" over what they had before all this.
 """
 
 import argparse
@@ -22,10 +22,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.receiving.images import ImageFile, renew, write_ct, write_dx
+from benchmarks.receiving.images import Images, renew, write_images
 from benchmarks.receiving.processes import Watch
 from benchmarks.receiving.profile import Profile
-from benchmarks.receiving.senders import SENDERS
+from benchmarks.receiving.senders import SENDERS, fast
 from benchmarks.receiving.subjects import (
     ALONE,
     ALONE_OFF,
@@ -121,41 +121,42 @@ class Bench:
         self._engines = {**small_engines(folder / "models"), "compiled": str(folder / "compiled")}
         self._run = 0
         self._measured: dict[tuple[Case, str], dict[str, list[Measured]]] = {}
-        self._bytes: dict[Case, int] = {}
+        self._megabytes: dict[Case, float] = {}
 
     def measure(self, case: Case, senders: Sequence[str], subjects: Sequence[str], rounds: int) -> None:
         """Every sender to every subject, in turn."""
-        folders = [self._folder / "images" / str(number) for number in range(1, case.senders + 1)]
         task = self._bar.add_task(case.name, total=rounds * len(senders) * len(subjects))
-        files: list[ImageFile] = []
-        for number, folder in enumerate(folders, 1):
-            files += write_dx(folder, case.images) if case.kind == "DX" else write_ct(folder, case.images, number)
-        self._bytes[case] = sum(one.size for one in files)
+        images = write_images(self._folder / "images", case.kind, case.senders, case.images)
+        self._megabytes[case] = images.megabytes
         for turn in range(rounds):
             start = turn % len(subjects)
             for sender in senders:
                 found = self._measured.setdefault((case, sender), defaultdict(list))
                 for subject in (*subjects[start:], *subjects[:start]):
-                    self._bar.update(task, description=f"{case.name}, {sender} to {subject}")
-                    found[subject].append(self._once(case, sender, subject, files, folders))
+                    words = f"{case.name}, {sender} to {subject}"
+                    self._bar.update(task, description=words)
+                    try:
+                        found[subject].append(self._once(words, case, sender, subject, images))
+                    except RuntimeError as error:  # the others are worth their time
+                        print(f"{words}: {error}", file=sys.stderr)
                     self._bar.advance(task)
         self._bar.update(task, description=case.name)
         shutil.rmtree(self._folder / "images")
 
-    def _once(
-        self, case: Case, sender: str, subject: str, files: Sequence[ImageFile], folders: Sequence[Path]
-    ) -> Measured:
+    def _once(self, words: str, case: Case, sender: str, subject: str, images: Images) -> Measured:
         self._run += 1
-        renew(files, self._run)
-        folder = self._folder / "subject"
-        folder.mkdir()
-        with receiving(subject, folder, self._engines, case.senders) as to:
+        renew(images.files, self._run)
+        with (
+            tempfile.TemporaryDirectory(prefix="subject-", dir=self._folder) as folder,
+            receiving(subject, Path(folder), self._engines, case.senders) as to,
+        ):
+            fast(to.port, to.ae_title, [images.warm_up])
+            to.settle()
             os.sync()  # so that nobody pays for what others have written
-            with Profile(to.pid, self._profiles, f"{case.name}, {sender} to {subject}"), Watch(to.pid) as watch:
-                seconds = SENDERS[sender](to.port, to.ae_title, folders)
-            if to.kept is not None and to.kept() != len(files):
-                raise SystemExit(f"{subject} has {to.kept()} of {len(files)} images that it acknowledged")
-        shutil.rmtree(folder)
+            with Profile(to.pid, self._profiles, words), Watch(to.pid) as watch:
+                seconds = SENDERS[sender](to.port, to.ae_title, images.folders)
+            if to.kept is not None and to.kept() != len(images.files):
+                raise RuntimeError(f"it has {to.kept()} of {len(images.files)} images that it acknowledged")
         return Measured(seconds, watch.cpu_seconds, watch.peak_mb, watch.grown_mb)
 
     def sum_up(self, rows: list[Row], ratios: dict[str, float]) -> None:
@@ -165,7 +166,7 @@ class Bench:
             for subject, values in subjects.items():
                 speeds = [images / one.seconds for one in values]
                 rows.append(row(name, subject, speeds, "images/s"))
-                rows.append(row(name, subject, [self._bytes[case] / 1e6 / one.seconds for one in values], "MB/s"))
+                rows.append(row(name, subject, [self._megabytes[case] / one.seconds for one in values], "MB/s"))
                 rows.append(row(name, subject, [one.cpu_seconds / images * 1e3 for one in values], "CPU ms/image"))
                 rows.append(row(name, subject, [one.peak_mb for one in values], "MB at most"))
                 rows.append(row(name, subject, [one.grown_mb for one in values], "MB grown"))

@@ -32,26 +32,33 @@ class ImageFile:
         return self.path.stat().st_size
 
 
-def write_ct(folder: Path, images: int, series: int) -> list[ImageFile]:
-    """So many slices of one CT series; ``series`` is a number of one digit."""
+@dataclass(frozen=True)
+class Images:
+    """What is sent in one measurement, a folder over each association, and one more image to warm up with."""
+
+    folders: tuple[Path, ...]
+    warm_up: Path
+    files: tuple[ImageFile, ...]
+
+    @property
+    def megabytes(self) -> float:
+        """Without the one to warm up with."""
+        return sum(one.size for one in self.files if one.path.parent != self.warm_up) / 1e6
+
+
+def write_images(folder: Path, kind: str, senders: int, images: int) -> Images:
+    """So many CT slices or X-rays (``DX``) of a series for each of the senders, of whom there are at most 9."""
+    size, write_phantom = (DX_SIZE, write_chest_xray) if kind == "DX" else (CT_SIZE, write_chest_ct)
     with tempfile.TemporaryDirectory() as name:
-        template = pydicom.dcmread(sorted(write_chest_ct(Path(name)).iterdir())[0])
-    noise = np.random.default_rng(series).integers(-1024, 3000, CT_SIZE * CT_SIZE * 2, dtype=np.int16)
-    folder.mkdir(parents=True)
+        template = pydicom.dcmread(min(write_phantom(Path(name)).iterdir()))
+    noise = np.random.default_rng(1).integers(0, 4096, size * size + images, dtype=np.uint16)
+    folders = tuple(folder / str(number) for number in range(senders + 1))
     files = []
-    for index in range(images):
-        template.ImagePositionPatient[2] = float(index)
-        files.append(_write(template, folder, noise[index : index + CT_SIZE * CT_SIZE], CT_SIZE, series, index))
-    return files
-
-
-def write_dx(folder: Path, images: int) -> list[ImageFile]:
-    """So many X-rays."""
-    with tempfile.TemporaryDirectory() as name:
-        template = pydicom.dcmread(next(write_chest_xray(Path(name)).iterdir()))
-    noise = np.random.default_rng(1).integers(0, 4096, DX_SIZE * DX_SIZE + images, dtype=np.uint16)
-    folder.mkdir(parents=True)
-    return [_write(template, folder, noise[index : index + DX_SIZE**2], DX_SIZE, 9, index) for index in range(images)]
+    for series, each in enumerate(folders):
+        each.mkdir(parents=True)
+        parts = (noise[index : index + size * size] for index in range(images if series else 1))
+        files += [_write(template, each, part, size, series, index) for index, part in enumerate(parts)]
+    return Images(folders[1:], folders[0], tuple(files))
 
 
 def _write(image: Dataset, folder: Path, pixels: np.ndarray, size: int, series: int, index: int) -> ImageFile:
@@ -60,6 +67,8 @@ def _write(image: Dataset, folder: Path, pixels: np.ndarray, size: int, series: 
     image.SOPInstanceUID = f"{run}.{series}.{FIRST_INSTANCE + index}"
     image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
     image.InstanceNumber = index + 1
+    if "ImagePositionPatient" in image:
+        image.ImagePositionPatient[2] = float(index)
     image.Rows = image.Columns = size
     image.PixelData = pixels.tobytes()
     path = folder / f"{index:05}.dcm"

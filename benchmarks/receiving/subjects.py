@@ -15,6 +15,7 @@ from pynetdicom.presentation import build_context
 
 from benchmarks.receiving.senders import CALLING
 from service.errors import WetreadError
+from service.settings import SpoolSettings
 from service.types import Destination
 from service.wire import VERIFICATION, Patience, association
 from tests.running_node import RunningNode, Section, free_ports
@@ -23,8 +24,9 @@ DURABLE, GROUP, OFF = "node, durable", "node, sync group", "node, sync off"
 ALONE, ALONE_OFF = "receiver alone, durable", "receiver alone, sync off"
 STORESCP, ORTHANC, TUTORIAL = "storescp", "Orthanc", "pynetdicom"
 SYNC = {DURABLE: "each", GROUP: "group", OFF: "off", ALONE: "each", ALONE_OFF: "off"}
-SETTLED_SECONDS = 1.5
-"""A node makes its ready files at start, when nothing comes; nobody measures that."""
+READY_MB = SpoolSettings().ready_mb
+SETTLED_SECONDS = 2.0
+"""After so long without a further ready file it makes no more."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,15 @@ class Receiving:
         Of the process that it is, whatever that has started included.
     kept
         Counts the files of instances that it has stored; None where it does not say.
+    settle
+        Waits until it has done what it does while nothing comes.
     """
 
     port: int
     ae_title: str
     pid: int
     kept: Callable[[], int] | None = None
+    settle: Callable[[], None] = lambda: None
 
 
 def available() -> list[str]:
@@ -69,8 +74,7 @@ def _node(name: str, folder: Path, engines: Section) -> Iterator[Receiving]:
     """``wetread serve``, with engines that nothing is routed to within the time of a measurement."""
     node = _configured(name, folder, engines)
     with node:
-        _settle(node.spool)
-        yield Receiving(node.destination.port, "WETREAD", node.process.pid, lambda: len(node.stored()))
+        yield _receiving(name, node, node.process.pid)
 
 
 @contextmanager
@@ -78,8 +82,7 @@ def _alone(name: str, folder: Path, engines: Section) -> Iterator[Receiving]:
     node = _configured(name, folder, engines)
     command = [sys.executable, "-m", "benchmarks.receiving.receiver_alone", str(node.config)]
     with _process(command, node.destination.port, "WETREAD", folder) as process:
-        _settle(node.spool)
-        yield Receiving(node.destination.port, "WETREAD", process.pid, lambda: len(node.stored()))
+        yield _receiving(name, node, process.pid)
 
 
 def _configured(name: str, folder: Path, engines: Section) -> RunningNode:
@@ -91,17 +94,24 @@ def _configured(name: str, folder: Path, engines: Section) -> RunningNode:
             "engines": engines,
             "archives.nowhere": {"count": "no"},
             "series": {"quiet_seconds": 3600.0, "quiet_ceiling_seconds": 3600.0, "limit_seconds": 7200.0},
-            "spool": {"sync": SYNC[name]},
+            "spool": {"sync": SYNC[name], "ready_mb": READY_MB},
         },
     )
 
 
-def _settle(spool: Path) -> None:
-    """Wait until its ready files are made, and everything that is written is on disk."""
-    before, since = -1, time.monotonic()
-    while time.monotonic() - since < SETTLED_SECONDS:
-        now = sum(path.stat().st_size for path in (spool / "ready").glob("*"))
-        before, since = now, since if now == before else time.monotonic()
+def _receiving(name: str, node: RunningNode, pid: int) -> Receiving:
+    def settle() -> None:
+        _settle(name, node.spool)
+
+    return Receiving(node.destination.port, "WETREAD", pid, lambda: len(node.stored()), settle)
+
+
+def _settle(name: str, spool: Path) -> None:
+    """Wait until a subject has made its ready files."""
+    made, since = -1, time.monotonic()
+    while SYNC[name] != "off" and time.monotonic() - since < SETTLED_SECONDS:
+        now = sum(path.stat().st_size for path in (spool / "ready").glob("*.dcm"))
+        made, since = now, since if now == made else time.monotonic()
         time.sleep(0.1)
 
 

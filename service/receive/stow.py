@@ -153,8 +153,11 @@ def stow_servers(settings: Settings, intake: Intake) -> tuple[WebServer, ...]:
     """The one that the settings ask for, or none. Raises `ConfigurationError` for wrong certificates."""
     if not settings.stow.enabled:
         return ()
-    tls = Tls(settings.tls) if settings.stow.tls else None
-    return (Stow(settings, intake).server(tls and (lambda: tls.context)),)
+    stow = Stow(settings, intake)
+    if not settings.stow.tls:
+        return (stow.server(),)
+    tls = Tls(settings.tls)
+    return (stow.server(lambda: tls.context),)
 
 
 class _Transaction:
