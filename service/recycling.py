@@ -21,8 +21,8 @@ the rename back       the same, or a file in ``ready/`` whose record is empty: n
 Cut and rename are not synced: the journals of ext4 and XFS (and the transactions of btrfs and ZFS) keep them in this
 order, so that no file in a series ever has old bytes behind the instance; were they lost both, the record is still
 there. On ext4 a slice takes no transaction of the journal so, where a new file takes two (itself and its folder). To
-cut off whole blocks takes one, too, and as long as all the rest: so files are kept that have just as many pages as what
-comes. Where a file system writes each block to a new place (btrfs, ZFS), recycling is as safe, but saves little.
+cut off whole blocks takes as long as all the rest: so files are kept that have just as many pages as what comes. Where
+a file system writes each block to a new place (btrfs, ZFS), recycling is as safe, but saves little.
 """
 
 import fcntl

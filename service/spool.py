@@ -97,15 +97,22 @@ class Spool:
                 f"spool.path = {str(self.root)!r}: another node works on it; stop that one or name another folder"
             ) from None
         self._lock = handle
-        self._instances.begin(self._ready_bytes)
+        try:
+            self._instances.begin(self._ready_bytes)
+            if self._sync != "off":  # an earlier run may not have, and its instances are duplicates from now on
+                sync_file_system(self.root)
+        except OSError as error:
+            self.unlock()
+            raise ConfigurationError(
+                f"spool.path = {str(self.root)!r}: what an earlier run has left cannot be put in order "
+                f"({error.strerror}); look at the disk, and at who owns the files"
+            ) from error
         if self._sync == "off":
             log.warning(
                 "spool.sync_off",
                 reason="a power cut takes what was acknowledged, and its senders may have deleted it",
                 fix='spool.sync = "each"',
             )
-        else:
-            sync_file_system(self.root)  # an earlier run may not have, and its instances are duplicates from now on
 
     def unlock(self) -> None:
         """Let another node work on this spool."""

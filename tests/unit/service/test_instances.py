@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.errors import OutOfResources
+from service import spool as spools
+from service.errors import ConfigurationError, OutOfResources
 from service.received import PREAMBLE, Received
 from service.record import read_record
 from service.recycling import Ready
@@ -271,6 +273,34 @@ def test_a_reader_that_knows_nothing_of_records_reads_the_file(tmp_path: Path) -
     assert pydicom.dcmread(path).PixelData == content(9000)
     spool.store(SERIES, INSTANCE, dicom(content(9000)))
     assert path.read_bytes()[PREAMBLE:] == bytes(dicom(content(9000)).head)[PREAMBLE:]
+
+
+def test_dcmtk_reads_it_as_well(tmp_path: Path) -> None:
+    dcmdump = shutil.which("dcmdump")
+    if dcmdump is None:
+        pytest.skip("needs DCMTK")
+    spool = locked(tmp_path, pages=(4,))
+    spool.store(SERIES, INSTANCE, dicom(content(9000)))
+    path = spool.instance_path(SERIES, INSTANCE)
+    assert read_record(path) is not None
+    done = subprocess.run([dcmdump, str(path)], capture_output=True, text=True, check=True)
+    assert "(7fe0,0010) OW" in done.stdout
+    assert not done.stderr
+
+
+def test_a_start_that_cannot_put_the_spool_in_order_says_what_to_look_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+
+    def fails(folder: Path) -> None:
+        raise OSError(5, "input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spools, "sync_file_system", fails)
+        with pytest.raises(ConfigurationError, match=r"spool\.path = .*input/output error.*look at the disk"):
+            spool.lock()
+    Spool(tmp_path).lock()
 
 
 def test_below_the_reserve_nothing_is_taken_and_what_is_there_already_still_is_a_duplicate(tmp_path: Path) -> None:
