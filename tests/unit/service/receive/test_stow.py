@@ -307,6 +307,17 @@ def test_over_https_a_certificate_says_who_sends(
     assert post("ct2") == 401
     assert post("ct2", Authorization=f"Bearer {TOKEN}") == 401, "the token of a sender that has certificates needs one"
     assert post("ct1", Authorization=f"Bearer {TOKEN}") == 200
+
+    def shown() -> bytes | None:
+        context = ssl.create_default_context(cafile=authority)
+        context.load_cert_chain(tmp_path / "ct1.pem", tmp_path / "ct1.key")
+        with context.wrap_socket(door.raw(b""), server_hostname="127.0.0.1") as connection:
+            return connection.getpeercert(binary_form=True)
+
+    before = shown()
+    make_certificate(tmp_path, "node", "authority")
+    assert shown() not in (before, None), "a renewed certificate is shown without a restart"
+    assert post("ct1") == 200
     with pytest.raises(httpx.TransportError):
         httpx.post(door.url.replace("http", "https") + "/studies", verify=False, trust_env=False)
 
