@@ -418,8 +418,9 @@ def _lines(error: ValidationError, origin: str) -> Iterator[str]:
             yield f"{origin}: {key}: {entry['msg']}"
         elif entry["loc"] and (entry["type"] != "value_error" or not isinstance(entry["input"], dict)):
             yield f"{origin}: {key} = {entry['input']!r}: {entry['msg']}"
-        else:
-            yield f"{origin}: {entry['msg'].removeprefix('Value error, ')}"
+        else:  # of a table as a whole, which may hold passcodes
+            words = entry["msg"].removeprefix("Value error, ")
+            yield f"{origin}: {words}" if words.startswith(key) else f"{origin}: {key}: {words}"
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:

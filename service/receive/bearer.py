@@ -1,9 +1,9 @@
 """Who sends by STOW-RS: the bearer of a token (RFC 6750) or of a certificate."""
 
 import hmac
-from ipaddress import ip_address
 
 from service.receive.peer import Peer
+from service.receive.policy import against
 from service.settings import Settings
 
 
@@ -42,9 +42,6 @@ class Bearers:
         return shown is not None and any(shown.matches(wanted) for wanted in self._senders[name].certificates)
 
     def _may_send(self, name: str, peer: Peer) -> bool:
-        """Whether its table lets it, as over C-STORE."""
-        if name not in self._senders:  # then the settings take unknown senders
-            return True
-        sender = self._senders[name]
-        here = not sender.addresses or any(ip_address(peer.address) in network for network in sender.addresses)
-        return here and (not sender.certificates or self._certified(name, peer))
+        """Whether its table lets it, as over C-STORE; one that has no table is unknown, and the settings take those."""
+        sender = self._senders.get(name)
+        return sender is None or against(name, sender, peer) is None
