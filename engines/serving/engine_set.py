@@ -14,6 +14,7 @@ from engines.inference.analyse import Clock, analyse
 from engines.packages.package import ModelPackage, check_crops
 from engines.runtimes.base import RuntimeSettings
 from engines.serving.opening import Opener, ServedModel
+from engines.serving.recent import Recent, digest
 from engines.serving.scheduling import BATCH_SECONDS, OnStart, Running
 from engines.types import EngineIdentity, Findings, Image
 
@@ -51,6 +52,8 @@ class EngineSet:
         self._clock = clock
         self._changing = Lock()
         self._models = {name: opener.open(package) for name, package in packages.items()}
+        self._recent = Recent()
+        self._cropped_to = {package.input.crop_to for package in packages.values()}
 
     @property
     def models(self) -> Mapping[str, ServedModel]:
@@ -64,6 +67,8 @@ class EngineSet:
 
     def run(self, name: str, image: Image, *, probabilities: bool = False, urgent: bool = False) -> Findings:
         """Run a model over an image, and before it the model that it is cropped to, if need be.
+
+        What a model that others are cropped to has just found in an image is not found again.
 
         Parameters
         ----------
@@ -88,6 +93,15 @@ class EngineSet:
         model = self._models[name]
         if model.problem:
             raise RuntimeUnavailable(f"{name} is not served at present: {model.problem}")
+
+        def found() -> Findings:
+            return self._analyse(model, image, probabilities, urgent)
+
+        if name not in self._cropped_to or probabilities:
+            return found()
+        return self._recent.find((model.package.identity, model.engine.identity, digest(image)), found)
+
+    def _analyse(self, model: ServedModel, image: Image, probabilities: bool, urgent: bool) -> Findings:
         cropping = self._cropping(model.package, image, urgent)
         findings = analyse(
             model.package,

@@ -1,9 +1,8 @@
-"""The ladder of outlines of a nodule in the middle of a 3D patch of LIDC-IDRI: any 3D network, and its package."""
+"""The ladder of outlines of a nodule in the middle of a 3D patch of LIDC-IDRI."""
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from build_engines.recipes.data.nodules import LIDC_MIDDLE, LIDC_WINDOW, NoduleP
 from build_engines.recipes.ladder.rows import Row
 from build_engines.recipes.networks.about_middle import AboutMiddle
 from build_engines.recipes.networks.blocks import Network
-from build_engines.recipes.networks.fcn3d import Fcn3d
 from build_engines.recipes.networks.half_resolution import HalfResolution
 from build_engines.recipes.networks.unet import UNet3d
 from engines.serving.engine_set import EngineSet
@@ -30,6 +28,8 @@ from evaluation.estimate import Estimate
 from evaluation.metrics.detection import SMALL_MM
 from evaluation.metrics.segmentation import Agreement, compare, segmentation_figures
 
+NAME = "nodule-outline-unet"
+
 EDGE, PATCHES = 48, 12
 """Of a training patch in voxels of 1 mm, which is also the served one, and how many are drawn for a step."""
 
@@ -37,8 +37,8 @@ CUT_OFF_MM = 15.0
 """Diameter that parts small nodules from large ones, of which as many are drawn."""
 
 SEGMENT = "nodule"
-FEATURES = 8
-"""Of the network on half the resolution, for the last convolution."""
+WIDTHS, FEATURES = (24, 48, 96), 8
+"""Of the scales, and the network on half the resolution, for the last convolution."""
 
 FIGURES = ("dice", "iou", "hausdorff95_mm", "surface_distance_mm", "volume_mae_ml", "volume_mse_ml2")
 
@@ -222,32 +222,33 @@ def figures(agreements: Sequence[Agreement], patches: Sequence[NodulePatch]) -> 
     return named
 
 
-def _load(name: str, build: Callable[[], Network], data: Path) -> NoduleOutline:
+def load(data: Path) -> NoduleOutline:
+    """Read the patches, centred.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``data`` has no ``ct_nodule/lidc_patches.npz``.
+    """
     cases, held_out = (tuple(map(centred, read_lidc(data, which))) for which in (False, True))
-    return NoduleOutline(name, build, cases, held_out)
+    return NoduleOutline(NAME, unet, cases, held_out)
 
 
-def _about_middle(kind: type[UNet3d] | type[Fcn3d], widths: tuple[int, ...]) -> Network:
-    network = kind(FEATURES, widths, channels=widths[0])
-    return AboutMiddle(HalfResolution(network, classes=2, channels=2, width=widths[0], features=FEATURES))
+def unet() -> Network:
+    """Build the U-Net, on half the resolution and told how far the middle is."""
+    width = WIDTHS[0]
+    network = UNet3d(FEATURES, WIDTHS, channels=width)
+    return AboutMiddle(HalfResolution(network, classes=2, channels=2, width=width, features=FEATURES))
 
 
-def _row(name: str, title: str, build: Callable[[], Network]) -> Row:
-    return Row(
+ROWS: Mapping[str, Row] = {
+    NAME: Row(
         table="nodule-outlines",
-        title=f"Outline: {title} on half the resolution, knows the distance from the middle; 900 steps",
-        load=partial(_load, name, build),
+        title="Outline: U-Net 3D on half the resolution, knows the distance from the middle, 900 steps",
+        load=load,
         trained_on=TRAINED_ON,
         judged_on=JUDGED_ON,
         published="Dice 0.822: central focused CNN (Wang et al., Medical Image Analysis 40, 2017)",
         differs="893 nodules of LIDC-IDRI there, 80 to train on and 20 to judge by here",
-    )
-
-
-ROWS: Mapping[str, Row] = {
-    name: _row(name, title, partial(_about_middle, kind, widths))
-    for name, title, kind, widths in (
-        ("nodule-outline-unet", "U-Net 3D", UNet3d, (24, 48, 96)),
-        ("nodule-outline-fcn", "FCN 3D", Fcn3d, (24, 48, 96, 96)),
     )
 }

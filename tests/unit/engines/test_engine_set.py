@@ -356,7 +356,7 @@ def test_an_urgent_image_is_urgent_on_the_device_and_so_is_what_it_needs_first(
 
     monkeypatch.setattr(DeviceQueue, "infer", spy)
     engines.run("tiny-class", image(), urgent=True)
-    engines.run("tiny-cxr", image())
+    engines.run("tiny-cxr", replace(image(), source="another"))
     assert asked == [("tiny-cxr", True), ("tiny-class", True), ("tiny-cxr", False)]
     assert engines.running is None
 
@@ -367,8 +367,8 @@ def test_models_that_do_not_fit_together_take_turns(
     # What a small engine takes is lost in the noise of the process: here each takes 40 MB while it is active.
     monkeypatch.setattr(ProcessMemory, "read", lambda _: MemoryUse(40 * MEGABYTE * len(active), None))
     with capture_logs() as events, open_engines(load_packages(models), CPU, memory_mb=60) as engines:
-        for _ in range(2):
-            assert engines.run("tiny-class", image()).classification.best.label == "Bright"
+        for source in ("one", "another"):
+            assert engines.run("tiny-class", replace(image(), source=source)).classification.best.label == "Bright"
             assert len(active) == 1
     evicted = [event["model"] for event in events if event["event"] == "engine.evicted"]
     assert evicted == ["tiny-class", "tiny-cxr", "tiny-class", "tiny-cxr"]
