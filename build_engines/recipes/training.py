@@ -1,5 +1,6 @@
 """What the recipes share: what can be trained, what a recipe is, and the loop that trains."""
 
+import math
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -124,6 +125,8 @@ def train(
     ------
     ValueError
         ``state`` is that of another training: of other steps, another seed or another network.
+    FloatingPointError
+        The training has diverged.
     """
     torch.manual_seed(seed)
     run = _Run(recipe, steps, seed, start)
@@ -168,13 +171,19 @@ class _Run:
             outputs = self.network.logits(image)
         precise = tuple(each.float() for each in outputs) if isinstance(outputs, tuple) else outputs.float()
         loss = self.recipe.loss(precise, target)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"{self.recipe.name}: the loss is {value} at step {self.step}; lower the recipe's learning_rate"
+            )
         self.optimiser.zero_grad()
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimiser.step()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        if torch.isfinite(norm):  # bfloat16 overflows at times; such a step is left out (Micikevicius et al., 2018)
+            self.optimiser.step()
         self.schedule.step()
         _follow(self.average, self.network, decay=min(0.99, self.step / (self.step + 10)))
-        return float(loss.detach())
+        return value
 
     @property
     def _parts(self) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ pytest.importorskip("torch", reason="the ladder needs the extra 'train' (torch)"
 
 from build_engines.recipes.folders import RESULTS
 from build_engines.recipes.ladder.every_row import ROWS
+from build_engines.recipes.ladder.latencies import SHIPPED, package_of
 from build_engines.recipes.ladder.rows import Result, Row
 from build_engines.recipes.ladder.tables import PAGE, TABLES, Column, Table, results_of, table, written
 from evaluation.estimate import Estimate
@@ -32,6 +33,11 @@ def test_every_row_is_in_a_table_and_every_result_is_of_a_row() -> None:
     shown = "".join(table(each, ROWS, {}) for each in TABLES.values())
     assert [name for name in ROWS if f"`{name}`" not in shown] == []
     assert {file.stem for file in RESULTS.glob("*.json")} <= set(ROWS)
+
+
+def test_what_is_shipped_is_timed_from_where_it_is_shipped() -> None:
+    assert set(SHIPPED) == {name for name in ROWS if name.endswith("-shipped")}
+    assert all((package_of(name) / "model.onnx").is_file() for name in SHIPPED)
 
 
 def test_the_best_of_a_column_is_bold_and_less_may_be_better() -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def tiny_classes() -> training.Recipe:
         for target, (cells, source) in enumerate(((2, "nih"), (8, "nih"), (32, "cxnet")))
     )
     small = re.sub(r"(?m)^size = .*", "size = [64, 64]", cxr_pneumonia.TOML)
+    small = re.sub(r"(?m)^(\[network\]|files = .*)\n", "", small)
     return cxr_pneumonia.CxrPneumonia(
         cases, cases, cases, toml=small, images=12, steps=STEPS, learning_rate=5e-3, transfer=False
     )
@@ -135,6 +137,12 @@ def test_the_state_of_another_training_is_refused(tmp_path: Path) -> None:
     interrupt_third_step(recipe, state)
     with pytest.raises(ValueError, match="--fresh"):
         training.train(recipe, 4, 8, None, lambda _: None, lambda _: None, every=2, state=state)
+
+
+def test_a_training_that_diverges_says_so_and_what_to_do() -> None:
+    recipe = replace(tiny_radiographs(), learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match=r"cxr-lung: the loss is (nan|inf) at step \d+; lower .*learning_rate"):
+        training.train(recipe, 11, 1, None, lambda _: None, lambda _: None)
 
 
 def test_the_classifier_starts_with_the_encoder_of_the_lung_model(tmp_path: Path) -> None:

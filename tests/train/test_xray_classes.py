@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="training needs the extra 'train' (t
 onnxruntime = pytest.importorskip("onnxruntime", reason="exporting needs the extra 'train' (onnxruntime)")
 
 from build_engines.recipes.augmentation.xrays import Changes, change, elsewhere, show  # noqa: E402
-from build_engines.recipes.cxr_pneumonia import NAME, SHARES, CxrPneumonia, answered, figures  # noqa: E402
+from build_engines.recipes.cxr_pneumonia import NAME, SEEDS, SHARES, CxrPneumonia, answered, figures  # noqa: E402
 from build_engines.recipes.data import chest_xrays, phantom  # noqa: E402
 from build_engines.recipes.data.chest_xrays import VIEWS, ChestXray  # noqa: E402
 from build_engines.recipes.data.sources import CLASSES  # noqa: E402
@@ -205,7 +205,7 @@ def test_a_node_answers_what_the_recipe_computed_and_turns_the_maps_of_mirror_im
             network.logits(made.batch(np.random.default_rng(1))[0])
         network.linear.weight.mul_(10)
     network.eval()
-    export(made, network, tmp_path / NAME)
+    export_all(made, [network] * len(SEEDS), tmp_path / NAME)
     package, region = load_package(tmp_path / NAME), LabelMap(case.lungs.astype(np.uint8), ())
     assert package.input.flips == (1,)
 
