@@ -42,6 +42,8 @@ def _outlines(data: str, words: str) -> tuple[Column, ...]:
     )
 
 
+XRAY_LUNGS = (*_outlines("montgomery_test", "Montgomery"), Column("shenzhen.dice", "Dice, Shenzhen"))
+
 CLASSES = (
     Column("nih.auc_pneumonia_vs_normal", "AUC pneumonia, NIH only"),
     Column("auc_viral_vs_normal", "AUC viral"),
@@ -58,12 +60,10 @@ HELD_OUT = (
 )
 
 TABLES: Mapping[str, Table] = {
-    "xray-lungs": Table(
-        "xray-lungs-.*", (*_outlines("montgomery_test", "Montgomery"), Column("shenzhen.dice", "Dice, Shenzhen"))
-    ),
+    "xray-lungs": Table("xray-lungs-.*", XRAY_LUNGS),
     "xray-losses": Table(
         "(xray-loss-.*|xray-lungs-mobilenetv2-sa)",
-        (*_outlines("montgomery_test", "Montgomery"), Column("shenzhen.dice", "Dice, Shenzhen")),
+        XRAY_LUNGS,
     ),
     "ct-lungs": Table(
         "ct-lungs-.*",

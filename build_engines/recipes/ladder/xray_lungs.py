@@ -186,7 +186,7 @@ ROWS: Mapping[str, Row] = (
         f"xray-loss-{loss}": Row(
             table="xray-losses",
             title=f"the same network with {words} alone",
-            load=partial(load, f"xray-loss-{loss}", on(partial(MobileNetV2, WIDTH)), loss),
+            load=partial(load, f"xray-loss-{loss}", NETWORKS["xray-lungs-mobilenetv2-sa"][1], loss),
             trained_on=TRAINED_ON,
             judged_on=JUDGED_ON,
         )

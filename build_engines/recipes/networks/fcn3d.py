@@ -6,10 +6,10 @@ from build_engines.recipes.networks.blocks import Network
 
 
 class Fcn3d(Network):
-    """FCN on a plain encoder: the scores of the three coarsest scales are added up and enlarged, with no decoder.
+    """FCN on a plain encoder: scores at 1/16, 1/8 and 1/4 are added up and enlarged, with no decoder.
 
-    The encoder is that of `UNet3d`, for VGG-16 has no 3D form. With five scales the finest scores are at 1/4, one
-    halving finer than in FCN-8s, since a lung is only some twenty voxels wide there.
+    The encoder is that of `UNet3d`, for VGG-16 has no 3D form. Scores are one halving finer than in FCN-8s, since a
+    lung is only some twenty voxels wide at 1/4.
     """
 
     def __init__(self, classes: int, widths: tuple[int, ...] = (12, 24, 48, 96, 128), channels: int = 1) -> None:
@@ -27,7 +27,7 @@ class Fcn3d(Network):
         self.scores = nn.ModuleList([nn.Conv3d(width, classes, 1) for width in widths[-3:]])
 
     def logits(self, image: Tensor) -> Tensor:
-        """Map ``[batch, channel, slice, row, column]`` to ``[batch, class, …]``."""
+        """Map ``[batch, channel, slice, row, column]`` to ``[batch, class, …]``; multiples of 16 only."""
         features, scales = image, []
         for stage in self.encoder:
             features = stage(features)
@@ -37,7 +37,7 @@ class Fcn3d(Network):
             here = score(scale)
             summed = here if summed is None else here + _enlarge(summed, 2)
         assert summed is not None
-        return _enlarge(summed, 2 ** (len(self.encoder) - 3))
+        return _enlarge(summed, 4)
 
 
 def _enlarge(features: Tensor, factor: int) -> Tensor:
