@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from engines.packages.selection import RadiographSelection, VolumeSelection
 from service.errors import ConfigurationError
 from service.results.profile import ResultProfile
-from service.types import Destination
+from service.types import ClientTls, Destination
 
 AETitle = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
@@ -135,6 +135,25 @@ class TlsSettings(_Section):
         return self
 
 
+class ArchiveTlsSettings(_Section):
+    """``[archives.NAME.tls]``: this archive is spoken to by TLS (PS3.15 B.12) on its port."""
+
+    authorities: Path
+    """PEM file of the authorities that sign the archive's certificate. Files are read for each association."""
+    certificate: Path | None = None
+    """PEM file of the certificate that it is shown; default: that of ``[tls]``, or none."""
+    key: Path | None = None
+    """PEM file of its private key, not encrypted."""
+    name: str = ""
+    """Which the archive's certificate must be for: a DNS name or an address; default: its host."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together; name both, or none for those of [tls]")
+        return self
+
+
 class ArchiveSettings(_Section):
     """``[archives.NAME]``: an archive that takes results by C-STORE, and can be asked about the series it sends."""
 
@@ -147,6 +166,7 @@ class ArchiveSettings(_Section):
     """How instances are fetched that it has and that did not come. For c-move it must know this node's AE title."""
     dicomweb: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$"), Field(validate_default=True)] = ""
     """Base URL of its DICOMweb services, for qido and wado-rs."""
+    tls: ArchiveTlsSettings | None = None
     results: ResultProfile = ResultProfile()
 
     @field_validator("fetch")
@@ -376,9 +396,20 @@ class Settings(BaseSettings):
         """The archive that gets the results of ``sender`` (a calling AE title), or None where none is configured."""
         if sender not in self.senders:
             return None
-        name = self.senders[sender].archive
-        archive = self.archives[name]
-        return Destination(name, archive.ae_title, archive.host, archive.port)
+        return self.destination(self.senders[sender].archive)
+
+    def destination(self, archive: str) -> Destination:
+        """Where an archive is, by its name here."""
+        found = self.archives[archive]
+        tls = None
+        if found.tls is not None:
+            tls = ClientTls(
+                found.tls.authorities,
+                found.tls.certificate or self.tls.certificate,
+                found.tls.key or self.tls.key,
+                found.tls.name or found.host,
+            )
+        return Destination(archive, found.ae_title, found.host, found.port, tls)
 
 
 def load(path: Path) -> Settings:
@@ -483,6 +514,9 @@ port = 4242
 # count = "c-find"                # ask how many images a series has; "qido", or "no"
 # fetch = "no"                    # fetch those that did not come: "c-get", "c-move" (it must know WETREAD), "wado-rs"
 # dicomweb = ""                   # for "qido" and "wado-rs": "http://127.0.0.1:8042/dicom-web"
+
+# A table [archives.orthanc.tls] has it spoken to by TLS. It needs authorities, a PEM file of who signs its certificate;
+# certificate and key are what it is shown (those of [tls] by default), name is what its certificate is for (its host).
 
 [archives.orthanc.results]
 # What this archive gets. It is asked what it takes, and what it refuses is replaced or left out, with a note.

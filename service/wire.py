@@ -14,6 +14,7 @@ from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from service.errors import ArchiveUnavailable, Rejected
+from service.tls import client_context
 from service.types import Destination
 
 VERIFICATION = UID("1.2.840.10008.1.1")
@@ -54,12 +55,16 @@ def association(
         The peer cannot be reached, or rejects the association for now.
     Rejected
         The peer rejects the association, or takes none of the presentation contexts.
+    ConfigurationError
+        The certificates for it are wrong.
     """
     patience = patience or Patience()
     ae = AE(ae_title=calling_ae_title)
     ae.acse_timeout = ae.connection_timeout = patience.association
     ae.dimse_timeout = ae.network_timeout = patience.answer
     ae.maximum_pdu_size = 131072
+    told: list[str] = []
+    section = f"archives.{to.name}.tls"
     opened = ae.associate(
         to.host,
         to.port,
@@ -67,7 +72,10 @@ def association(
         ae_title=to.ae_title,
         ext_neg=list(roles),
         evt_handlers=[(evt.EVT_CONN_OPEN, without_delay), *handlers],
+        tls_args=(client_context(to.tls, section, told.append), to.tls.name) if to.tls else None,
     )
+    if told:
+        raise ArchiveUnavailable(f"{_where(to)}: {told[0]}")
     _require_established(opened, to, calling_ae_title)
     _leave_messages_to_the_caller(opened)
     try:
@@ -81,7 +89,7 @@ def association(
 
 
 def _require_established(opened: Association, to: Destination, calling_ae_title: str) -> None:
-    where = f"{to.name} ({to.ae_title} at {to.host}:{to.port})"
+    where = _where(to)
     if opened.is_rejected:
         primitive = opened.acceptor.primitive
         reason = primitive.reason_str if primitive is not None else "no reason given"
@@ -93,6 +101,10 @@ def _require_established(opened: Association, to: Destination, calling_ae_title:
         raise Rejected(f"{where} takes none of: {', '.join(classes)}")
     if not opened.is_established:
         raise ArchiveUnavailable(f"{where} {_PEER_DOWN}")
+
+
+def _where(to: Destination) -> str:
+    return f"{to.name} ({to.ae_title} at {to.host}:{to.port})"
 
 
 def _leave_messages_to_the_caller(opened: Association) -> None:

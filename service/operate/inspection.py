@@ -56,14 +56,14 @@ def inspect(config: Path) -> Iterator[Line]:
         yield _port("http.port", settings.http.host, settings.http.port)
     for name, archive in settings.archives.items():
         try:
-            echo(Destination(name, archive.ae_title, archive.host, archive.port), settings.node.ae_title)
+            echo(settings.destination(name), settings.node.ae_title)
         except WetreadError as error:
             yield Line(False, f"archive {name}", f"archives.{name}: {error}")
         else:
             yield Line(True, f"archive {name}", f"{archive.ae_title} at {archive.host}:{archive.port} answers C-ECHO")
-            yield _takes(name, archive, settings.node.ae_title)
+            yield _takes(settings.destination(name), archive, settings.node.ae_title)
             if archive.count != "no":
-                yield _asked(name, archive, settings.node.ae_title)
+                yield _asked(settings.destination(name), archive, settings.node.ae_title)
     yield from _models(settings)
 
 
@@ -81,10 +81,9 @@ def _senders(settings: Settings) -> Iterator[Line]:
         yield Line(True, "node.host", f"{settings.node.host}: only this machine can send; '0.0.0.0' opens it to others")
 
 
-def _takes(name: str, archive: ArchiveSettings, ae_title: str) -> Line:
+def _takes(to: Destination, archive: ArchiveSettings, ae_title: str) -> Line:
     """Whether an archive takes the results as its profile has them."""
-    what = f"archive {name} results"
-    to = Destination(name, archive.ae_title, archive.host, archive.port)
+    name, what = to.name, f"archive {to.name} results"
     try:
         takes = accepted(to, ae_title, all_storages())
     except WetreadError as error:
@@ -100,11 +99,11 @@ def _takes(name: str, archive: ArchiveSettings, ae_title: str) -> Line:
     return Line(True, what, f"takes {kinds}")
 
 
-def _asked(name: str, archive: ArchiveSettings, ae_title: str) -> Line:
+def _asked(to: Destination, archive: ArchiveSettings, ae_title: str) -> Line:
     """Whether an archive answers what the node asks about a series, with one that nobody has."""
-    what = f"archive {name} count"
+    name, what = to.name, f"archive {to.name} count"
     try:
-        ArchiveClient(name, archive, ae_title).instances(generate_uid(), generate_uid())
+        ArchiveClient(to, archive, ae_title).instances(generate_uid(), generate_uid())
     except WetreadError as error:
         # a series can be found complete without it, so that is wrong only where somebody has set it
         chosen = bool({"count", "fetch"} & archive.model_fields_set)

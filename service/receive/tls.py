@@ -10,20 +10,9 @@ import structlog
 
 from service.errors import ConfigurationError
 from service.settings import TlsSettings
+from service.tls import CIPHERS, present, require_readable, trust
 
 log = structlog.get_logger()
-
-CIPHERS = ":".join(
-    (
-        "ECDHE-ECDSA-AES256-GCM-SHA384",
-        "ECDHE-RSA-AES256-GCM-SHA384",
-        "ECDHE-ECDSA-AES128-GCM-SHA256",
-        "ECDHE-RSA-AES128-GCM-SHA256",
-        "ECDHE-ECDSA-CHACHA20-POLY1305",
-        "ECDHE-RSA-CHACHA20-POLY1305",
-    )
-)
-"""For TLS 1.2: those of RFC 9325 section 4.2, and ChaCha20 for processors without AES. TLS 1.3 has its own."""
 
 _VERIFY = {"require": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 _HANDSHAKE = 0x16  # the first byte of a client that speaks TLS (RFC 8446 5.1)
@@ -97,8 +86,9 @@ class Tls:
             where the peer only left.
         """
         deadline = time.monotonic() + self._settings.handshake_seconds
-        opened = connection
+        opened, address = connection, "unknown"
         try:
+            address = connection.getpeername()[0]  # once it is refused, it may be gone
             connection.settimeout(self._settings.handshake_seconds)
             first = connection.recv(1, socket.MSG_PEEK)
             if first and first[0] != _HANDSHAKE:
@@ -107,7 +97,7 @@ class Tls:
             secured.settimeout(max(0.1, deadline - time.monotonic()))  # for the whole handshake, not for each byte
             secured.do_handshake()
         except OSError as error:
-            self._note(opened, error)
+            self._note(address, error)
             opened.close()
             raise
         return secured
@@ -127,13 +117,9 @@ class Tls:
                     log.info("tls.renewed", certificate=str(self._settings.certificate))
             return self._context
 
-    def _note(self, connection: socket.socket, error: OSError) -> None:
+    def _note(self, address: str, error: OSError) -> None:
         told = self._told(error)
         if told is not None:
-            try:
-                address = connection.getpeername()[0]
-            except OSError:  # it has left meanwhile
-                address = "unknown"
             log.warning("tls.refused", address=address, reason=told[0], fix=told[1])
 
     def _told(self, error: OSError) -> tuple[str, str] | None:
@@ -151,7 +137,7 @@ class Tls:
 
 
 def server_context(settings: TlsSettings) -> ssl.SSLContext:
-    """How the node speaks TLS as a server. A client's context, for archives, has its place beside it.
+    """How the node speaks TLS as a server.
 
     Raises
     ------
@@ -166,29 +152,12 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.options |= ssl.OP_NO_TICKET  # no resumption: an authority that was removed counts for everybody at once
     context.num_tickets = 0
-    for key, path in (("tls.certificate", settings.certificate), ("tls.key", settings.key)):
-        _require(key, path)
-    try:
-        # a key that is encrypted would have it asked for on the terminal
-        context.load_cert_chain(settings.certificate, settings.key, password=lambda: "")
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise ConfigurationError(
-                f"tls.key = {settings.key}: not the key of {settings.certificate}; name the one it was made with"
-            ) from None
-        raise ConfigurationError(
-            f"tls.certificate = {settings.certificate}, tls.key = {settings.key}: no certificate and key in PEM, "
-            "or the key is encrypted; `openssl x509 -in FILE` and `openssl pkey -in FILE` tell which"
-        ) from None
+    present(context, "tls", settings.certificate, settings.key)
     context.verify_mode = _VERIFY[settings.clients]
     if settings.clients != "none" and settings.authorities is not None:
-        _require("tls.authorities", settings.authorities)
-        try:
-            context.load_verify_locations(settings.authorities)
-        except ssl.SSLError:
-            raise ConfigurationError(f"tls.authorities = {settings.authorities}: has no certificate in PEM") from None
+        trust(context, "tls", settings.authorities)
     if settings.clients != "none" and settings.revoked is not None:
-        _require("tls.revoked", settings.revoked)
+        require_readable("tls.revoked", settings.revoked)
         try:
             context.load_verify_locations(settings.revoked)
         except ssl.SSLError:
@@ -197,14 +166,6 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
             raise ConfigurationError(f"tls.revoked = {settings.revoked}: has no revocation list, only certificates")
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context
-
-
-def _require(key: str, path: Path) -> None:
-    """Raise `ConfigurationError` where a file cannot be read, for OpenSSL does not say which."""
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise ConfigurationError(f"{key} = {path}: cannot be read ({error.strerror}); name another file") from None
 
 
 def _versions(settings: TlsSettings) -> tuple[tuple[int, int, int] | None, ...]:

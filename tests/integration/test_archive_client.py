@@ -93,7 +93,7 @@ def ct(phantom_ct: Path) -> Series:
 
 
 def client(to: Destination, calling: str = "WETREAD", **keys: Any) -> ArchiveClient:
-    return ArchiveClient(to.name, ArchiveSettings(ae_title=to.ae_title, host=to.host, port=to.port, **keys), calling)
+    return ArchiveClient(to, ArchiveSettings(ae_title=to.ae_title, host=to.host, port=to.port, **keys), calling)
 
 
 def asking(orthanc: Orthanc, **keys: Any) -> ArchiveClient:

@@ -17,9 +17,12 @@ import pydicom
 import pytest
 from structlog.testing import capture_logs
 
+from service.deliver.scu import echo, send, sendable
+from service.errors import ArchiveUnavailable, ConfigurationError
 from service.receive.listener import Listener, listeners
 from service.receive.policy import AssociationPolicy
 from service.settings import parse
+from service.types import Destination
 from tests.certificates import Authority, Issued
 from tests.ct_slice import ct_slice
 from tests.orthanc import running_orthanc
@@ -184,3 +187,39 @@ def test_orthanc_sends_by_tls(node: Node, slices: list[Path], tmp_path: Path) ->
         orthanc.upload(*slices)
         orthanc.forward(pydicom.dcmread(slices[0]).StudyInstanceUID)
     assert set(node.kept.files) == {pydicom.dcmread(file).SOPInstanceUID for file in slices}
+
+
+def test_results_reach_orthanc_by_tls_and_a_wrong_certificate_is_told(
+    authority: Authority, slices: list[Path], tmp_path: Path
+) -> None:
+    shown, node = authority.issue("archive"), authority.issue("node")
+    foreign = Authority(tmp_path, "foreign")
+    secured = {
+        "DicomTlsEnabled": True,
+        "DicomTlsRemoteCertificateRequired": True,
+        "DicomTlsCertificate": str(shown.certificate),
+        "DicomTlsPrivateKey": str(shown.key),
+        "DicomTlsTrustedCertificates": str(authority.certificate),
+        "LuaScripts": [],
+    }
+    with running_orthanc(tmp_path / "orthanc", 104, also=secured) as orthanc:
+
+        def archive(**tls: object) -> Destination:
+            settings = {"ae_title": "ORTHANC", "host": "127.0.0.1", "port": orthanc.dicom_port}
+            if tls:
+                settings["tls"] = {"certificate": node.certificate, "key": node.key, **tls}
+            return parse({"archives": {"pacs": settings}}, "test").destination("pacs")
+
+        right = archive(authorities=authority.certificate)
+        answers = list(send(right, "WETREAD", [sendable(file) for file in slices]))
+        assert [answer.refusal for answer in answers] == [""] * len(slices)
+        assert len(orthanc.sop_instances("CT")) == len(slices)
+        for wrong, said in (
+            (archive(authorities=foreign.certificate), r"add the authority .* to archives\.pacs\.tls\.authorities"),
+            (archive(authorities=authority.certificate, name="other"), r"name in archives\.pacs\.tls\.name"),
+            (archive(), "is not there or refuses"),
+        ):
+            with pytest.raises(ArchiveUnavailable, match=said):
+                echo(wrong, "WETREAD")
+        with pytest.raises(ConfigurationError, match=r"archives\.pacs\.tls\.authorities = .*nowhere"):
+            echo(archive(authorities=tmp_path / "nowhere"), "WETREAD")
