@@ -13,7 +13,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from service.errors import ArchiveUnavailable, Rejected
+from service.errors import ArchiveUnavailable, ConfigurationError, Rejected
 from service.tls import client_context
 from service.types import Destination
 
@@ -52,11 +52,9 @@ def association(
     Raises
     ------
     ArchiveUnavailable
-        The peer cannot be reached, or rejects the association for now.
+        The peer cannot be reached, or rejects the association for now; or our certificates for it are not right now.
     Rejected
         The peer rejects the association, or takes none of the presentation contexts.
-    ConfigurationError
-        The certificates for it are wrong.
     """
     patience = patience or Patience()
     ae = AE(ae_title=calling_ae_title)
@@ -64,7 +62,10 @@ def association(
     ae.dimse_timeout = ae.network_timeout = patience.answer
     ae.maximum_pdu_size = 131072
     told: list[str] = []
-    section = f"archives.{to.name}.tls"
+    try:
+        tls = (client_context(to.tls, f"archives.{to.name}.tls", told.append), to.tls.name) if to.tls else None
+    except ConfigurationError as error:  # a file that is just being renewed, or an operator will: results wait
+        raise ArchiveUnavailable(f"{_where(to)}: {error}") from None
     opened = ae.associate(
         to.host,
         to.port,
@@ -72,7 +73,7 @@ def association(
         ae_title=to.ae_title,
         ext_neg=list(roles),
         evt_handlers=[(evt.EVT_CONN_OPEN, without_delay), *handlers],
-        tls_args=(client_context(to.tls, section, told.append), to.tls.name) if to.tls else None,
+        tls_args=tls,
     )
     if told:
         raise ArchiveUnavailable(f"{_where(to)}: {told[0]}")

@@ -18,7 +18,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.deliver.scu import echo, send, sendable
-from service.errors import ArchiveUnavailable, ConfigurationError
+from service.errors import ArchiveUnavailable
 from service.receive.listener import Listener, listeners
 from service.receive.policy import AssociationPolicy
 from service.settings import parse
@@ -221,5 +221,5 @@ def test_results_reach_orthanc_by_tls_and_a_wrong_certificate_is_told(
         ):
             with pytest.raises(ArchiveUnavailable, match=said):
                 echo(wrong, "WETREAD")
-        with pytest.raises(ConfigurationError, match=r"archives\.pacs\.tls\.authorities = .*nowhere"):
+        with pytest.raises(ArchiveUnavailable, match=r"archives\.pacs\.tls\.authorities = .*nowhere"):
             echo(archive(authorities=tmp_path / "nowhere"), "WETREAD")
