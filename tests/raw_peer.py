@@ -92,6 +92,7 @@ class RawPeer:
     port: int
     calling: str = "SCANNER"
     maximum: int = 16384
+    called: str = "NODE"
     line: socket.socket = field(init=False)
 
     def __post_init__(self) -> None:
@@ -108,7 +109,7 @@ class RawPeer:
         contexts = [build_context(VERIFICATION), build_context(sop_class, syntax)]
         for number, context in zip((ECHO, STORE), contexts, strict=True):
             context.context_id = number
-        self.send(request(contexts, self.calling, "NODE", self.maximum))
+        self.send(request(contexts, self.calling, self.called, self.maximum))
         assert self.receive()[0] == ACCEPTED
 
     def send(self, content: bytes) -> None:
