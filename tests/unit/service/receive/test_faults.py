@@ -163,7 +163,7 @@ def test_probes_that_connect_and_close_leave_nothing(node: Listening) -> None:
     assert resident() - memory < 16 << 20
     assert echo(node.port) < SOON
     assert node.kept.ends == ["released"] * 2
-    eventually(lambda: not node.listener._open and not node.listener._waiting, "the listener has forgotten them")
+    eventually(lambda: not node.listener._connections._open, "the listener has forgotten them")
 
 
 def connections() -> int:
