@@ -10,7 +10,7 @@ from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from service.errors import ArchiveUnavailable, ConfigurationError, Rejected
@@ -20,6 +20,7 @@ from service.types import Destination
 VERIFICATION = UID("1.2.840.10008.1.1")
 """Verification SOP Class (PS3.4 A.4)."""
 
+_TRANSIENT = 0x02  # result of an A-ASSOCIATE-RJ (PS3.8 table 9-21)
 _PEER_DOWN = "is not there or refuses the connection; start it, or correct host and port"
 
 
@@ -91,17 +92,28 @@ def association(
 
 def _require_established(opened: Association, to: Destination, calling_ae_title: str) -> None:
     where = _where(to)
-    if opened.is_rejected:
-        primitive = opened.acceptor.primitive
-        reason = primitive.reason_str if primitive is not None else "no reason given"
-        if primitive is not None and primitive.result == 0x02:
-            raise ArchiveUnavailable(f"{where} rejects the association for now: {reason}")
-        raise Rejected(f"{where} rejects the association: {reason}; it must know the AE title {calling_ae_title}")
+    if (answer := rejection(opened)) is not None:
+        if answer.result == _TRANSIENT:
+            raise ArchiveUnavailable(f"{where} rejects the association for now: {answer.reason_str}")
+        raise Rejected(
+            f"{where} rejects the association: {answer.reason_str}; it must know the AE title {calling_ae_title}"
+        )
     if opened.rejected_contexts and not opened.accepted_contexts:
         classes = sorted({UID(str(context.abstract_syntax)).name for context in opened.rejected_contexts})
         raise Rejected(f"{where} takes none of: {', '.join(classes)}")
     if not opened.is_established:
         raise ArchiveUnavailable(f"{where} {_PEER_DOWN}")
+
+
+def rejection(opened: Association) -> A_ASSOCIATE | None:
+    """What a peer has rejected an association with; None where it has not.
+
+    A rejection that comes at once is at times none to pynetdicom 3.0.4: where its other thread has closed the
+    connection already when it asks whether there is one, it gives up as if there had never been one, and leaves the
+    answer unread.
+    """
+    answer = opened.acceptor.primitive if opened.is_rejected else opened.dul.peek_next_pdu()
+    return answer if isinstance(answer, A_ASSOCIATE) and answer.result else None
 
 
 def _where(to: Destination) -> str:
