@@ -5,7 +5,7 @@ import math
 import os
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -33,6 +33,8 @@ class Instances:
         The spool.
     quarantine
         Where contents go that do not count.
+    own
+        The folder whose ``incoming`` and ``ready`` are this process's alone; default: the spool.
     """
 
     def __init__(
@@ -42,27 +44,41 @@ class Instances:
         sync: Syncing,
         room: Room,
         quarantine: Quarantine,
+        own: Path | None = None,
     ) -> None:
         self._root = root
+        self._own = own or root
         self._series = root / "series"  # a path that is joined costs 3 µs, and it takes ten of them for an instance
-        self._incoming = root / "incoming"
+        self._incoming = self._own / "incoming"
         self._lock = root / "versions.lock"
         self._duplicates: Duplicates = duplicates
         self._sync = sync
         self._room = room
         self._quarantine = quarantine
-        self._ready = self._ready_files(0)  # files of the node that works on this spool are no business of others
+        self._ready = self._ready_files(self._own, 0)  # files of the node that works on it are no business of others
         self._placing = threading.Lock()
 
     # ---- the one node ----------------------------------------------------------------------------------------------
 
     def begin(self, ready_bytes: int) -> None:
         """Put in order what an earlier run has left, and keep files ready from now on, of so many bytes in all."""
-        for leftover in self._incoming.glob("*.part"):
+        self._ready = self._ready_files(self._own, ready_bytes)
+        self._recover(self._own, self._ready)
+        self._ready.start()
+
+    def clear(self, owns: Iterable[Path]) -> None:
+        """Put in order what processes have left in folders of their own that are no more, and remove these."""
+        for own in owns:
+            self._recover(own, self._ready_files(own, 0))
+            with suppress(OSError):  # what could not be put in order stays, and is found again
+                for folder in (own / "ready", own / "incoming", own):
+                    folder.rmdir()
+
+    def _recover(self, own: Path, ready: Ready) -> None:
+        for leftover in (own / "incoming").glob("*.part"):
             leftover.unlink()
-        self._ready = self._ready_files(ready_bytes)
         count = 0
-        for record, path in self._ready.recover():
+        for record, path in ready.recover():
             received = Received(memoryview(b""), record.length, path)
             try:
                 self._place(record.series, record.instance, received, path, again=False)
@@ -72,19 +88,18 @@ class Instances:
                 log.warning("spool.recovery_failed", series=record.series, reason=str(error), fix="start again")
         if count:
             log.info("spool.recovered", instances=count)
-        self._ready.start()
 
     def end(self) -> None:
         """Leave the ready files to another node."""
         self._ready.stop()
-        self._ready = self._ready_files(0)
+        self._ready = self._ready_files(self._own, 0)
 
     def spare(self) -> None:
         """Make room: keep no files ready just now."""
         self._ready.spare()
 
-    def _ready_files(self, budget: int) -> Ready:
-        return Ready(self._root / "ready", self._incoming, budget, self._room.plenty)
+    def _ready_files(self, own: Path, budget: int) -> Ready:
+        return Ready(own / "ready", own / "incoming", budget, self._room.plenty)
 
     # ---- storing ---------------------------------------------------------------------------------------------------
 

@@ -66,6 +66,8 @@ class NodeSettings(_Section):
     maximum_associations: Annotated[int, Field(ge=1)] = 50
     maximum_associations_per_sender: Annotated[int, Field(ge=1)] = 25
     """For each calling AE title, so that one sender that never ends its associations leaves room for the others."""
+    receivers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that receive. 1: the node itself; more: that many beside it, for many senders at once on many cores."""
     user_identity: Literal["ignore", "refuse", "require"] = "ignore"
     """What to do with the user that a sender may name (PS3.7 D.3.3.7). require: only with a name and passcode of
     ``users``."""
@@ -482,6 +484,7 @@ port = 11112
 # maximum_pdu = 131072
 # maximum_associations = 50
 # maximum_associations_per_sender = 25
+# receivers = 1                   # more: processes beside the node's that receive, for many senders on many cores
 # idle_seconds = 60.0            # for a sender to go on; a message may take 1 s more for each KiB of it
 # artim_seconds = 30.0            # from the connection to the request for an association
 # association_seconds = 14400.0   # an association as a whole

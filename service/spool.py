@@ -7,6 +7,7 @@
       versions.lock                 held while an instance gets its place
       incoming/*.part               being written; removed at start
       ready/*.dcm                   to be written over; some of them may hold an instance (`service.recycling`)
+      receivers/N/                  incoming and ready of each process that receives, where there are several
       series/SERIES/INSTANCE.dcm    as received, bit for bit from byte 128 on (corrected ones: `service.versions`)
       quarantine/SERIES-HASH/…      what cannot be used, each with a reason.json
       work/SERIES/ITEM/…            hand-over from stage to stage; can be made again from series/
@@ -20,8 +21,10 @@ import fcntl
 import hashlib
 import math
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -39,6 +42,12 @@ from service.versions import Duplicates, Stored
 
 log = structlog.get_logger()
 
+_SHARED = ("series", "quarantine", "work", "results")
+_RECEIVERS = "receivers"
+_RECEIVERS_END_SECONDS = 5.0
+"""How long to wait for the receivers of a node that was killed: they end by themselves, when what they are writing is
+written."""
+
 
 def key_of(*uids: str) -> str:
     """The name of something in the spool and in logs: 16 hexadecimal digits of the SHA-256 of its UIDs."""
@@ -47,6 +56,11 @@ def key_of(*uids: str) -> str:
 
 class Spool:
     """The folder and its rules. What a method says is stored is on disk, directory entry included.
+
+    Parameters
+    ----------
+    receiver
+        Which of the node's receivers works with it (`service.receive.receivers`); 0: none of them.
 
     Raises
     ------
@@ -62,16 +76,18 @@ class Spool:
         sync: Sync = "each",
         ready_mb: int = 0,
         reserve_mb: int = 0,
+        receiver: int = 0,
     ) -> None:
         self.root = root
+        self._own = root / _RECEIVERS / str(receiver) if receiver else root
         self._quarantine = Quarantine(root)
         self._sync = sync
         self._ready_bytes = 0 if sync == "off" else ready_mb << 20
         self._room = Room(root, reserve_mb << 20, lambda: self._instances.spare())
-        self._instances = Instances(root, duplicates, Syncing(root, sync), self._room, self._quarantine)
+        self._instances = Instances(root, duplicates, Syncing(root, sync), self._room, self._quarantine, self._own)
         try:
-            for name in ("incoming", "ready", "series", "quarantine", "work", "results"):
-                (root / name).mkdir(parents=True, exist_ok=True)
+            for folder in (self._own / "incoming", self._own / "ready", *(root / name for name in _SHARED)):
+                folder.mkdir(parents=True, exist_ok=True)
             self._probe()
         except OSError as error:
             raise ConfigurationError(
@@ -89,16 +105,21 @@ class Spool:
         written is removed.
         """
         handle = (self.root / "lock").open("w")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            handle.close()
-            raise ConfigurationError(
-                f"spool.path = {str(self.root)!r}: another node works on it; stop that one or name another folder"
-            ) from None
+        receivers = self.root / _RECEIVERS
+        deadline = time.monotonic() + (_RECEIVERS_END_SECONDS if receivers.is_dir() else 0.0)
+        while not _locked(handle):
+            if time.monotonic() >= deadline:
+                handle.close()
+                raise ConfigurationError(
+                    f"spool.path = {str(self.root)!r}: another node works on it; stop that one or name another folder"
+                )
+            time.sleep(0.05)
         self._lock = handle
         try:
-            self._instances.begin(self._ready_bytes)
+            self._instances.clear(receivers.glob("*"))
+            with suppress(OSError):
+                receivers.rmdir()
+            self.join()
             if self._sync != "off":  # an earlier run may not have, and its instances are duplicates from now on
                 sync_file_system(self.root)
         except OSError as error:
@@ -114,10 +135,24 @@ class Spool:
                 fix='spool.sync = "each"',
             )
 
+    @property
+    def lock_descriptor(self) -> int:
+        """The lock, for a process of this node: one that inherits it keeps others out for as long as it lives."""
+        assert self._lock is not None
+        return self._lock.fileno()
+
+    def join(self) -> None:
+        """Put in order what an earlier process has left in our own folders, and keep files ready. Raises `OSError`."""
+        self._instances.begin(self._ready_bytes)
+
+    def leave(self) -> None:
+        """Keep no files ready any more."""
+        self._instances.end()
+
     def unlock(self) -> None:
         """Let another node work on this spool."""
         if self._lock is not None:
-            self._instances.end()
+            self.leave()
             self._lock.close()
             self._lock = None
 
@@ -152,7 +187,7 @@ class Spool:
         return Spill(self._new_part(), self._room.claim)
 
     def _new_part(self) -> Path:
-        return self.root / "incoming" / f"{uuid.uuid4().hex}.part"
+        return self._own / "incoming" / f"{uuid.uuid4().hex}.part"
 
     def quarantine(self, series: str, content: bytes | Path | Received, reason: str) -> QuarantineEntry:
         """Keep what cannot be used beside its reason. See `service.quarantine`."""
@@ -224,3 +259,11 @@ class Spool:
         folder = self.root.joinpath(*parts)
         make_folder(folder)
         return folder
+
+
+def _locked(handle: IO[str]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

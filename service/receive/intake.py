@@ -105,8 +105,7 @@ class Intake:
             return OTHER_CONTENT_IS_THERE
         if outcome in _REASONS:
             log.warning(f"instance.{outcome.value}", series=series, sender=sender, reason=_REASONS[outcome])
-        for listener in self._listeners:
-            listener.arrived(association, facts, sender)
+        self.arrived(association, facts, sender)
         self._count(outcome.value)
         return SUCCESS
 
@@ -118,6 +117,11 @@ class Intake:
         """Note that an instance was not taken."""
         self._count("refused")
         log.warning("instance.refused", sender=sender, reason=reason)
+
+    def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
+        """An instance is stored and not yet acknowledged. Raises as a listener may."""
+        for listener in self._listeners:
+            listener.arrived(association, facts, sender)
 
     def released(self, association: int) -> None:
         """The sender has released an association."""

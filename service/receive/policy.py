@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import structlog
 from pynetdicom.presentation import PresentationContext
@@ -15,7 +15,7 @@ from pynetdicom.presentation import PresentationContext
 from service.receive.negotiation import APPLICATION_CONTEXT, Negotiator, rejection
 from service.receive.peer import Peer
 from service.receive.request import AssociationRequest
-from service.settings import SenderSettings, Settings
+from service.settings import NodeSettings, SenderSettings, Settings
 
 log = structlog.get_logger()
 
@@ -69,8 +69,23 @@ class Refused:
         return rejection(*self.code)
 
 
+class GivesSeats(Protocol):
+    """Whoever knows how many associations there are (`Seats`, `service.receive.desk`)."""
+
+    def take(self, sender: str) -> "Seat | Refused":
+        """A seat, or why there is none."""
+
+    def free(self, sender: str) -> None:
+        """Give one back."""
+
+
 class Seats:
     """How many associations there are, in all and for each sender."""
+
+    @classmethod
+    def of(cls, node: NodeSettings) -> Self:
+        """As many as the settings say."""
+        return cls(node.maximum_associations, node.maximum_associations_per_sender)
 
     def __init__(self, in_all: int, for_each: int) -> None:
         self._in_all = in_all
@@ -101,8 +116,8 @@ class Seats:
 class Seat:
     """One association's place; free again after the ``with`` statement, however often it is left."""
 
-    def __init__(self, seats: Seats, sender: str) -> None:
-        self._seats: Seats | None = seats
+    def __init__(self, seats: GivesSeats, sender: str) -> None:
+        self._seats: GivesSeats | None = seats
         self._sender = sender
 
     def __enter__(self) -> Self:
@@ -117,14 +132,20 @@ class Seat:
 
 
 class AssociationPolicy:
-    """Decides about requests as the settings say; any thread may ask."""
+    """Decides about requests as the settings say; any thread may ask.
 
-    def __init__(self, settings: Settings) -> None:
+    Parameters
+    ----------
+    seats
+        Whose seats are taken; default: as many as the settings say.
+    """
+
+    def __init__(self, settings: Settings, seats: "GivesSeats | None" = None) -> None:
         self._settings = settings
         self._node = settings.node
         self._moving = {archive.ae_title for archive in settings.archives.values() if archive.fetch == "c-move"}
         self._negotiator = Negotiator(settings.node)
-        self._seats = Seats(settings.node.maximum_associations, settings.node.maximum_associations_per_sender)
+        self._seats = seats or Seats.of(settings.node)
 
     def decide(self, request: AssociationRequest, peer: Peer) -> Accepted | Refused:
         """Accept a request, or refuse it with one event ``association.rejected`` that says why and what to do."""
