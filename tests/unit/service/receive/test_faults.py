@@ -13,13 +13,29 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pynetdicom.presentation import build_context
 
 from service.receive.listener import Listener
 from service.receive.policy import AssociationPolicy
 from service.receive.tls import Tls
 from service.settings import parse
+from service.wire import VERIFICATION
 from tests.certificates import Authority
-from tests.raw_peer import ABORT_RQ, COMMAND, LAST, STORE, RawPeer, associated, p_data, pdv, store_command, stored
+from tests.raw_peer import (
+    ABORT_RQ,
+    COMMAND,
+    ECHO,
+    LAST,
+    REJECTED,
+    STORE,
+    RawPeer,
+    associated,
+    p_data,
+    pdv,
+    request,
+    store_command,
+    stored,
+)
 from tests.receiving import Kept, Listening, listening
 from tests.waiting import eventually
 
@@ -72,6 +88,17 @@ def test_associations_that_never_speak_keep_their_seats_and_nobody_elses(tmp_pat
         for _ in range(20):
             stack.enter_context(RawPeer(node.port))
         assert echo(node.port) < SOON
+
+
+def test_all_of_many_rejections_at_once_arrive_and_their_connections_are_closed(tmp_path: Path) -> None:
+    context = build_context(VERIFICATION)
+    context.context_id = ECHO
+    with listening(tmp_path, accept_unknown_senders=False) as node, ExitStack() as stack:
+        peers = [stack.enter_context(RawPeer(node.port)) for _ in range(50)]
+        for peer in peers:
+            peer.send(request([context], "STRANGER", "NODE"))
+        assert [peer.receive() for peer in peers] == [(REJECTED, bytes([0, 1, 1, 3]))] * 50
+        assert [peer.receive()[0] for peer in peers] == [0] * 50  # although none of them has left
 
 
 def test_a_silent_tls_client_keeps_nobody_waiting(tmp_path: Path) -> None:
