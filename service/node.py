@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -81,6 +82,13 @@ class Node:
 
     def start(self) -> None:
         """Open the spool, ledger and engines, then listen: a sender finds either a node that works or none."""
+        with ExitStack() as begun:  # what has begun ends where what follows fails
+            self._begin(begun)
+            begun.pop_all()
+        self._started = True
+        log.info("node.started", version=__version__, models=sorted(self._engines.packages), http_port=self._http.port)
+
+    def _begin(self, begun: ExitStack) -> None:
         settings = self._settings
         packages = served_packages(settings)
         spool = settings.spool
@@ -88,15 +96,19 @@ class Node:
             spool.path, spool.duplicates, sync=spool.sync, ready_mb=spool.ready_mb, reserve_mb=spool.reserve_mb
         )
         self._spool.lock()
+        begun.callback(self._spool.unlock)
         self._ledger = open_ledger(settings.spool.path)
+        begun.callback(self._ledger.close)
         if reclaimed := self._ledger.reclaim():
             log.info("ledger.reclaimed", jobs=reclaimed)
         self._engines = EnginePool(engine_spec(settings), settings.engines.devices)
+        begun.callback(self._engines.close)
         self._engines.open(packages)
         self._upkeep = EngineUpkeep(
             settings, self._engines, lambda: served_packages(settings), compiled_folder(settings)
         )
         self._streaming = Streaming(self._spool, min(4, os.cpu_count() or 1))
+        begun.callback(self._streaming.stop)
         capabilities = Capabilities(settings.node.ae_title, settings.spool.path)
         pipeline = Pipeline(settings, self._spool, self._ledger, self._streaming, self._engines, capabilities)
         self._workers = list(self._make_workers(pipeline))
@@ -105,14 +117,17 @@ class Node:
         self._completeness = Completeness(
             settings.series, self._spool, self._ledger, counts=missing.count, fetch=missing.fetch
         )
+        begun.callback(self._completeness.close)
         self._completeness.resume()
         self._intake.tell(self._completeness, self._streaming)
         self._listeners = listeners(settings, AssociationPolicy(settings), self._intake)
         for listener in self._listeners:
             listener.start()
+            begun.callback(listener.stop)
         self._stow = stow_servers(settings, self._intake)
         for server in self._stow:
             server.start()
+            begun.callback(server.stop)
         self._metrics.watch_jobs(self._ledger.counts)
         self._metrics.watch_engines(lambda: self._engines.statuses)
         self._http = HttpServer(settings.http.host, settings.http.port, self.health, self._metrics)
@@ -122,8 +137,6 @@ class Node:
             worker.start()
         self._ticker = threading.Thread(target=self._tick, name="ticker", daemon=True)
         self._ticker.start()
-        self._started = True
-        log.info("node.started", version=__version__, models=sorted(packages), http_port=self._http.port)
 
     def _make_workers(self, pipeline: Pipeline) -> Iterator[Worker]:
         settings = self._settings
