@@ -30,7 +30,9 @@ from service.pipeline import Pipeline
 from service.receive.intake import Intake
 from service.receive.listener import listeners
 from service.receive.missing import MissingInstances
-from service.receive.policy import AssociationPolicy
+from service.receive.policy import AssociationPolicy, Seats
+from service.receive.port import Port
+from service.receive.receivers import Receivers
 from service.receive.stow import stow_servers
 from service.routing.narrowing import check_narrowing
 from service.series.completeness import Completeness
@@ -92,8 +94,9 @@ class Node:
         settings = self._settings
         packages = served_packages(settings)
         spool = settings.spool
+        ready_mb = spool.ready_mb if settings.node.receivers == 1 else 0  # otherwise they are the receivers'
         self._spool = Spool(
-            spool.path, spool.duplicates, sync=spool.sync, ready_mb=spool.ready_mb, reserve_mb=spool.reserve_mb
+            spool.path, spool.duplicates, sync=spool.sync, ready_mb=ready_mb, reserve_mb=spool.reserve_mb
         )
         self._spool.lock()
         begun.callback(self._spool.unlock)
@@ -120,11 +123,17 @@ class Node:
         begun.callback(self._completeness.close)
         self._completeness.resume()
         self._intake.tell(self._completeness, self._streaming)
-        self._listeners = listeners(settings, AssociationPolicy(settings), self._intake)
+        seats = Seats.of(settings.node)
+        self._receivers = Receivers(settings, self._spool, seats, self._intake, self._metrics.count_instance)
+        begun.callback(self._receivers.stop)
+        self._receivers.start()
+        self._listeners: tuple[Port, ...] = self._receivers.ports()
+        if not self._listeners:
+            self._listeners = listeners(settings, AssociationPolicy(settings, seats), self._intake)
         for listener in self._listeners:
             listener.start()
             begun.callback(listener.stop)
-        self._stow = stow_servers(settings, self._intake)
+        self._stow = stow_servers(settings, self._intake, seats)
         for server in self._stow:
             server.start()
             begun.callback(server.stop)
@@ -156,6 +165,7 @@ class Node:
         log.info("node.draining")
         for listener in self._listeners:
             listener.stop()
+        self._receivers.stop()
         self._intake.stop()
         for server in self._stow:
             server.stop()
@@ -197,7 +207,8 @@ class Node:
             ledger_reachable = False
         return Health(
             version=__version__,
-            receiver_listening=all(listener.listening for listener in self._listeners),
+            receiver_listening=self._receivers.serving and all(listener.listening for listener in self._listeners),
+            receivers_lost=self._receivers.lost,
             ledger_reachable=ledger_reachable,
             spool_writable=self._spool.writable(),
             spool_free_bytes=self._spool.free_bytes(),
@@ -220,6 +231,7 @@ class Node:
         last_beat = last_sweep = time.monotonic()
         while not self._stopping.wait(0.1):
             try:
+                self._streaming.tick()
                 self._completeness.decide()
                 if time.monotonic() - last_beat > 20:
                     last_beat = time.monotonic()

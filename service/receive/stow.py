@@ -25,6 +25,8 @@ from service.receive.contexts import stores, stores_encoded
 from service.receive.intake import Intake
 from service.receive.multipart import MalformedMultipart, MediaType, MultipartReader, PartBegins, PartContent
 from service.receive.peer import Certificate, Peer
+from service.receive.policy import GivesSeats
+from service.receive.policy import Refused as NoSeat
 from service.receive.request_body import RequestBody
 from service.receive.store_response import (
     CANNOT_UNDERSTAND,
@@ -47,6 +49,8 @@ log = structlog.get_logger()
 DICOM = "application/dicom"
 MOST_OTHERS = 100
 """Parts that are no instances, until a request is given up."""
+RETRY_SECONDS = "60"
+"""When a sender should try again that was told 503."""
 
 
 class Refused(Exception):
@@ -59,10 +63,11 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Stow:
-    """What all requests share."""
+    """What all requests share; each that is read has a seat, as an association has."""
 
     settings: Settings
     intake: Intake
+    seats: GivesSeats
 
     def server(self, tls: Callable[[], ssl.SSLContext] | None = None) -> WebServer:
         """A server to start; of HTTPS with ``tls``, which gives the context for each handshake."""
@@ -97,10 +102,16 @@ class Stow:
         study = request.path_params.get("study", "")
         if study and not UID(study, IGNORE).is_valid:
             raise Refused(400, "the study of the URL is no UID")
-        transaction = _Transaction(self, sender, study, response)
+        seat = self.seats.take(sender)
+        if isinstance(seat, NoSeat):
+            raise Refused(503, f"{seat.reason}; {seat.fix}")
+        with seat:
+            await self._take(body, media.boundary, _Transaction(self, sender, study, response))
+
+    async def _take(self, body: RequestBody, boundary: str, transaction: "_Transaction") -> None:
         ended = self.intake.aborted
         try:
-            await self._parts(body, MultipartReader(media.boundary), transaction)
+            await self._parts(body, MultipartReader(boundary), transaction)
             ended = self.intake.released
         except MalformedMultipart as error:
             raise Refused(400, str(error)) from None
@@ -138,6 +149,8 @@ def _refusal(request: Request, error: Exception, sender: str | None, response: S
     answer.headers["Connection"] = "close"
     if refused.http_status == 401:
         answer.headers["WWW-Authenticate"] = "Bearer"
+    if refused.http_status == 503:
+        answer.headers["Retry-After"] = RETRY_SECONDS
     return answer
 
 
@@ -145,15 +158,15 @@ def _encoded(request: Request, response: StoreResponse, status: int) -> Response
     if not response.outcomes:
         return Response(status_code=status)
     body, media_type = response.encode(request.headers.get("accept", ""))
-    busy = {"Retry-After": "60"} if status == 503 else {}
+    busy = {"Retry-After": RETRY_SECONDS} if status == 503 else {}
     return Response(body, status, {**busy, "Content-Type": media_type})
 
 
-def stow_servers(settings: Settings, intake: Intake) -> tuple[WebServer, ...]:
+def stow_servers(settings: Settings, intake: Intake, seats: GivesSeats) -> tuple[WebServer, ...]:
     """The one that the settings ask for, or none. Raises `ConfigurationError` for wrong certificates."""
     if not settings.stow.enabled:
         return ()
-    stow = Stow(settings, intake)
+    stow = Stow(settings, intake, seats)
     if not settings.stow.tls:
         return (stow.server(),)
     tls = Tls(settings.tls)

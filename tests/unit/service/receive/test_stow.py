@@ -23,6 +23,7 @@ from service.errors import OutOfResources
 from service.header import HeaderFacts
 from service.receive import upload
 from service.receive.intake import Intake
+from service.receive.policy import Seat, Seats
 from service.receive.stow import MOST_OTHERS, Stow
 from service.receive.tls import Tls
 from service.settings import Settings, parse
@@ -90,7 +91,10 @@ def open_door(tmp_path: Path) -> Iterator[Callable[..., Door]]:
     started = []
 
     def start(
-        sender: Mapping[str, object] | None = None, tls: Mapping[str, object] | None = None, **stow: object
+        sender: Mapping[str, object] | None = None,
+        tls: Mapping[str, object] | None = None,
+        seats: Seats | None = None,
+        **stow: object,
     ) -> Door:
         settings = parse(
             {
@@ -104,7 +108,8 @@ def open_door(tmp_path: Path) -> Iterator[Callable[..., Door]]:
         spool, noted, outcomes = Spool(tmp_path / "spool"), Noted(), Counter[str]()
         intake = Intake(spool, lambda outcome: outcomes.update([outcome]))
         intake.tell(noted)
-        server = Stow(settings, intake).server(contexts(settings) if tls else None)
+        stow_rs = Stow(settings, intake, seats or Seats.of(settings.node))
+        server = stow_rs.server(contexts(settings) if tls else None)
         server.start()
         started.append(server)
         return Door(f"http://127.0.0.1:{server.port}", spool, noted, outcomes)
@@ -117,6 +122,13 @@ def open_door(tmp_path: Path) -> Iterator[Callable[..., Door]]:
 @pytest.fixture
 def door(open_door: Callable[..., Door]) -> Door:
     return open_door()
+
+
+HEAD = (
+    b"POST /studies HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nTransfer-Encoding: chunked\r\n"
+    b'Content-Type: multipart/related; type="application/dicom"; boundary=b\r\n\r\n' % TOKEN.encode()
+)
+"""Of a request whose body follows in chunks."""
 
 
 def body(*contents: bytes, header: bytes = b"Content-Type: application/dicom\r\n", end: bytes = b"--b--\r\n") -> bytes:
@@ -322,6 +334,34 @@ def test_over_https_a_certificate_says_who_sends(
         httpx.post(door.url.replace("http", "https") + "/studies", verify=False, trust_env=False)
 
 
+def test_a_request_has_a_seat_as_an_association_has_and_where_there_is_none_it_is_told_to_come_again(
+    open_door: Callable[..., Door], slices: list[bytes]
+) -> None:
+    seats = Seats(2, 1)
+    door = open_door(seats=seats)
+
+    def refusal() -> str:
+        with structlog.testing.capture_logs() as events:
+            answer = door.post(body(*slices))
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "60")
+        return str(events[-1]["reason"])
+
+    begun = body(*slices[:2], end=b"")
+    with door.raw(HEAD + b"%x\r\n%s\r\n" % (len(begun), begun)):
+        eventually(door.stored, "the first request has its seat")
+        assert refusal().startswith("this sender has 1 associations already; the sender tries again")
+    eventually(lambda: "aborted" in door.noted.ended, "the first request has ended")
+    association, other = seats.take("CT1"), seats.take("CT2")
+    assert isinstance(association, Seat)
+    assert isinstance(other, Seat)
+    assert refusal().startswith("there are 2 associations already")
+    with association, other:
+        pass
+    for _ in range(3):
+        assert door.post(body(*slices)).status_code == 200
+    assert len(door.stored()) == 4
+
+
 # ---- hostile requests ------------------------------------------------------------------------------------------------
 
 
@@ -392,12 +432,8 @@ def test_who_is_silent_is_given_up_and_blocks_nobody(
     door = open_door(idle_seconds=0.5, longest_seconds=2.0, maximum_connections=60)
     silent = [door.raw(b"") for _ in range(20)]
     begun = [door.raw(b"POST /stud") for _ in range(20)]
-    head = (
-        b"POST /studies HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nTransfer-Encoding: chunked\r\n"
-        b'Content-Type: multipart/related; type="application/dicom"; boundary=b\r\n\r\n' % TOKEN.encode()
-    )
-    stalled = door.raw(head)
-    dripping = door.raw(head)
+    stalled = door.raw(HEAD)
+    dripping = door.raw(HEAD)
     stop = threading.Event()
 
     def drip() -> None:
