@@ -33,7 +33,8 @@ class EngineHealth:
 class Health:
     """What is right and wrong in the node just now.
 
-    ``spool_free_bytes`` is the room left on the file system of the spool.
+    ``spool_free_bytes`` is the room left on the file system of the spool; ``receivers_lost`` counts those of several
+    receiving processes that have died and are being started again.
     """
 
     version: str
@@ -42,6 +43,7 @@ class Health:
     spool_writable: bool
     spool_free_bytes: int
     engines: tuple[EngineHealth, ...]
+    receivers_lost: int = 0
 
     @property
     def ok(self) -> bool:
