@@ -53,6 +53,8 @@ def inspect(config: Path) -> Iterator[Line]:
             yield _port("node.port", settings.node.host, settings.node.port)
         if settings.tls.on:
             yield _port("tls.port", settings.node.host, settings.tls.port)
+        if settings.stow.enabled:
+            yield _port("stow.port", settings.stow.host, settings.stow.port)
         yield _port("http.port", settings.http.host, settings.http.port)
     for name, archive in settings.archives.items():
         try:
@@ -134,7 +136,7 @@ def _running(settings: Settings) -> str | None:
 
 
 def _port(key: str, host: str, port: int) -> Line:
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -1,13 +1,15 @@
 """`wetread check` on a machine with a GPU's driver."""
 
 import shutil
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
-from service.operate.inspection import inspect
+from service.operate.inspection import Line, inspect
 
+NEEDS_IPV6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
 CONFIGURATION = """\
 [node]
 port = 0
@@ -49,3 +51,20 @@ def test_a_spool_that_would_take_nothing_for_want_of_room_is_told(tmp_path: Path
     (spool,) = [line for line in inspect(tmp_path / "wetread.toml") if line.what == "spool"]
     assert not spool.ok
     assert "spool.reserve_mb" in spool.finding
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=NEEDS_IPV6)])
+def test_the_port_of_stow_is_looked_at_as_the_others_are(host: str, tmp_path: Path) -> None:
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
+        port = taken.getsockname()[1]
+        text = CONFIGURATION.replace("{spool}", str(tmp_path / "spool"))
+        text += f'[stow]\nenabled = true\nhost = "{host}"\nport = {port}\n'
+        (tmp_path / "wetread.toml").write_text(text)
+        line = stow_port(tmp_path)
+        assert not line.ok
+        assert line.finding.startswith(f"stow.port = {port} on {host}: Address already in use")
+    assert stow_port(tmp_path).ok
+
+
+def stow_port(folder: Path) -> Line:
+    return next(line for line in inspect(folder / "wetread.toml") if line.what == "stow.port")
