@@ -17,7 +17,7 @@ from pynetdicom.presentation import PresentationContext, build_context, negotiat
 from service import __version__
 from service.receive.contexts import CARRIED_ALONG, PROCESSED, STORABLE, stores, stores_encoded
 from service.receive.request import AssociationRequest
-from service.results.stamp import IMPLEMENTATION_CLASS_UID
+from service.results.uids import IMPLEMENTATION_CLASS_UID
 from service.settings import NodeSettings
 from service.wire import VERIFICATION
 
