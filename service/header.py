@@ -53,6 +53,8 @@ class HeaderFacts:
         ImagePositionPatient in LPS mm and ImageOrientationPatient; None where absent, malformed, or per frame.
     frames
         1 for a single-frame image.
+    transfer_syntax_uid
+        Of the file; empty where it does not say.
     """
 
     sop_class_uid: str
@@ -66,6 +68,7 @@ class HeaderFacts:
     position: tuple[float, ...] | None = None
     orientation: tuple[float, ...] | None = None
     frames: int = 1
+    transfer_syntax_uid: str = ""
 
 
 def read_facts(received: Received) -> HeaderFacts:
@@ -123,12 +126,12 @@ def walked_facts(received: Received) -> HeaderFacts | None:
     if walked is None:
         return None
     try:
-        return _usual(walked.values)
+        return _usual(walked.values, walked.syntax)
     except _Unusual:
         return None
 
 
-def _usual(values: Mapping[int, bytes]) -> HeaderFacts:
+def _usual(values: Mapping[int, bytes], syntax: uid.UID) -> HeaderFacts:
     def written(keyword: str, pattern: re.Pattern[bytes]) -> bytes:
         value = values.get(_TAGS[keyword], b"").rstrip(b" \0")
         if value and not pattern.fullmatch(value):
@@ -154,6 +157,7 @@ def _usual(values: Mapping[int, bytes]) -> HeaderFacts:
         position=_split(written("ImagePositionPatient", _POSITION)),
         orientation=_split(written("ImageOrientationPatient", _ORIENTATION)),
         frames=integer("NumberOfFrames") or 1,
+        transfer_syntax_uid=syntax,
     )
 
 
@@ -169,6 +173,7 @@ def parsed_facts(received: Received) -> HeaderFacts:
     """Read them by a parser. Raises `Quarantined` where it fails; UIDs may be empty."""
     try:
         header = pydicom.dcmread(_source(received), stop_before_pixels=True, specific_tags=list(_TAGS.values()))
+        meta = meta_of(received.head)  # that of a deflated source says that it is not
         return HeaderFacts(
             sop_class_uid=str(header.get("SOPClassUID") or ""),
             sop_instance_uid=str(header.get("SOPInstanceUID") or ""),
@@ -181,6 +186,7 @@ def parsed_facts(received: Received) -> HeaderFacts:
             position=_numbers(header, "ImagePositionPatient", 3),
             orientation=_numbers(header, "ImageOrientationPatient", 6),
             frames=_integer(header, "NumberOfFrames") or 1,
+            transfer_syntax_uid=str(meta[0] if meta else header.file_meta.get("TransferSyntaxUID") or ""),
         )
     except (MemoryError, Quarantined):
         raise
