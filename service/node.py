@@ -24,6 +24,7 @@ from service.deliver.capabilities import Capabilities
 from service.errors import ConfigurationError
 from service.ledger.ledger import open_ledger
 from service.ledger.records import ASSEMBLE, DELIVER, ENCODE, INFER
+from service.operate.certificates import CertificateWatch
 from service.operate.http import EngineHealth, Health, HttpServer
 from service.operate.metrics import Metrics
 from service.pipeline import Pipeline
@@ -79,6 +80,7 @@ class Node:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._metrics = Metrics.on_new_registry()
+        self._certificates = CertificateWatch(settings.tls)
         self._stopping = threading.Event()
         self._started = False
 
@@ -139,6 +141,7 @@ class Node:
             begun.callback(server.stop)
         self._metrics.watch_jobs(self._ledger.counts)
         self._metrics.watch_engines(lambda: self._engines.statuses)
+        self._metrics.watch_certificates(self._certificates.ends)
         self._http = HttpServer(settings.http.host, settings.http.port, self.health, self._metrics)
         self._http.start()
         self._upkeep.start()
@@ -146,6 +149,7 @@ class Node:
             worker.start()
         self._ticker = threading.Thread(target=self._tick, name="ticker", daemon=True)
         self._ticker.start()
+        self._certificates.look()
 
     def _make_workers(self, pipeline: Pipeline) -> Iterator[Worker]:
         settings = self._settings
@@ -239,6 +243,7 @@ class Node:
                         worker.beat()
                 if time.monotonic() - last_sweep > 600:
                     last_sweep = time.monotonic()
+                    self._certificates.look()
                     self._sweep()
             except Exception as error:  # a full disk, a locked database: without this thread nothing would ever start
                 log.error("ticker.failed", reason=type(error).__name__)  # noqa: TRY400
