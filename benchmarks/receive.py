@@ -35,15 +35,17 @@ from benchmarks.receiving.subjects import (
     ORTHANC,
     STORESCP,
     TUTORIAL,
+    TWO,
     available,
     receiving,
 )
 from benchmarks.report import Row, row, tell
 from tests.running_node import small_engines
 
-PAIRS = ((DURABLE, "durable: node"), (OFF, "sync off: node"), (GROUP, "sync group: node"),
+PAIRS = ((DURABLE, "durable: node"), (TWO, "durable: node, 2 receivers"), (OFF, "sync off: node"), (GROUP, "sync group: node"),
          (ALONE, "durable: receiver alone"), (ALONE_OFF, "sync off: receiver alone"))  # fmt: skip
-PEERS = (STORESCP, ORTHANC, TUTORIAL)
+PEERS = (STORESCP, ORTHANC, TUTORIAL, DURABLE)
+"""The last one only for the node with receivers."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ class Bench:
         self._megabytes: dict[Case, float] = {}
 
     def measure(self, case: Case, senders: Sequence[str], subjects: Sequence[str], rounds: int) -> None:
-        """Every sender to every subject, in turn."""
+        """Every sender to every subject, in turn; several receivers only where there are several senders."""
+        subjects = [name for name in subjects if case.senders > 1 or name != TWO]
         task = self._bar.add_task(case.name, total=rounds * len(senders) * len(subjects))
         images = write_images(self._folder / "images", case.kind, case.senders, case.images)
         self._megabytes[case] = images.megabytes
@@ -172,7 +175,7 @@ class Bench:
                 rows.append(row(name, subject, [one.grown_mb for one in values], "MB grown"))
             for ours, words in PAIRS:
                 for peer in PEERS:
-                    if ours in subjects and peer in subjects:
+                    if ours in subjects and peer in subjects and (peer != DURABLE or ours == TWO):
                         taken = {who: statistics.median(one.seconds for one in subjects[who]) for who in (ours, peer)}
                         ratios[f"{name}, {words}/{peer}"] = round(taken[peer] / taken[ours], 2)
         self._flatness(ratios)

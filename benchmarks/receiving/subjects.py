@@ -22,8 +22,10 @@ from tests.running_node import RunningNode, Section, free_ports
 
 DURABLE, GROUP, OFF = "node, durable", "node, sync group", "node, sync off"
 ALONE, ALONE_OFF = "receiver alone, durable", "receiver alone, sync off"
+TWO = "node, 2 receivers"
+RECEIVERS = {TWO: 2}
 STORESCP, ORTHANC, TUTORIAL = "storescp", "Orthanc", "pynetdicom"
-SYNC = {DURABLE: "each", GROUP: "group", OFF: "off", ALONE: "each", ALONE_OFF: "off"}
+SYNC = {DURABLE: "each", TWO: "each", GROUP: "group", OFF: "off", ALONE: "each", ALONE_OFF: "off"}
 READY_MB = SpoolSettings().ready_mb
 SETTLED_SECONDS = 2.0
 """After so long without a further ready file it makes no more."""
@@ -95,6 +97,7 @@ def _configured(name: str, folder: Path, engines: Section) -> RunningNode:
             "archives.nowhere": {"count": "no"},
             "series": {"quiet_seconds": 3600.0, "quiet_ceiling_seconds": 3600.0, "limit_seconds": 7200.0},
             "spool": {"sync": SYNC[name], "ready_mb": READY_MB},
+            "node": {"receivers": RECEIVERS.get(name, 1)},
         },
     )
 
@@ -110,7 +113,7 @@ def _settle(name: str, spool: Path) -> None:
     """Wait until a subject has made its ready files."""
     made, since = -1, time.monotonic()
     while SYNC[name] != "off" and time.monotonic() - since < SETTLED_SECONDS:
-        now = sum(path.stat().st_size for path in (spool / "ready").glob("*.dcm"))
+        now = sum(path.stat().st_size for path in spool.glob("**/ready/*.dcm"))
         made, since = now, since if now == made else time.monotonic()
         time.sleep(0.1)
 
