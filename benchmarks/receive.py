@@ -42,8 +42,14 @@ from benchmarks.receiving.subjects import (
 from benchmarks.report import Row, row, tell
 from tests.running_node import small_engines
 
-PAIRS = ((DURABLE, "durable: node"), (TWO, "durable: node, 2 receivers"), (OFF, "sync off: node"),
-         (GROUP, "sync group: node"), (ALONE, "durable: receiver alone"), (ALONE_OFF, "sync off: receiver alone"))  # fmt: skip
+PAIRS = (
+    (DURABLE, "durable: node"),
+    (TWO, "durable: node, 2 receivers"),
+    (OFF, "sync off: node"),
+    (GROUP, "sync group: node"),
+    (ALONE, "durable: receiver alone"),
+    (ALONE_OFF, "sync off: receiver alone"),
+)
 PEERS = (STORESCP, ORTHANC, TUTORIAL, DURABLE)
 """The last one only for the node with receivers."""
 
