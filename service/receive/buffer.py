@@ -14,6 +14,9 @@ ROOM = 1 << 21
 COMMAND = IN_MEMORY
 """Where in the buffer a command set goes: not where the instance will be."""
 
+KEPT = 1 << 20
+"""Bytes of it that an association keeps while it waits: to be given new memory costs as much as to receive."""
+
 _PREFIX = b"DICM"
 
 
@@ -21,7 +24,8 @@ class InstanceBuffer:
     """Holds the instance that is coming in as a DICOM file.
 
     The memory is mapped and not allocated: of its 18 MiB only those pages become real that bytes have come for, so an
-    association costs what its largest instance does, without growing and copying.
+    association costs what its largest instance does, without growing and copying, until it waits for the next one
+    (`shrink`).
 
     Parameters
     ----------
@@ -30,15 +34,19 @@ class InstanceBuffer:
     """
 
     def __init__(self, spill: Callable[[], Spill]) -> None:
-        self.view = memoryview(mmap.mmap(-1, IN_MEMORY + ROOM, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        self._memory = mmap.mmap(-1, IN_MEMORY + ROOM, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.view = memoryview(self._memory)
         self.view[PREAMBLE : PREAMBLE + len(_PREFIX)] = _PREFIX
         self._open = spill
         self._spill: Spill | None = None
         self._spilt = 0  # bytes that are in the file
         self._failure: OutOfResources | None = None
+        self._in_use = False
+        self._reached = 0  # by the largest instance since the memory was given back
 
     def begin(self, file_meta: bytes) -> int:
         """Begin a file; return where its data set goes."""
+        self._in_use = True
         start = PREAMBLE + len(_PREFIX)
         self.view[start : start + len(file_meta)] = file_meta
         return start + len(file_meta)
@@ -67,6 +75,7 @@ class InstanceBuffer:
         OutOfResources
             It could not be written while it came.
         """
+        self._reached = max(self._reached, at)
         if not self._spilt:
             return Received(self.view[:at], at)
         if self._failure is None and self._spill is not None:
@@ -82,3 +91,10 @@ class InstanceBuffer:
             if self._spill is not None:
                 self._spill.discard()
             self._spill, self._spilt, self._failure = None, 0, None
+        self._in_use = False
+
+    def shrink(self) -> None:
+        """Give back what a large instance took, where none is coming in; a command may be."""
+        if self._reached > KEPT and not self._in_use:
+            self._memory.madvise(mmap.MADV_DONTNEED, KEPT, IN_MEMORY - KEPT)
+            self._reached = 0

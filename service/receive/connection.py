@@ -31,6 +31,11 @@ class Connection:
         Asked before each wait, and about once a second in it, whether to give up.
     send_seconds
         How long a PDU of ours may wait for a peer that does not read.
+
+    Attributes
+    ----------
+    meanwhile
+        Called about once a second while nothing comes.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class Connection:
     ) -> None:
         self._socket = opened
         self._stopping = stopping
+        self.meanwhile: Callable[[], object] = lambda: None
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if isinstance(opened, ssl.SSLSocket):
             opened.settimeout(_TICK_SECONDS)
@@ -76,6 +82,7 @@ class Connection:
             except (BlockingIOError, TimeoutError):
                 if self._stopping():
                     raise ConnectionLost("given up") from None
+                self.meanwhile()
                 continue
             except OSError as error:
                 raise ConnectionLost(error.strerror or type(error).__name__) from None

@@ -65,6 +65,7 @@ class Conversation:
             for number, context in accepted.contexts.items()
         }
         self._buffer = InstanceBuffer(intake.spool_file)
+        connection.meanwhile = self._buffer.shrink
         self._reader = pdu.FragmentReader(connection, self._buffer.view, settings.maximum_pdu, COMMAND)
 
     def answer_message(self) -> None:

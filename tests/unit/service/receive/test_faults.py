@@ -1,5 +1,6 @@
 """Peers that are silent, slow, broken or hostile, over real sockets."""
 
+import hashlib
 import os
 import random
 import socket
@@ -18,6 +19,7 @@ from pynetdicom.presentation import build_context
 from service.receive.listener import Listener
 from service.receive.policy import AssociationPolicy
 from service.receive.tls import Tls
+from service.received import Received
 from service.settings import parse
 from service.wire import VERIFICATION
 from tests.certificates import Authority
@@ -220,6 +222,39 @@ def test_memory_is_that_of_the_largest_instance_however_many_there_are(node: Lis
         for _ in range(100):
             assert peer.store("1.2", bytes(1 << 20), 130_000) == 0
         assert resident() - before < 8 << 20
+
+
+@pytest.mark.parametrize("size", [15 << 20, 40 << 20])
+def test_an_association_that_waits_gives_the_memory_of_a_large_instance_back(
+    size: int, node: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_set = os.urandom(size)
+    taken = []
+
+    def take(received: Received, *_: object) -> int:  # without memory of its own
+        content = received.whole()
+        taken.append(hashlib.sha256(content[received.length - size :]).digest())
+        return 0
+
+    monkeypatch.setattr(node.kept, "take", take)
+    with associated(node.port) as peer:
+        assert peer.echo() == 0
+        before = anonymous()
+        assert peer.store("1.2", data_set, 130_000) == 0
+        eventually(lambda: anonymous() < before + (6 << 20), "the memory is given back", 20)
+        pdus = list(stored("1.3", data_set, 130_000))
+        for pdu in pdus[:-1]:
+            peer.send(pdu)
+        time.sleep(2.5)  # amid an instance nothing may be given back
+        peer.send(pdus[-1])
+        assert peer.status() == 0
+    assert taken == [hashlib.sha256(data_set).digest()] * 2
+
+
+def anonymous() -> int:
+    """Bytes of memory of this process that are of no file."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon:")]
+    return int(line.split()[1]) << 10
 
 
 def test_a_length_of_4_gib_takes_no_memory(node: Listening) -> None:
