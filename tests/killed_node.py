@@ -48,12 +48,13 @@ class Survived:
     written_over: int
 
 
-def node_to_kill(folder: Path, engines: Section) -> RunningNode:
-    """A node that receives and does nothing else, as no series is ever over."""
+def node_to_kill(folder: Path, engines: Section, receivers: int = 1) -> RunningNode:
+    """A node that receives, in so many processes, and does nothing else, as no series is ever over."""
     return RunningNode(
         folder,
         Destination("nowhere", "NOWHERE", "127.0.0.1", free_ports(1)[0]),
         sections={
+            "node": {"receivers": receivers},
             "engines": engines,
             "archives.nowhere": {"count": "no"},
             "series": {"quiet_seconds": 3600.0, "quiet_ceiling_seconds": 3600.0, "limit_seconds": 7200.0},

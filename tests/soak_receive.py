@@ -12,7 +12,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,14 +27,16 @@ KILLS_EACH = 10
 """Kills of one node; the next one begins with an empty spool, so that the disk does not fill."""
 FIRST_PROBES = 500
 """Whatever a probe needs at first is there after these."""
+SETTLED_SECONDS = 2.0
 MOST_GROWTH_MB = 16
 Watch = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds."""
+    """What a process and those that it has started hold."""
 
+    processes: int
     threads: int
     descriptors: int
     resident_mb: float
@@ -41,18 +44,29 @@ class Held:
     @classmethod
     def by(cls, pid: int) -> "Held":
         """Look at it."""
-        process = Path("/proc") / str(pid)
-        pages = int((process / "statm").read_text().split()[1])
-        descriptors, threads = (len(list((process / name).iterdir())) for name in ("fd", "task"))
-        return cls(threads, descriptors, round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1))
+        processes = [Path(f"/proc/{one}") for one in family(pid)]
+        pages = sum(int((process / "statm").read_text().split()[1]) for process in processes)
+        descriptors, threads = (
+            sum(len(list((process / name).iterdir())) for process in processes) for name in ("fd", "task")
+        )
+        return cls(len(processes), threads, descriptors, round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1))
 
 
-def kill(engines: Section, kills: int, seed: int, watch: Watch) -> dict[str, int]:
+def family(pid: int) -> Iterator[int]:
+    """A process, those that it has started, and so on."""
+    yield pid
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # a thread that has ended just now
+            for child in (task / "children").read_text().split():
+                yield from family(int(child))
+
+
+def kill(engines: Section, receivers: int, kills: int, seed: int, watch: Watch) -> dict[str, int]:
     """Kill nodes; what they have kept, in all. Raises `AssertionError`."""
     total: Counter[str] = Counter()
     for first in range(0, kills, KILLS_EACH):
         with tempfile.TemporaryDirectory() as folder:
-            node = node_to_kill(Path(folder), engines)
+            node = node_to_kill(Path(folder), engines, receivers)
 
             def tell(what: str, done: int, _: int, first: int = first) -> None:
                 watch(what, first + done, kills)
@@ -66,10 +80,11 @@ def kill(engines: Section, kills: int, seed: int, watch: Watch) -> dict[str, int
     return dict(total)
 
 
-def probe(engines: Section, probes: int, watch: Watch) -> dict[str, object]:
+def probe(engines: Section, receivers: int, probes: int, watch: Watch) -> dict[str, object]:
     """Connect and close; what the node holds before and after. Raises `AssertionError`."""
-    with tempfile.TemporaryDirectory() as folder, node_to_kill(Path(folder), engines) as node:
+    with tempfile.TemporaryDirectory() as folder, node_to_kill(Path(folder), engines, receivers) as node:
         knock(node, FIRST_PROBES, watch)
+        time.sleep(SETTLED_SECONDS)
         before = Held.by(node.process.pid)
         knock(node, probes, watch)
         eventually(lambda: Held.by(node.process.pid).threads <= before.threads, "no thread is left", 20)
@@ -98,13 +113,14 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100, help="while instances come (default: 100)")
     parser.add_argument("--probes", type=int, default=10_000, help="(default: 10000)")
     parser.add_argument("--seed", type=int, default=100, help="100 to 900 (default: 100)")
+    parser.add_argument("--receivers", type=int, default=1, help="processes that receive (default: 1)")
     asked, began = parser.parse_args(), time.monotonic()
-    found: dict[str, object] = {"ok": True, "seed": asked.seed}
+    found: dict[str, object] = {"ok": True, "seed": asked.seed, "receivers": asked.receivers}
     with progress() as watch, tempfile.TemporaryDirectory() as folder:
         engines = small_engines(Path(folder))
         try:
-            found |= kill(engines, asked.kills, asked.seed, watch) if asked.kills else {}
-            found |= probe(engines, asked.probes, watch) if asked.probes else {}
+            found |= kill(engines, asked.receivers, asked.kills, asked.seed, watch) if asked.kills else {}
+            found |= probe(engines, asked.receivers, asked.probes, watch) if asked.probes else {}
         except AssertionError as error:
             found |= {"ok": False, "error": str(error)}
     print(json.dumps(found | {"seconds": round(time.monotonic() - began)}))
