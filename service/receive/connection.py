@@ -105,7 +105,7 @@ class Connection:
         """
         with contextlib.suppress(ConnectionLost, TimedOut):
             self.send(last)
-            self._over, self._stopping = float("inf"), lambda: False
+            self._over, self._stopping, self.meanwhile = float("inf"), lambda: False, lambda: None
             self.allow(_LEAVE_SECONDS)
             rest = memoryview(bytearray(1 << 14))
             while True:
