@@ -1,8 +1,8 @@
 """What takes too long for a test: a node killed a hundred times while it is sent to, and probed ten thousand times.
 
 ``python -m tests.soak_receive`` (``make soak-receive``) ends with one line of JSON, and with exit code 1 where
-something was lost, doubled or left behind. The same seed makes the same images and the same moments, those in a start as
-parts of what a start takes.
+something was lost, doubled or left behind. The same seed makes the same images and the same moments, those in a start
+as parts of what a start takes.
 """
 
 import argparse
