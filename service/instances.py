@@ -3,9 +3,10 @@
 import fcntl
 import math
 import os
+import sys
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -66,13 +67,12 @@ class Instances:
         self._recover(self._own, self._ready)
         self._ready.start()
 
-    def clear(self, owns: Iterable[Path]) -> None:
-        """Put in order what processes have left in folders of their own that are no more, and remove these."""
-        for own in owns:
-            self._recover(own, self._ready_files(own, 0))
-            with suppress(OSError):  # what could not be put in order stays, and is found again
-                for folder in (own / "ready", own / "incoming", own):
-                    folder.rmdir()
+    def clear(self, own: Path, keep_ready: bool) -> None:
+        """Put in order what a process that is no more has left in a folder of its own."""
+        self._recover(own, self._ready_files(own, sys.maxsize if keep_ready else 0))
+        with suppress(OSError):  # it is not empty
+            for folder in (own / "ready", own / "incoming", own):
+                folder.rmdir()
 
     def _recover(self, own: Path, ready: Ready) -> None:
         for leftover in (own / "incoming").glob("*.part"):

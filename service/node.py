@@ -96,11 +96,12 @@ class Node:
         settings = self._settings
         packages = served_packages(settings)
         spool = settings.spool
-        ready_mb = spool.ready_mb if settings.node.receivers == 1 else 0  # otherwise they are the receivers'
+        receivers = settings.node.receivers if settings.node.receivers > 1 else 0  # processes beside this one
+        ready_mb = 0 if receivers else spool.ready_mb
         self._spool = Spool(
             spool.path, spool.duplicates, sync=spool.sync, ready_mb=ready_mb, reserve_mb=spool.reserve_mb
         )
-        self._spool.lock()
+        self._spool.lock(receivers)
         begun.callback(self._spool.unlock)
         self._ledger = open_ledger(settings.spool.path)
         begun.callback(self._ledger.close)

@@ -98,15 +98,20 @@ class Spool:
 
     # ---- the one node ----------------------------------------------------------------------------------------------
 
-    def lock(self) -> None:
+    def lock(self, receivers: int = 0) -> None:
         """Become the one node that works on this spool, until `unlock` or the end of the process.
 
         What an earlier run has left is put in order: instances that were durable get their place, all that was half
         written is removed.
+
+        Parameters
+        ----------
+        receivers
+            How many the node is going to have: their ready files are kept, those of others removed.
         """
         handle = (self.root / "lock").open("w")
-        receivers = self.root / _RECEIVERS
-        deadline = time.monotonic() + (_RECEIVERS_END_SECONDS if receivers.is_dir() else 0.0)
+        before = self.root / _RECEIVERS
+        deadline = time.monotonic() + (_RECEIVERS_END_SECONDS if before.is_dir() else 0.0)
         while not _locked(handle):
             if time.monotonic() >= deadline:
                 handle.close()
@@ -116,9 +121,10 @@ class Spool:
             time.sleep(0.05)
         self._lock = handle
         try:
-            self._instances.clear(receivers.glob("*"))
+            for own in before.glob("*"):
+                self._instances.clear(own, keep_ready=own.name in map(str, range(1, receivers + 1)))
             with suppress(OSError):
-                receivers.rmdir()
+                before.rmdir()
             self.join()
             if self._sync != "off":  # an earlier run may not have, and its instances are duplicates from now on
                 sync_file_system(self.root)

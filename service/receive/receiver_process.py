@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from service.errors import WetreadError, told_by_place
+from service.errors import OutOfResources, WetreadError, told_by_place
 from service.logs import silence_libraries
 from service.receive.connections import Connections
 from service.receive.control import Associated, Begin, Begun, Control, Ended, Logged, Serve, Stop
@@ -49,7 +49,10 @@ def main() -> None:
         try:
             receiver = Receiver(control, begin)
         except Exception as error:
-            control.send(Begun(error if isinstance(error, WetreadError) else RuntimeError(told_by_place(error))))
+            expected = isinstance(error, WetreadError)
+            control.send(
+                Begun(error if expected else OutOfResources(f"a receiver cannot begin: {told_by_place(error)}"))
+            )
             return
         control.send(Begun())
         receiver.serve()

@@ -21,6 +21,7 @@ from typing import Any
 
 import structlog
 
+from service.errors import OutOfResources
 from service.receive.control import Associated, Begin, Begun, Control, Ended, Logged, Serve, Stop
 from service.receive.desk import Desk
 from service.receive.intake import Arrivals
@@ -65,14 +66,15 @@ class Receivers:
         for process in self._processes:
             process.start()
         for process in self._processes:
-            process.begun.result(START_SECONDS)
+            process.wait()
 
     def stop(self) -> None:
         """Have them end what is open, when what it is storing is stored, and themselves."""
         for process in self._processes:
             process.tell_to_stop()
+        deadline = time.monotonic() + STOP_SECONDS
         for process in self._processes:
-            process.join()
+            process.join(max(0.0, deadline - time.monotonic()))
 
     @property
     def lost(self) -> int:
@@ -127,15 +129,21 @@ class ReceiverProcess:
         self._control: Control | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._supervise, name=f"receiver-{number}", daemon=True)
-        self.begun: Future[None] = Future()
-        """Done when it serves for the first time, or cannot."""
+        self._begun: Future[None] = Future()  # done when it serves for the first time, or cannot
         self.serving = False
         self.connections = 0
         self.turn = -1
 
     def start(self) -> None:
-        """Start it; `begun` tells whether it could be."""
+        """Start it; `wait` tells whether it could be."""
         self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until it serves. Raises `WetreadError` where it cannot."""
+        try:
+            self._begun.result(START_SECONDS)
+        except TimeoutError:
+            raise OutOfResources(f"receiver {self._number} does not serve within {START_SECONDS:g} s") from None
 
     def serve(self, opened: socket.socket, secured: bool) -> None:
         """Hand over a connection, which can be closed here then. Raises `OSError` where the process is gone."""
@@ -151,12 +159,12 @@ class ReceiverProcess:
             if self._control is not None:
                 self._control.send(Stop())
 
-    def join(self) -> None:
-        """Wait until it has ended; one that takes too long is killed."""
+    def join(self, seconds: float) -> None:
+        """Wait until it has ended; one that takes longer is killed."""
         if self._thread.is_alive():
-            self._thread.join(STOP_SECONDS)
+            self._thread.join(seconds)
         if self._process is not None and self._thread.is_alive():
-            log.error("receiver.killed", receiver=self._number, reason=f"it did not end within {STOP_SECONDS:g} s")
+            log.error("receiver.killed", receiver=self._number, reason="it does not end")
             self._process.kill()
             self._thread.join()
 
@@ -165,8 +173,8 @@ class ReceiverProcess:
             try:
                 self._run()
             except Exception as error:
-                if not self.begun.done():
-                    self.begun.set_exception(error)
+                if not self._begun.done():
+                    self._begun.set_exception(error)
                     return
                 log.error("receiver.failed", receiver=self._number, reason=str(error), retry_seconds=RESTART_SECONDS)  # noqa: TRY400
             self._stopping.wait(RESTART_SECONDS)
@@ -187,8 +195,8 @@ class ReceiverProcess:
             process.kill()  # where it has not ended, but cannot be understood
             code = process.wait()
             control.close()
-        if not self.begun.done():
-            raise RuntimeError(f"receiver {self._number} ended before it served ({_how(code)})")
+        if not self._begun.done():
+            raise OutOfResources(f"receiver {self._number} ended before it served ({_how(code)})")
         if not self._stopping.is_set():
             log.error("receiver.lost", receiver=self._number, reason=_how(code), connections=self.connections)
 
@@ -220,8 +228,8 @@ class ReceiverProcess:
                 self.serving = True
                 assert self._process is not None
                 log.info("receiver.started", receiver=self._number, pid=self._process.pid)
-                if not self.begun.done():
-                    self.begun.set_result(None)
+                if not self._begun.done():
+                    self._begun.set_result(None)
             case Begun(error=Exception() as error):
                 raise error
 

@@ -56,6 +56,14 @@ def test_what_a_receiver_has_left_gets_its_place_when_the_node_starts_again(tmp_
     assert not (tmp_path / "receivers").exists()
 
 
+def test_ready_files_are_kept_for_those_receivers_that_come_again(tmp_path: Path) -> None:
+    for number in (1, 2):
+        a_receiver(tmp_path, number).leave()
+    Spool(tmp_path).lock(receivers=1)
+    assert [path.name for path in (tmp_path / "receivers").iterdir()] == ["1"]
+    assert len(list((tmp_path / "receivers" / "1" / "ready").iterdir())) == 1
+
+
 def test_what_a_receiver_has_left_gets_its_place_when_it_is_started_again(tmp_path: Path) -> None:
     left = durable_without_a_place(tmp_path)
     again = Spool(tmp_path, ready_mb=1, receiver=2)
