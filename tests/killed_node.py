@@ -102,11 +102,11 @@ def kill_often(
 
 def launch(node: RunningNode) -> None:
     """Start it, with files that are ready to be written over: it would make them only after a while without load."""
-    folder = node.spool / "ready"
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(100 - len(list(folder.iterdir()))):
-        name = f"{time.monotonic_ns()}-{number}"
-        (folder / name).write_bytes(bytes((4096, 12_288, 36_864, 135_168, 528_384)[number % 5]))
+    (node.spool / "ready").mkdir(parents=True, exist_ok=True)
+    for folder in (node.spool / "ready", *node.spool.glob("receivers/*/ready")):
+        for number in range(100 - len(list(folder.iterdir()))):
+            name = f"{time.monotonic_ns()}-{number}"
+            (folder / name).write_bytes(bytes((4096, 12_288, 36_864, 135_168, 528_384)[number % 5]))
     node.launch()
 
 

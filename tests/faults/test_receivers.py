@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import ssl
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -14,10 +15,11 @@ from pynetdicom.presentation import build_context
 
 from service.wire import VERIFICATION
 from tests.archive import Archive
+from tests.certificates import Authority
 from tests.copies import Series, data_set_of
 from tests.killed_node import FRAGMENTS, all_get_on, looked_at
-from tests.raw_peer import ACCEPTED, REJECTED, RawPeer, request
-from tests.running_node import RunningNode, Section
+from tests.raw_peer import ACCEPTED, REJECTED, RELEASE_RP, RawPeer, request
+from tests.running_node import RunningNode, Section, free_ports
 from tests.sent_images import FIRST, Sender, SentImage
 from tests.waiting import eventually
 
@@ -27,10 +29,15 @@ SEED = 211
 
 @contextmanager
 def running(
-    folder: Path, archive: Archive, engines: Section, quiet_seconds: float = 2.0, **node: object
+    folder: Path,
+    archive: Archive,
+    engines: Section,
+    quiet_seconds: float = 2.0,
+    tls: Section | None = None,
+    **node: object,
 ) -> Iterator[RunningNode]:
     series = {"quiet_seconds": quiet_seconds, "quiet_ceiling_seconds": quiet_seconds}
-    sections = {"engines": engines, "node": {"receivers": 2, **node}, "series": series}
+    sections = {"engines": engines, "node": {"receivers": 2, **node}, "series": series, "tls": tls or {}}
     with RunningNode(folder, archive.destination, senders=SENDERS, sections=sections) as running:
         yield running
 
@@ -132,6 +139,34 @@ def test_the_same_instance_by_two_receivers_counts_once(node: RunningNode) -> No
     assert counted(node) == {"new": 30, "duplicate": 30, "beside": 1}
     [(reason, _)] = node.quarantined()
     assert "another instance came first" in reason
+
+
+def test_associations_by_tls_are_served_by_receivers(tmp_path: Path, archive: Archive, engines: Section) -> None:
+    authority = Authority(tmp_path)
+    ours, theirs = authority.issue("node"), authority.issue("one")
+    [port] = free_ports(1)
+    tls = {
+        "port": port,
+        "certificate": str(ours.certificate),
+        "key": str(ours.key),
+        "authorities": str(authority.certificate),
+    }
+    context = ssl.create_default_context(cafile=authority.certificate)
+    context.load_cert_chain(theirs.certificate, theirs.key)
+    image = SentImage(SEED, 1, FIRST)
+    with running(tmp_path, archive, engines, tls=tls) as node, RawPeer(port, calling="ONE", called="WETREAD") as peer:
+        assert len(node.logged("receiver.listening")) == 2
+        peer.line = context.wrap_socket(peer.line, server_hostname="127.0.0.1")
+        peer.associate()
+        assert peer.store(image.uid, image.data_set) == 0
+        assert peer.release() == RELEASE_RP
+        with RawPeer(port) as stranger, pytest.raises(ssl.SSLError):  # noqa: PT012
+            stranger.line = ssl.create_default_context(cafile=authority.certificate).wrap_socket(
+                stranger.line, server_hostname="127.0.0.1"
+            )
+            stranger.line.recv(1)
+        assert node.event("tls.refused")["reason"] == "the sender shows no certificate"
+        assert list(map(data_set_of, node.stored())) == [image.data_set]
 
 
 def test_what_tells_all_processes_to_end_leaves_the_receivers_to_the_node(node: RunningNode) -> None:
