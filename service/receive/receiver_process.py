@@ -95,7 +95,8 @@ class Receiver:
             self._ended()
 
     def _ended(self) -> None:
-        self._control.send(Ended())
+        with suppress(OSError):  # the node is gone, and so are we
+            self._control.send(Ended())
 
     def _call(self) -> Connection:
         """A line to the node for this thread's association."""
@@ -133,7 +134,7 @@ class Forwarding:
     def __call__(self, _logger: Any, level: str, fields: MutableMapping[str, Any]) -> Any:
         """Send an event; nothing is left to be written here."""
         event = str(fields.pop("event", ""))
-        with suppress(OSError):  # the node is gone, and so are we
+        with suppress(OSError):
             self._control.send(Logged(level, event, {key: _plain(value) for key, value in fields.items()}))
         raise structlog.DropEvent
 

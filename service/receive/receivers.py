@@ -217,8 +217,7 @@ class ReceiverProcess:
     def _take(self, message: Any, descriptor: int) -> None:
         match message:
             case Associated():
-                line = Connection(descriptor)
-                threading.Thread(target=self._desk.attend, args=(line,), name="receiver-line", daemon=True).start()
+                self._attend(Connection(descriptor))
             case Ended():
                 with self._lock:
                     self.connections -= 1
@@ -232,6 +231,13 @@ class ReceiverProcess:
                     self._begun.set_result(None)
             case Begun(error=Exception() as error):
                 raise error
+
+    def _attend(self, line: Connection) -> None:
+        try:
+            threading.Thread(target=self._desk.attend, args=(line,), name="receiver-line", daemon=True).start()
+        except RuntimeError as error:  # no threads left: there will be no association
+            log.warning("connection.not_taken", reason=str(error))
+            line.close()
 
 
 def _how(code: int) -> str:
