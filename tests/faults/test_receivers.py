@@ -249,3 +249,15 @@ def test_a_node_that_is_killed_leaves_no_process_and_another_can_start_at_once(n
     assert len(node.stored()) == 1
     [found] = node.stored()
     assert data_set_of(found) == image.data_set
+
+
+def test_a_receiver_that_cannot_begin_keeps_the_node_from_starting_and_says_why(
+    tmp_path: Path, archive: Archive, engines: Section
+) -> None:
+    node = RunningNode(tmp_path, archive.destination, sections={"engines": engines, "node": {"receivers": 2}})
+    node.spool.mkdir()
+    (node.spool / "receivers").write_text("")  # where there should be a folder
+    node.launch()
+    assert node.wait() == 1
+    assert "spool.path" in str(node.events[-1])
+    assert not node.logged("receiver.listening")
