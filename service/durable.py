@@ -40,10 +40,10 @@ def write_synced(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         os.fsync(file.fileno())
 
 
-def write_all(descriptor: int, *pieces: bytes | memoryview) -> None:
-    """Write pieces one behind the other at the beginning of a file. Raises `OSError`."""
+def write_all(descriptor: int, *pieces: bytes | memoryview, at: int = 0) -> None:
+    """Write pieces one behind the other from a place in a file. Raises `OSError`."""
     length = sum(len(piece) for piece in pieces)
-    if os.pwritev(descriptor, pieces, 0) != length:  # of a file, only where the disk is full, or the limit of its size
+    if os.pwritev(descriptor, pieces, at) != length:  # of a file, only where the disk is full, or the limit of its size
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

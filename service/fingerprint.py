@@ -16,7 +16,7 @@ from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 
-from service.received import PREAMBLE
+from service.record import PREAMBLE
 
 _TRAILING_PADDING = 0xFFFCFFFC
 _TEXT = frozenset(

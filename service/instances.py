@@ -14,9 +14,9 @@ import structlog
 
 from service.durable import make_folder, sync_folder, write_all
 from service.errors import OutOfResources
+from service.overwriting import Overwriting
 from service.quarantine import Quarantine
 from service.received import Received
-from service.record import Record, write_over
 from service.recycling import Ready
 from service.room import Room
 from service.syncing import Syncing
@@ -103,6 +103,12 @@ class Instances:
 
     # ---- storing ---------------------------------------------------------------------------------------------------
 
+    def ahead(self, length: int) -> Overwriting | None:
+        """A ready file for an instance of about so many bytes; None where there is none. Raises `OSError`."""
+        ready = self._ready
+        path = ready.take(length)
+        return None if path is None else Overwriting(path, ready.put_back)
+
     def store(self, series: str, instance: str, received: Received, again: bool = False) -> Stored:
         """Keep one instance. See `service.spool.Spool.store`."""
         folder = self.folder(series)
@@ -112,10 +118,10 @@ class Instances:
                 return Stored.DUPLICATE
             if received.file is None:  # of a file, each piece has claimed its room
                 self._room.claim(received.length)
-            ready = None if received.file else self._ready.take(received.length)
-            part = received.file or ready or self._incoming / f"{uuid.uuid4().hex}.part"
+            ready = None if received.file else received.ahead or self.ahead(received.length)
+            part = received.file or (ready and ready.path) or self._incoming / f"{uuid.uuid4().hex}.part"
             try:
-                self._write(series, instance, received, part, over=ready is not None)
+                self._write(series, instance, received, part, ready)
                 outcome = self._place(series, instance, received, part, again)
             finally:
                 part.unlink(missing_ok=True)
@@ -125,11 +131,10 @@ class Instances:
             raise OutOfResources(f"the spool cannot be written: {error.strerror}") from error
         return outcome
 
-    def _write(self, series: str, instance: str, received: Received, part: Path, over: bool) -> None:
+    def _write(self, series: str, instance: str, received: Received, part: Path, over: Overwriting | None) -> None:
         """Bring the content to disk. Only in a file that is written over it is found again without its name."""
-        if over:
-            record = Record.of(series, instance, received.head[: received.length])
-            write_over(part, record, received, self._sync.data)
+        if over is not None:
+            over.complete(series, instance, received.head[: received.length], self._sync.data)
             return
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:

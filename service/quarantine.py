@@ -16,7 +16,8 @@ from pathlib import Path
 
 from service.durable import make_folder, replace_file, sync_folder
 from service.errors import OutOfResources
-from service.received import PREAMBLE, Received
+from service.received import Received
+from service.record import PREAMBLE
 
 
 @dataclass(frozen=True)

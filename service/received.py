@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-PREAMBLE = 128
-"""Bytes before ``DICM`` (PS3.10 7.1), which are ours to write: they say nothing about an instance."""
+from service.overwriting import Overwriting
 
 
 @dataclass(frozen=True)
@@ -22,11 +21,14 @@ class Received:
         Of the whole file in bytes.
     file
         Where it lies as a whole, where it was too large for memory; on the spool's file system, not synced.
+    ahead
+        What has begun to be written of it; None for nothing.
     """
 
     head: memoryview
     length: int
     file: Path | None = None
+    ahead: Overwriting | None = None
 
     @classmethod
     def of(cls, content: bytes) -> Self:

@@ -4,20 +4,35 @@ PS3.10 7.1 leaves the 128 bytes before ``DICM`` to whoever writes the file.
 """
 
 import mmap
-import os
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import xxhash
 
-from service.durable import write_all
-from service.received import PREAMBLE, Received
-
+PREAMBLE = 128
+"""Bytes before ``DICM`` (PS3.10 7.1), which are ours to write: they say nothing about an instance."""
 PAGE = 4096
 """Whole pages are written, for a part of one would first be read from the disk."""
+
+
+class Checksum:
+    """The checksum of a record, while the bytes come."""
+
+    def __init__(self) -> None:
+        self._digest = xxhash.xxh3_128()
+        self._seen = PREAMBLE
+
+    def see(self, content: memoryview) -> None:
+        """So much of the file has come."""
+        self._digest.update(content[self._seen :])
+        self._seen = len(content)
+
+    def of(self, series: str, instance: str) -> bytes:
+        """That of all which was seen, as an instance."""
+        self._digest.update(f"{series}{instance}{self._seen:x}".encode())
+        return self._digest.digest()
 
 
 @dataclass(frozen=True)
@@ -31,7 +46,7 @@ class Record:
     length
         Of the whole file in bytes.
     checksum
-        XXH3 (128 bits) of the keys, the length and all bytes from 128 on. It tells what was torn by a stop; it does not
+        XXH3 (128 bits) of all bytes from 128 on, the keys and the length. It tells what was torn by a stop; it does not
         protect against people.
     """
 
@@ -41,9 +56,11 @@ class Record:
     checksum: bytes
 
     @classmethod
-    def of(cls, series: str, instance: str, content: memoryview) -> Self:
-        """Make the record of an instance, a whole file."""
-        return cls(series, instance, len(content), _checksum(series, instance, content))
+    def of(cls, series: str, instance: str, content: memoryview, checksum: "Checksum | None" = None) -> Self:
+        """Make the record of an instance, a whole file, of which a checksum may have seen the beginning."""
+        checksum = checksum or Checksum()
+        checksum.see(content)
+        return cls(series, instance, len(content), checksum.of(series, instance))
 
     def encode(self) -> bytes:
         """The 128 bytes."""
@@ -62,7 +79,7 @@ class Record:
         """Whether the file, which may have old bytes behind the instance, holds what the record says."""
         if not PREAMBLE <= self.length <= len(content):
             return False
-        return _checksum(self.series, self.instance, content[: self.length]) == self.checksum
+        return Record.of(self.series, self.instance, content[: self.length]) == self
 
 
 _MAGIC = b"WETREAD\x01"
@@ -70,33 +87,9 @@ _LAYOUT = struct.Struct("<8s8s8sQ16s80x")
 assert _LAYOUT.size == PREAMBLE
 
 
-def _checksum(series: str, instance: str, content: memoryview) -> bytes:
-    digest = xxhash.xxh3_128(f"{series}{instance}{len(content):x}".encode())
-    digest.update(content[PREAMBLE:])
-    return digest.digest()
-
-
 def whole_pages(length: int) -> int:
     """A length in bytes, up to the next page."""
     return -(-length // PAGE) * PAGE
-
-
-def write_over(path: Path, record: Record, received: Received, sync: Callable[[int], object]) -> None:
-    """Write an instance that is in memory over the beginning of a ready file, bring it to disk, and cut the file.
-
-    Raises
-    ------
-    OSError
-        It is not on disk; the file must not be given out again.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        rest = bytes(whole_pages(received.length) - received.length)
-        write_all(descriptor, record.encode(), received.head[PREAMBLE : received.length], rest)
-        sync(descriptor)
-        os.ftruncate(descriptor, received.length)
-    finally:
-        os.close(descriptor)
 
 
 def read_record(path: Path) -> Record | None:

@@ -38,8 +38,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from service.durable import sync_folder, write_synced
-from service.received import PREAMBLE
-from service.record import PAGE, Record, read_record, whole_pages
+from service.record import PAGE, PREAMBLE, Record, read_record, whole_pages
 
 FIRST_SIZES = (129 * PAGE, 130 * PAGE)
 """What is expected before anything has arrived: CT slices of 512 × 512 with headers of some kilobytes."""
@@ -106,6 +105,12 @@ class Ready:
             capacity, path = self._files.pop(index)
             self._total -= capacity
         return Path(path)
+
+    def put_back(self, capacity: int, path: Path) -> None:
+        """Take over one that was taken and whose record is still empty."""
+        with self._lock:
+            insort(self._files, (capacity, str(path)))
+            self._total += capacity
 
     def give(self, path: Path) -> None:
         """Take over a file that is not needed any more: it is kept, to be made ready soon, or removed.

@@ -33,6 +33,7 @@ import structlog
 from service.durable import make_folder, write_synced
 from service.errors import ConfigurationError, OutOfResources
 from service.instances import Instances
+from service.overwriting import Overwriting
 from service.quarantine import Quarantine, QuarantineEntry
 from service.received import Received
 from service.room import Room
@@ -181,6 +182,12 @@ class Spool:
             The disk is full, or almost, or cannot be written.
         """
         return self._instances.store(series, instance, received, again)
+
+    def ahead(self, length: int) -> Overwriting | None:
+        """A file that is ready for an instance of about so many bytes, to be named by `Received`; None for none."""
+        with suppress(OSError):
+            return self._instances.ahead(length)
+        return None
 
     def spill(self) -> Spill:
         """Begin a file for an instance that is too large for memory; `Received` names it when it is whole.

@@ -23,7 +23,8 @@ from typing import Literal
 from service.durable import replace_file, sync_folder
 from service.fingerprint import fingerprint
 from service.quarantine import Quarantine
-from service.received import PREAMBLE, Received
+from service.received import Received
+from service.record import PREAMBLE
 
 REPLACED = ".replaced"
 CORRECTED_REASON = (

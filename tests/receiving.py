@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.errors import OutOfResources
+from service.overwriting import Overwriting
 from service.receive.listener import Listener
 from service.receive.policy import AssociationPolicy
 from service.received import Received
@@ -49,6 +50,9 @@ class Kept:
 
     def aborted(self, association: int) -> None:
         self.ends.append("aborted")
+
+    def ahead(self, length: int) -> Overwriting | None:
+        return None
 
     def spool_file(self) -> Spill:
         def claim(length: int) -> None:

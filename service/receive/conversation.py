@@ -7,6 +7,7 @@ from typing import Protocol
 from sqlalchemy.exc import DBAPIError
 
 from service.errors import OutOfResources, told_by_place
+from service.overwriting import Overwriting
 from service.receive import dimse, pdu
 from service.receive.buffer import COMMAND, InstanceBuffer
 from service.receive.connection import Connection
@@ -34,6 +35,9 @@ class Takes(Protocol):
 
     def aborted(self, association: int) -> None:
         """An association was aborted, or its connection lost."""
+
+    def ahead(self, length: int) -> Overwriting | None:
+        """A file for an instance that comes, of about so many bytes; None for none."""
 
     def spool_file(self) -> Spill:
         """Open a file for an instance that is too large for memory. Raises `OutOfResources`."""
@@ -64,7 +68,7 @@ class Conversation:
             number: Context(number, str(context.abstract_syntax), str(context.transfer_syntax[0]))
             for number, context in accepted.contexts.items()
         }
-        self._buffer = InstanceBuffer(intake.spool_file)
+        self._buffer = InstanceBuffer(intake.spool_file, intake.ahead)
         connection.meanwhile = self._buffer.shrink
         self._reader = pdu.FragmentReader(connection, self._buffer.view, settings.maximum_pdu, COMMAND)
 

@@ -7,6 +7,7 @@ import structlog
 
 from service.errors import OutOfResources, Quarantined
 from service.header import HeaderFacts, read_facts
+from service.overwriting import Overwriting
 from service.received import Received
 from service.spill import Spill
 from service.spool import Spool, key_of
@@ -108,6 +109,10 @@ class Intake:
         self.arrived(association, facts, sender)
         self._count(outcome.value)
         return SUCCESS
+
+    def ahead(self, length: int) -> Overwriting | None:
+        """A file for an instance that comes, of about so many bytes; None for none."""
+        return self._spool.ahead(length)
 
     def spool_file(self) -> Spill:
         """Open a file for an instance that is too large for memory. Raises `OutOfResources`."""

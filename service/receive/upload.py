@@ -7,7 +7,8 @@ from io import BytesIO
 from pydicom.filereader import read_dataset
 
 from service.receive.buffer import IN_MEMORY
-from service.received import PREAMBLE, Received
+from service.received import Received
+from service.record import PREAMBLE
 from service.spill import Spill
 
 WRITTEN_AT_ONCE = 4 << 20

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from service import spool as spools
 from service.errors import ConfigurationError, OutOfResources
-from service.received import PREAMBLE, Received
-from service.record import read_record
+from service.received import Received
+from service.record import PREAMBLE, read_record
 from service.recycling import Ready
 from service.spool import Spool, key_of
 from service.syncing import Sync

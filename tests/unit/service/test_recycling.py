@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from service import recycling
-from service.received import PREAMBLE, Received
-from service.record import PAGE, Record, read_record, write_over
+from service.overwriting import Overwriting
+from service.record import PAGE, PREAMBLE, Record, read_record
 from service.recycling import FIRST_SIZES, Ready
 from service.spool import key_of
 
@@ -32,7 +32,7 @@ def record_of(content: bytes) -> Record:
 def written_over(ready: Ready, content: bytes = CONTENT) -> Path:
     path = ready.take(len(content))
     assert path is not None
-    write_over(path, record_of(content), Received.of(content), os.fdatasync)
+    Overwriting(path, ready.put_back).complete(SERIES, INSTANCE, memoryview(content), os.fdatasync)
     return path
 
 
