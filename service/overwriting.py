@@ -41,22 +41,24 @@ class Overwriting:
         self._at = PAGE  # behind the page of the record
         self._failure: OSError | None = None
 
-    def bring(self, content: memoryview) -> None:
-        """So much of the file has come; more of it may."""
-        end = min(len(content) // PAGE * PAGE, self._capacity)
-        if end - self._at < STEP or self._descriptor is None or self._failure is not None:
+    def bring(self, content: memoryview, whole: bool = False) -> None:
+        """So much of the file has come; more of it may, unless this is the whole."""
+        length = len(content)
+        end = length if whole else min(length // PAGE * PAGE, self._capacity)
+        if end - self._at < (1 if whole else STEP) or self._descriptor is None or self._failure is not None:
             return
+        pages = whole_pages(end)  # a part of a page would first be read from the disk
         try:
-            write_all(self._descriptor, content[self._at : end], at=self._at)
-        except OSError as error:  # told when all has come: the peer could not be answered before
+            write_all(self._descriptor, content[self._at : end], bytes(pages - end), at=self._at)
+        except OSError as error:  # told when it is complete: the peer could not be answered before
             self._failure = error
             return
-        _sync_file_range(self._descriptor, self._at, end - self._at, _WRITE)  # or the sync does it
+        _sync_file_range(self._descriptor, self._at, pages - self._at, _WRITE)  # where it fails, the sync does it
         self._checksum.see(content[:end])
         self._at = end
 
     def complete(self, series: str, instance: str, content: memoryview, sync: Callable[[int], object]) -> None:
-        """All has come: write what is left and the record, bring it to disk, and cut the file.
+        """Write what is left and the record, bring it to disk, and cut the file.
 
         Raises
         ------
@@ -65,13 +67,11 @@ class Overwriting:
         """
         assert self._descriptor is not None
         try:
+            self.bring(content, whole=True)
             if self._failure is not None:
                 raise self._failure
             length = len(content)
             record = Record.of(series, instance, content, self._checksum)
-            pages = whole_pages(length)  # a part of a page would first be read from the disk
-            if length > self._at:
-                write_all(self._descriptor, content[self._at :], bytes(pages - length), at=self._at)
             write_all(self._descriptor, record.encode(), content[PREAMBLE:PAGE], bytes(max(0, PAGE - length)))
             sync(self._descriptor)
             os.ftruncate(self._descriptor, length)

@@ -89,6 +89,8 @@ class InstanceBuffer:
         self._reached = max(self._reached, at)
         if not self._spilt:
             self._last_length = at
+            if self._ahead is not None:  # so that it is on its way while its header is read
+                self._ahead.bring(self.view[:at], whole=True)
             return Received(self.view[:at], at, ahead=self._ahead)
         if self._failure is None and self._spill is not None:
             self._spill.write(self.view[IN_MEMORY:at])
