@@ -83,7 +83,7 @@ class Spool:
         self._own = root / _RECEIVERS / str(receiver) if receiver else root
         self._quarantine = Quarantine(root)
         self._sync = sync
-        self._ready_bytes = 0 if sync == "off" else ready_mb << 20
+        self._ready_bytes = ready_mb << 20
         self._room = Room(root, reserve_mb << 20, lambda: self._instances.spare())
         self._instances = Instances(root, duplicates, Syncing(root, sync), self._room, self._quarantine, self._own)
         try:
