@@ -10,7 +10,7 @@ CODE := $(PACKAGES) tests $(wildcard benchmarks)
 CHECKED_ALREADY := $(if $(filter check,$(MAKECMDGOALS)),--ignore=tests/unit)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check format test counterparts outcomes validators test-viewer test-train ladder ladder-tables lock clean
+.PHONY: help install demo check format test counterparts outcomes validators test-viewer bench-receive soak-receive test-train ladder ladder-tables lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ test-viewer: $(VENV)/.installed-test counterparts  ## what OHIF, in a browser, s
 
 validators: $(VENV)/.installed-test counterparts  ## write docs/validators.md anew: who notices which damage
 	$(BIN)/python -m tests.conformance.gate
+
+bench-receive: $(VENV)/.installed-test counterparts  ## how fast instances are received, against DCMTK, Orthanc and pynetdicom (half an hour)
+	$(BIN)/wetread bench receive --json
+
+soak-receive: $(VENV)/.installed-test  ## kill -9 of the node a hundred times while instances come, and 10,000 health probes (a quarter of an hour)
+	$(BIN)/python -m tests.soak_receive
 
 test-train: $(VENV)/.installed-train  ## the tests that train; installs PyTorch
 	$(BIN)/python -m pytest tests/train

@@ -29,9 +29,16 @@ def row(case: str, subject: str, values: Sequence[float], unit: str) -> Row:
 
 def tell(name: str, rounds: int, rows: Sequence[Row], ratios: Mapping[str, float], as_json: bool) -> None:
     """Print a table for people, and with ``as_json`` one last line for programs."""
-    table = Table("case", "subject", "median", "min", "max", "unit", title=f"{name}, {rounds} rounds")
-    for one in rows:
-        table.add_row(one.case, one.subject, f"{one.median:g}", f"{one.min:g}", f"{one.max:g}", one.unit)
+    units = list(dict.fromkeys(one.unit for one in rows))
+    table = Table("case", "subject", *units, title=f"{name}, {rounds} rounds: median (min to max)")
+    for case, subject in dict.fromkeys((one.case, one.subject) for one in rows):
+        of_it = [one for one in rows if (one.case, one.subject) == (case, subject)]
+        cells = ["\n".join(_cell(one) for one in of_it if one.unit == unit) for unit in units]
+        table.add_row(case, subject, *cells)
     Console(stderr=as_json).print(table)
     if as_json:
         print(json.dumps({"name": name, "rounds": rounds, "rows": [asdict(one) for one in rows], "ratios": ratios}))
+
+
+def _cell(one: Row) -> str:
+    return f"{one.median:.4g} ({one.min:.4g} to {one.max:.4g})"

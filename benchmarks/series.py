@@ -182,7 +182,7 @@ def streamed(files: list[Path]) -> tuple[float, float]:
         began = time.perf_counter()
         for index, file in enumerate(files):
             time.sleep(max(0.0, began + index * SENDER_SECONDS - time.perf_counter()))
-            reader.add(file)
+            reader.add([file])
         last = time.perf_counter()
         return last - began, timed(lambda: assemble_from(reader, files))
 

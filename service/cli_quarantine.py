@@ -9,8 +9,9 @@ from service.cli_options import DEFAULT_CONFIG, AsJson, Config, console, existin
 from service.errors import ConfigurationError
 from service.operate import quarantine
 from service.operate.quarantine_view import SHORT, entry_object, group_object, list_view, show_view
+from service.quarantine import QuarantineEntry
 from service.settings import load
-from service.spool import QuarantineEntry, Spool
+from service.spool import Spool
 
 app = typer.Typer(help="Look at what cannot be used; put it back, or remove it.", no_args_is_help=True)
 

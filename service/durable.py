@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, and survive a power cut."""
 
+import errno
 import os
 import uuid
 from collections.abc import Callable
@@ -37,6 +38,13 @@ def write_synced(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         write(file)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_all(descriptor: int, *pieces: bytes | memoryview, at: int = 0) -> None:
+    """Write pieces one behind the other from a place in a file. Raises `OSError`."""
+    length = sum(len(piece) for piece in pieces)
+    if os.pwritev(descriptor, pieces, at) != length:  # of a file, only where the disk is full, or the limit of its size
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,11 +8,15 @@ PS3.10 7.1). None of that is another image.
 import hashlib
 import io
 from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
 
 import pydicom
 from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
+
+from service.record import PREAMBLE
 
 _TRAILING_PADDING = 0xFFFCFFFC
 _TEXT = frozenset(
@@ -21,30 +25,45 @@ _TEXT = frozenset(
 _BYTES = frozenset({"OB", "UN"})
 
 
-def fingerprint(content: bytes) -> str:
+def fingerprint(content: bytes | memoryview | Path) -> str:
     """A digest of the transfer syntax and the elements of a whole DICOM file; of its bytes where these are unreadable.
 
     Two files with the same fingerprint are the same instance in two wrappings. Values are compared as they lie there:
     the number 1.0 is another value than 1.00.
+
+    Raises
+    ------
+    OSError
+        A file cannot be read.
     """
+    with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as stream:
+        digest = hashlib.sha256()
+        try:
+            file = _parsed(stream)
+            digest.update(str(file.file_meta.get("TransferSyntaxUID", "")).encode())
+            for piece in _pieces(file):
+                digest.update(b"%d:" % len(piece))  # where one ends is part of what they say
+                digest.update(piece)
+        except MemoryError:
+            raise
+        except Exception:  # a parser can fail in many ways on hostile bytes
+            return _bytes_of(stream)
+        return digest.hexdigest()
+
+
+def _bytes_of(stream: IO[bytes]) -> str:
+    stream.seek(PREAMBLE)
+    if stream.read(4) != b"DICM":
+        stream.seek(0)
     digest = hashlib.sha256()
-    try:
-        file = _parsed(content)
-        digest.update(str(file.file_meta.get("TransferSyntaxUID", "")).encode())
-        for piece in _pieces(file):
-            digest.update(b"%d:" % len(piece))  # where one ends is part of what they say
-            digest.update(piece)
-    except MemoryError:
-        raise
-    except Exception:  # a parser can fail in many ways on hostile bytes
-        return hashlib.sha256(content).hexdigest()
+    while chunk := stream.read(1 << 20):
+        digest.update(chunk)
     return digest.hexdigest()
 
 
-def _parsed(content: bytes) -> pydicom.FileDataset:
-    stream = io.BytesIO(content)
+def _parsed(stream: IO[bytes]) -> pydicom.FileDataset:
     file = pydicom.dcmread(stream)
-    if stream.tell() != len(content):
+    if stream.read(1):
         raise ValueError("the parser has stopped before the end, and what follows may differ")
     return file
 

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -23,12 +24,17 @@ from service.deliver.capabilities import Capabilities
 from service.errors import ConfigurationError
 from service.ledger.ledger import open_ledger
 from service.ledger.records import ASSEMBLE, DELIVER, ENCODE, INFER
+from service.operate.certificates import CertificateWatch
 from service.operate.http import EngineHealth, Health, HttpServer
 from service.operate.metrics import Metrics
 from service.pipeline import Pipeline
 from service.receive.intake import Intake
+from service.receive.listener import listeners
 from service.receive.missing import MissingInstances
-from service.receive.scp import Receiver
+from service.receive.policy import AssociationPolicy, Seats
+from service.receive.port import Port
+from service.receive.receivers import Receivers
+from service.receive.stow import stow_servers
 from service.routing.narrowing import check_narrowing
 from service.series.completeness import Completeness
 from service.series.streaming import Streaming
@@ -74,24 +80,41 @@ class Node:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._metrics = Metrics.on_new_registry()
+        self._certificates = CertificateWatch(settings.tls)
         self._stopping = threading.Event()
         self._started = False
 
     def start(self) -> None:
         """Open the spool, ledger and engines, then listen: a sender finds either a node that works or none."""
+        with ExitStack() as begun:  # what has begun ends where what follows fails
+            self._begin(begun)
+            begun.pop_all()
+        self._started = True
+        log.info("node.started", version=__version__, models=sorted(self._engines.packages), http_port=self._http.port)
+
+    def _begin(self, begun: ExitStack) -> None:
         settings = self._settings
         packages = served_packages(settings)
-        self._spool = Spool(settings.spool.path)
-        self._spool.lock()
+        spool = settings.spool
+        receivers = settings.node.receivers if settings.node.receivers > 1 else 0  # processes beside this one
+        ready_mb = 0 if receivers else spool.ready_mb
+        self._spool = Spool(
+            spool.path, spool.duplicates, sync=spool.sync, ready_mb=ready_mb, reserve_mb=spool.reserve_mb
+        )
+        self._spool.lock(receivers)
+        begun.callback(self._spool.unlock)
         self._ledger = open_ledger(settings.spool.path)
+        begun.callback(self._ledger.close)
         if reclaimed := self._ledger.reclaim():
             log.info("ledger.reclaimed", jobs=reclaimed)
         self._engines = EnginePool(engine_spec(settings), settings.engines.devices)
+        begun.callback(self._engines.close)
         self._engines.open(packages)
         self._upkeep = EngineUpkeep(
             settings, self._engines, lambda: served_packages(settings), compiled_folder(settings)
         )
         self._streaming = Streaming(self._spool, min(4, os.cpu_count() or 1))
+        begun.callback(self._streaming.stop)
         capabilities = Capabilities(settings.node.ae_title, settings.spool.path)
         pipeline = Pipeline(settings, self._spool, self._ledger, self._streaming, self._engines, capabilities)
         self._workers = list(self._make_workers(pipeline))
@@ -100,18 +123,26 @@ class Node:
         self._completeness = Completeness(
             settings.series, self._spool, self._ledger, counts=missing.count, fetch=missing.fetch
         )
+        begun.callback(self._completeness.close)
         self._completeness.resume()
         self._intake.tell(self._completeness, self._streaming)
-        self._receiver = Receiver(settings, self._intake)
-        try:
-            self._receiver.start()
-        except OSError as error:
-            raise ConfigurationError(
-                f"node.port = {settings.node.port}: cannot listen on {settings.node.host} ({error.strerror}); "
-                "end what listens there, or choose another port"
-            ) from None
+        seats = Seats.of(settings.node)
+        self._receivers = Receivers(settings, self._spool, seats, self._intake, self._metrics.count_instance)
+        begun.callback(self._receivers.stop)
+        self._receivers.start()
+        self._listeners: tuple[Port, ...] = self._receivers.ports()
+        if not self._listeners:
+            self._listeners = listeners(settings, AssociationPolicy(settings, seats), self._intake)
+        for listener in self._listeners:
+            listener.start()
+            begun.callback(listener.stop)
+        self._stow = stow_servers(settings, self._intake, seats)
+        for server in self._stow:
+            server.start()
+            begun.callback(server.stop)
         self._metrics.watch_jobs(self._ledger.counts)
         self._metrics.watch_engines(lambda: self._engines.statuses)
+        self._metrics.watch_certificates(self._certificates.ends)
         self._http = HttpServer(settings.http.host, settings.http.port, self.health, self._metrics)
         self._http.start()
         self._upkeep.start()
@@ -119,8 +150,7 @@ class Node:
             worker.start()
         self._ticker = threading.Thread(target=self._tick, name="ticker", daemon=True)
         self._ticker.start()
-        self._started = True
-        log.info("node.started", version=__version__, models=sorted(packages), http_port=self._http.port)
+        self._certificates.look()
 
     def _make_workers(self, pipeline: Pipeline) -> Iterator[Worker]:
         settings = self._settings
@@ -138,8 +168,12 @@ class Node:
         if not self._started:
             return
         log.info("node.draining")
-        self._receiver.stop()
+        for listener in self._listeners:
+            listener.stop()
+        self._receivers.stop()
         self._intake.stop()
+        for server in self._stow:
+            server.stop()
         for worker in self._workers:
             worker.stop()
         deadline = time.monotonic() + grace_seconds
@@ -161,8 +195,8 @@ class Node:
 
     @property
     def port(self) -> int:
-        """The DICOM port it listens on."""
-        return self._receiver.port
+        """The DICOM port it listens on: the plain one where there is one."""
+        return self._listeners[0].port
 
     @property
     def http_port(self) -> int:
@@ -178,7 +212,8 @@ class Node:
             ledger_reachable = False
         return Health(
             version=__version__,
-            receiver_listening=self._receiver.listening,
+            receiver_listening=self._receivers.serving and all(listener.listening for listener in self._listeners),
+            receivers_lost=self._receivers.lost,
             ledger_reachable=ledger_reachable,
             spool_writable=self._spool.writable(),
             spool_free_bytes=self._spool.free_bytes(),
@@ -201,6 +236,7 @@ class Node:
         last_beat = last_sweep = time.monotonic()
         while not self._stopping.wait(0.1):
             try:
+                self._streaming.tick()
                 self._completeness.decide()
                 if time.monotonic() - last_beat > 20:
                     last_beat = time.monotonic()
@@ -208,6 +244,7 @@ class Node:
                         worker.beat()
                 if time.monotonic() - last_sweep > 600:
                     last_sweep = time.monotonic()
+                    self._certificates.look()
                     self._sweep()
             except Exception as error:  # a full disk, a locked database: without this thread nothing would ever start
                 log.error("ticker.failed", reason=type(error).__name__)  # noqa: TRY400
@@ -215,8 +252,9 @@ class Node:
 
     def _sweep(self) -> None:
         """Forget the files of series whose work ended long ago."""
+        begun = time.time() - 1.0  # file times are of a coarser clock
         for series in self._ledger.ended_before(time.time() - self._settings.spool.keep_hours * 3600):
-            self._spool.forget(series)
+            self._spool.forget(series, before=begun)
 
     def __enter__(self) -> Self:
         self.start()

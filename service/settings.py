@@ -12,6 +12,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
+    SecretStr,
     StringConstraints,
     ValidationError,
     ValidationInfo,
@@ -23,7 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from engines.packages.selection import RadiographSelection, VolumeSelection
 from service.errors import ConfigurationError
 from service.results.profile import ResultProfile
-from service.types import Destination
+from service.types import ClientTls, Destination
 
 AETitle = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
@@ -31,6 +33,18 @@ AETitle = Annotated[
 """Application entity title: 1 to 16 characters of the default repertoire, no backslash (PS3.5 6.2, VR AE)."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+CertificateName = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True,
+        pattern=r"^(sha256:([0-9A-Fa-f]{2}:?){32}|(CN|O|OU|C|ST|L|DNS|IP|URI)=.+)$",
+    ),
+]
+"""Which certificate: ``sha256:`` and its fingerprint, or names that it must bear: ``CN=ct1, O=Clinic``, ``DNS=ct1``."""
+
+
+_SHORTEST_TOKEN = 16
 
 
 class _Section(BaseModel):
@@ -46,9 +60,32 @@ class NodeSettings(_Section):
     accept_unknown_senders: bool = False
     accept_carried_along: bool = True
     """Store SR, SEG, secondary captures and the like that travel with a study; they are never processed."""
+    accept_private: bool = False
+    """Store instances of private SOP classes, and those in private transfer syntaxes; they are never processed."""
     maximum_pdu: Annotated[int, Field(ge=4096, le=1 << 20)] = 131072
     maximum_associations: Annotated[int, Field(ge=1)] = 50
+    maximum_associations_per_sender: Annotated[int, Field(ge=1)] = 25
+    """For each calling AE title, so that one sender that never ends its associations leaves room for the others."""
+    receivers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that receive. 1: the node itself; more: that many beside it, for many senders at once on many cores."""
+    user_identity: Literal["ignore", "refuse", "require"] = "ignore"
+    """What to do with the user that a sender may name (PS3.7 D.3.3.7). require: only with a name and passcode of
+    ``users``."""
+    users: dict[str, Annotated[SecretStr, Field(min_length=1)]] = {}
+    """Passcodes by user name."""
     idle_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """For a peer to go on, within an association: with its next message, or with the one it is at, to which 1 s more is
+    allowed for each KiB that has come of it."""
+    artim_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """For a peer that has connected to ask for an association (PS3.8 9.1.5)."""
+    association_seconds: Annotated[float, Field(gt=0)] = 14400.0
+    """For an association as a whole."""
+
+    @model_validator(mode="after")
+    def _somebody_is_known(self) -> Self:
+        if self.user_identity == "require" and not self.users:
+            raise ValueError('node.user_identity = "require", and no user is known; add [node.users] with passcodes')
+        return self
 
 
 class SenderSettings(_Section):
@@ -57,6 +94,66 @@ class SenderSettings(_Section):
     archive: str
     priority: Literal["routine", "stat"] = "routine"
     """stat: its series come before those of all others, at each stage and on the GPU."""
+    addresses: tuple[IPvAnyNetwork, ...] = ()
+    """Addresses and networks that it sends from; empty for any."""
+    certificates: tuple[CertificateName, ...] = ()
+    """TLS client certificates that it sends with, any of these; empty for none or any that ``[tls]`` lets in."""
+
+
+class TlsSettings(_Section):
+    """``[tls]``: the second DICOM listener, for TLS (PS3.15 B.12). It is there where ``certificate`` is set."""
+
+    port: Port = 2762
+    certificate: Path | None = None
+    """PEM file of the node's certificate, followed by those that lead to the authority. Read again when it changes."""
+    key: Path | None = None
+    """PEM file of its private key, not encrypted."""
+    authorities: Path | None = None
+    """PEM file of the authorities that sign the senders' certificates."""
+    revoked: Path | None = None
+    """PEM file of the lists in which each of these authorities says which certificates count no more (CRLs)."""
+    clients: Literal["require", "optional", "none"] = "require"
+    """Whether a sender must show a certificate; one that is shown must be right in any case but none."""
+    only: bool = False
+    """Do not listen without TLS."""
+    handshake_seconds: Annotated[float, Field(gt=0, le=60)] = 10.0
+
+    @property
+    def on(self) -> bool:
+        """Whether to listen with TLS."""
+        return self.certificate is not None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.certificate is None and (self.key or self.authorities or self.revoked or self.only):
+            raise ValueError("tls.certificate is missing; name the PEM file of the node's certificate")
+        if self.certificate is not None and self.key is None:
+            raise ValueError("tls.key is missing; name the PEM file of the certificate's private key")
+        if self.certificate is not None and self.clients != "none" and self.authorities is None:
+            raise ValueError(
+                "tls.authorities is missing; name the PEM file of the authorities that sign the senders' certificates, "
+                'or set tls.clients = "none" where senders have no certificates'
+            )
+        return self
+
+
+class ArchiveTlsSettings(_Section):
+    """``[archives.NAME.tls]``: this archive is spoken to by TLS (PS3.15 B.12) on its port."""
+
+    authorities: Path
+    """PEM file of the authorities that sign the archive's certificate. Files are read for each association."""
+    certificate: Path | None = None
+    """PEM file of the certificate that it is shown; default: that of ``[tls]``, or none."""
+    key: Path | None = None
+    """PEM file of its private key, not encrypted."""
+    name: str = ""
+    """Which the archive's certificate must be for: a DNS name or an address; default: its host."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together; name both, or none for those of [tls]")
+        return self
 
 
 class ArchiveSettings(_Section):
@@ -71,6 +168,7 @@ class ArchiveSettings(_Section):
     """How instances are fetched that it has and that did not come. For c-move it must know this node's AE title."""
     dicomweb: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$"), Field(validate_default=True)] = ""
     """Base URL of its DICOMweb services, for qido and wado-rs."""
+    tls: ArchiveTlsSettings | None = None
     results: ResultProfile = ResultProfile()
 
     @field_validator("fetch")
@@ -167,6 +265,26 @@ class HttpSettings(_Section):
     port: Port = 8080
 
 
+class StowSettings(_Section):
+    """``[stow]``: a second way in, STOW-RS (PS3.18 10.5)."""
+
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    port: Port = 8081
+    tls: bool = False
+    """HTTPS, with certificate, authorities and rules of ``[tls]``; else a proxy in front of it should do that."""
+    tokens: dict[AETitle, SecretStr] = {}
+    """Bearer tokens by sender, whose archive gets the results. A sender may show one of its certificates instead."""
+    largest_mb: Annotated[int, Field(ge=1)] = 4096
+    """What a single instance may have."""
+    maximum_connections: Annotated[int, Field(ge=1)] = 16
+    """Each may hold 16 MiB in memory."""
+    idle_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """After so long without a byte a request is given up ..."""
+    longest_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """... and after so long in any case; what of it was whole is kept."""
+
+
 class LogSettings(_Section):
     """``[log]``: ``json`` lines for a collector, ``console`` for a person."""
 
@@ -180,6 +298,18 @@ class SpoolSettings(_Section):
     path: Path = Path("/var/lib/wetread")
     keep_hours: Annotated[float, Field(ge=0)] = 24.0
     """How long the files of a series stay after all of its work has ended."""
+    duplicates: Literal["keep-first", "keep-last", "reject"] = "keep-first"
+    """What is done with another content under a SOP Instance UID that is there. keep-first: it is kept in quarantine,
+    where an operator decides. keep-last: it counts, its series runs again, and the first one is kept in quarantine.
+    reject: it is not taken, and its sender is told (0xC111)."""
+    sync: Literal["each", "group", "off"] = "each"
+    """What is done before an instance is acknowledged. each: its data is brought to disk. group: everything that was
+    written to the file system, once for all that wait. off: nothing, and a power cut takes what was acknowledged."""
+    ready_mb: Annotated[int, Field(ge=0)] = 256
+    """What files may take that are kept ready to be written over, which makes instances durable sooner. 0: none."""
+    reserve_mb: Annotated[int, Field(ge=0)] = 1024
+    """What stays free on the file system for the ledger, intermediate files and results: below it, senders are told to
+    try again later (0xA700), until a quarter more is free. 0: everything is used."""
 
 
 class Settings(BaseSettings):
@@ -194,6 +324,7 @@ class Settings(BaseSettings):
     )
 
     node: NodeSettings = NodeSettings()
+    tls: TlsSettings = TlsSettings()
     senders: dict[AETitle, SenderSettings] = {}
     archives: dict[str, ArchiveSettings] = {}
     spool: SpoolSettings = SpoolSettings()
@@ -202,6 +333,7 @@ class Settings(BaseSettings):
     routing: dict[str, RoutingSettings] = {}
     retry: RetrySettings = RetrySettings()
     http: HttpSettings = HttpSettings()
+    stow: StowSettings = StowSettings()
     log: LogSettings = LogSettings()
 
     @classmethod
@@ -227,6 +359,32 @@ class Settings(BaseSettings):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _certificates_can_be_shown(self) -> Self:
+        for title, sender in self.senders.items():
+            if sender.certificates and (not self.tls.on or self.tls.clients == "none"):
+                raise ValueError(
+                    f"senders.{title}.certificates: no sender can show one; set tls.certificate, tls.key and "
+                    "tls.authorities, or remove it"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _stow_knows_its_senders(self) -> Self:
+        stow = self.stow
+        for title, token in stow.tokens.items():
+            if title not in self.senders and not self.node.accept_unknown_senders:
+                raise ValueError(f"stow.tokens.{title}: no such sender; add a table [senders.{title}]")
+            if len(token.get_secret_value()) < _SHORTEST_TOKEN:
+                raise ValueError(
+                    f"stow.tokens.{title}: shorter than {_SHORTEST_TOKEN} characters; `openssl rand -hex 32` makes one"
+                )
+        if len({token.get_secret_value() for token in stow.tokens.values()}) < len(stow.tokens):
+            raise ValueError("stow.tokens: two senders have the same one; it says who sends, so give each its own")
+        if stow.tls and not self.tls.on:
+            raise ValueError("stow.tls needs [tls] certificate and key; name them, or leave HTTPS to a proxy")
+        return self
+
     def profile_for(self, sender: str) -> ResultProfile:
         """What the archive of ``sender`` gets; the default where none is configured."""
         return self.archives[self.senders[sender].archive].results if sender in self.senders else ResultProfile()
@@ -240,9 +398,20 @@ class Settings(BaseSettings):
         """The archive that gets the results of ``sender`` (a calling AE title), or None where none is configured."""
         if sender not in self.senders:
             return None
-        name = self.senders[sender].archive
-        archive = self.archives[name]
-        return Destination(name, archive.ae_title, archive.host, archive.port)
+        return self.destination(self.senders[sender].archive)
+
+    def destination(self, archive: str) -> Destination:
+        """Where an archive is, by its name here."""
+        found = self.archives[archive]
+        tls = None
+        if found.tls is not None:
+            tls = ClientTls(
+                found.tls.authorities,
+                found.tls.certificate or self.tls.certificate,
+                found.tls.key or self.tls.key,
+                found.tls.name or found.host,
+            )
+        return Destination(archive, found.ae_title, found.host, found.port, tls)
 
 
 def load(path: Path) -> Settings:
@@ -278,10 +447,13 @@ def _lines(error: ValidationError, origin: str) -> Iterator[str]:
         if entry["type"] == "extra_forbidden":
             known = ", ".join(_known_keys(entry["loc"]))
             yield f"{origin}: {key} = {entry['input']!r}: no such key; remove it or use one of: {known}"
-        elif entry["loc"]:
+        elif entry["loc"][:2] in (("node", "users"), ("stow", "tokens")):  # passcodes are not shown
+            yield f"{origin}: {key}: {entry['msg']}"
+        elif entry["loc"] and (entry["type"] != "value_error" or not isinstance(entry["input"], dict)):
             yield f"{origin}: {key} = {entry['input']!r}: {entry['msg']}"
-        else:
-            yield f"{origin}: {entry['msg'].removeprefix('Value error, ')}"
+        else:  # of a table as a whole, which may hold passcodes
+            words = entry["msg"].removeprefix("Value error, ")
+            yield f"{origin}: {words}" if words.startswith(key) else f"{origin}: {key}: {words}"
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
@@ -308,14 +480,35 @@ host = "127.0.0.1"
 port = 11112
 # accept_unknown_senders = false  # true: any calling AE title may send (its results have nowhere to go)
 # accept_carried_along = true     # store SR, SEG, SC ... that travel with a study; they are never processed
+# accept_private = false          # store private SOP classes and transfer syntaxes too; they are never processed
 # maximum_pdu = 131072
 # maximum_associations = 50
-# idle_seconds = 60.0
+# maximum_associations_per_sender = 25
+# receivers = 1                   # more: processes beside the node's that receive, for many senders on many cores
+# idle_seconds = 60.0            # for a sender to go on; a message may take 1 s more for each KiB of it
+# artim_seconds = 30.0            # from the connection to the request for an association
+# association_seconds = 14400.0   # an association as a whole
+# user_identity = "ignore"        # users that senders name: "refuse" them, or "require" one of [node.users]
+#[node.users]
+#ct1 = "a passcode"               # better with TLS: without, passcodes are readable on the wire
+
+# A second listener with DICOM TLS (1.2 and 1.3), once there is a certificate; docs/security.md tells more.
+[tls]
+# certificate (a path)            # PEM file of this node's certificate; read again when it changes, as the others are
+# key (a path)                    # PEM file of its private key, not encrypted
+# authorities (a path)            # PEM file of the authorities that sign the senders' certificates
+# revoked (a path)                # PEM file of their lists of revoked certificates (CRLs), one of each authority
+# port = 2762
+# clients = "require"             # senders show a certificate; "optional", or "none"
+# only = false                    # true: do not listen without TLS
+# handshake_seconds = 10.0
 
 # Who may send, by calling AE title, and which archive gets the results.
 [senders.ORTHANC]
 archive = "orthanc"
 # priority = "routine"            # "stat": comes before all others (an emergency department's scanner)
+# addresses = []                  # only from these addresses and networks: ["10.1.0.0/16", "192.168.7.5"]
+# certificates = []               # only with one of these by TLS: ["CN=ct1, O=Clinic", "sha256:9f86d0..."]
 
 [archives.orthanc]
 ae_title = "ORTHANC"
@@ -324,6 +517,9 @@ port = 4242
 # count = "c-find"                # ask how many images a series has; "qido", or "no"
 # fetch = "no"                    # fetch those that did not come: "c-get", "c-move" (it must know WETREAD), "wado-rs"
 # dicomweb = ""                   # for "qido" and "wado-rs": "http://127.0.0.1:8042/dicom-web"
+
+# A table [archives.orthanc.tls] has it spoken to by TLS. It needs authorities, a PEM file of who signs its certificate;
+# certificate and key are what it is shown (those of [tls] by default), name is what its certificate is for (its host).
 
 [archives.orthanc.results]
 # What this archive gets. It is asked what it takes, and what it refuses is replaced or left out, with a note.
@@ -337,6 +533,11 @@ port = 4242
 # Received images, intermediate files, results and the ledger. Needs room for a day of images.
 path = "{spool}"
 # keep_hours = 24.0               # how long files stay after all work on a series has ended
+# duplicates = "keep-first"       # other content under a known SOP Instance UID: an operator decides; "keep-last": it
+                                  # counts, and its series runs again; "reject": it is not taken
+# sync = "each"                   # "group": one sync for all that wait; "off": a power cut takes what was acknowledged
+# ready_mb = 256                  # files that are ready to be written over: instances are durable sooner; 0: none
+# reserve_mb = 1024               # stays free for the ledger and results; below it, senders have to try again later
 
 [series]
 # A series starts when there is evidence enough that it is whole; `wetread jobs show KEY` tells which there was.
@@ -377,6 +578,19 @@ path = "{spool}"
 [http]
 # host = "127.0.0.1"              # /health and /metrics
 # port = 8080
+
+# STOW-RS, a second way in: POST to http://HOST:PORT/studies
+[stow]
+# enabled = false
+# host = "127.0.0.1"
+# port = 8081
+# tls = false                     # HTTPS, with what [tls] names; or leave it to a proxy
+# largest_mb = 4096               # a single instance
+# maximum_connections = 16
+# idle_seconds = 60.0             # without a byte; and a whole request may take ...
+# longest_seconds = 3600.0
+#[stow.tokens]
+#ORTHANC = "..."                  # bearer token of a sender; `openssl rand -hex 32` makes one
 
 [log]
 # format = "json"                 # or "console"

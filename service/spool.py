@@ -6,7 +6,9 @@
       lock                          held by the one node that works on this spool
       versions.lock                 held while an instance gets its place
       incoming/*.part               being written; removed at start
-      series/SERIES/INSTANCE.dcm    as received, bit for bit (corrected ones: `service.versions`)
+      ready/*.dcm                   to be written over; some of them may hold an instance (`service.recycling`)
+      receivers/N/                  incoming and ready of each process that receives, where there are several
+      series/SERIES/INSTANCE.dcm    as received, bit for bit from byte 128 on (corrected ones: `service.versions`)
       quarantine/SERIES-HASH/…      what cannot be used, each with a reason.json
       work/SERIES/ITEM/…            hand-over from stage to stage; can be made again from series/
       results/SERIES/ITEM/MODEL/…   encoded objects, until they are delivered and the series is forgotten
@@ -17,27 +19,35 @@ SERIES and INSTANCE are hashes of UIDs: no name comes from the wire, so none can
 
 import fcntl
 import hashlib
-import json
+import math
 import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from service.durable import make_folder, replace_file, sync_folder, write_synced
+import structlog
+
+from service.durable import make_folder, write_synced
 from service.errors import ConfigurationError, OutOfResources
-from service.versions import (
-    CORRECTED_REASON,
-    Stored,
-    all_current,
-    corrections,
-    current,
-    forget_versions,
-    place,
-)
+from service.instances import Instances
+from service.overwriting import Overwriting
+from service.quarantine import Quarantine, QuarantineEntry
+from service.received import Received
+from service.room import Room
+from service.spill import Spill
+from service.syncing import Sync, Syncing, sync_file_system
+from service.versions import Duplicates, Stored
+
+log = structlog.get_logger()
+
+_SHARED = ("series", "quarantine", "work", "results")
+_RECEIVERS = "receivers"
+_RECEIVERS_END_SECONDS = 5.0
+"""How long to wait for the receivers of a node that was killed: they end by themselves, when what they are writing is
+written."""
 
 
 def key_of(*uids: str) -> str:
@@ -45,35 +55,13 @@ def key_of(*uids: str) -> str:
     return hashlib.sha256("\0".join(uids).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class QuarantineEntry:
-    """One thing that cannot be used.
-
-    Attributes
-    ----------
-    series
-        Key of the series that it was given for.
-    reason
-        Why it cannot be used, and what to do.
-    path
-        Its file, relative to the spool.
-    since
-        When it came here first, in seconds since the epoch.
-    """
-
-    series: str
-    reason: str
-    path: str
-    since: float = 0.0
-
-    @property
-    def id(self) -> str:
-        """Its name for an operator: the beginning of a hash of its content, so it stays when it comes again."""
-        return Path(self.path).parent.name.rpartition("-")[2]
-
-
 class Spool:
     """The folder and its rules. What a method says is stored is on disk, directory entry included.
+
+    Parameters
+    ----------
+    receiver
+        Which of the node's receivers works with it (`service.receive.receivers`); 0: none of them.
 
     Raises
     ------
@@ -81,11 +69,26 @@ class Spool:
         The folder cannot be made or written, or another node works on it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self,
+        root: Path,
+        duplicates: Duplicates = "keep-first",
+        *,
+        sync: Sync = "each",
+        ready_mb: int = 0,
+        reserve_mb: int = 0,
+        receiver: int = 0,
+    ) -> None:
         self.root = root
+        self._own = root / _RECEIVERS / str(receiver) if receiver else root
+        self._quarantine = Quarantine(root)
+        self._sync = sync
+        self._ready_bytes = ready_mb << 20
+        self._room = Room(root, reserve_mb << 20, lambda: self._instances.spare())
+        self._instances = Instances(root, duplicates, Syncing(root, sync), self._room, self._quarantine, self._own)
         try:
-            for name in ("incoming", "series", "quarantine", "work", "results"):
-                (root / name).mkdir(parents=True, exist_ok=True)
+            for folder in (self._own / "incoming", self._own / "ready", *(root / name for name in _SHARED)):
+                folder.mkdir(parents=True, exist_ok=True)
             self._probe()
         except OSError as error:
             raise ConfigurationError(
@@ -94,108 +97,138 @@ class Spool:
             ) from None
         self._lock: IO[str] | None = None
 
-    def lock(self) -> None:
-        """Become the one node that works on this spool, until `unlock` or the end of the process."""
+    # ---- the one node ----------------------------------------------------------------------------------------------
+
+    def lock(self, receivers: int = 0) -> None:
+        """Become the one node that works on this spool, until `unlock` or the end of the process.
+
+        What an earlier run has left is put in order: instances that were durable get their place, all that was half
+        written is removed.
+
+        Parameters
+        ----------
+        receivers
+            How many the node is going to have: their ready files are kept, those of others removed.
+        """
         handle = (self.root / "lock").open("w")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            handle.close()
-            raise ConfigurationError(
-                f"spool.path = {str(self.root)!r}: another node works on it; stop that one or name another folder"
-            ) from None
-        for leftover in (self.root / "incoming").glob("*.part"):
-            leftover.unlink()
+        before = self.root / _RECEIVERS
+        deadline = time.monotonic() + (_RECEIVERS_END_SECONDS if before.is_dir() else 0.0)
+        while not _locked(handle):
+            if time.monotonic() >= deadline:
+                handle.close()
+                raise ConfigurationError(
+                    f"spool.path = {str(self.root)!r}: another node works on it; stop that one or name another folder"
+                )
+            time.sleep(0.05)
         self._lock = handle
+        try:
+            for own in before.glob("*"):
+                self._instances.clear(own, keep_ready=own.name in map(str, range(1, receivers + 1)))
+            with suppress(OSError):
+                before.rmdir()
+            self.join()
+            if self._sync != "off":  # an earlier run may not have, and its instances are duplicates from now on
+                sync_file_system(self.root)
+        except OSError as error:
+            self.unlock()
+            raise ConfigurationError(
+                f"spool.path = {str(self.root)!r}: what an earlier run has left cannot be put in order "
+                f"({error.strerror}); look at the disk, and at who owns the files"
+            ) from error
+        if self._sync == "off":
+            log.warning(
+                "spool.sync_off",
+                reason="a power cut takes what was acknowledged, and its senders may have deleted it",
+                fix='spool.sync = "each"',
+            )
+
+    @property
+    def lock_descriptor(self) -> int:
+        """The lock, for a process of this node: one that inherits it keeps others out for as long as it lives."""
+        assert self._lock is not None
+        return self._lock.fileno()
+
+    def join(self) -> None:
+        """Put in order what an earlier process has left in our own folders, and keep files ready. Raises `OSError`."""
+        self._instances.begin(self._ready_bytes)
+
+    def leave(self) -> None:
+        """Keep no files ready any more."""
+        self._instances.end()
 
     def unlock(self) -> None:
         """Let another node work on this spool."""
         if self._lock is not None:
+            self.leave()
             self._lock.close()
             self._lock = None
 
-    def store(self, series: str, instance: str, content: bytes, again: bool = False) -> Stored:
-        """Keep one instance (a whole DICOM file) of a series; returns when it would survive a power cut.
+    # ---- instances -------------------------------------------------------------------------------------------------
+
+    def store(self, series: str, instance: str, received: Received, again: bool = False) -> Stored:
+        """Keep one instance of a series; returns when it would survive a power cut (but for ``sync="off"``).
 
         Parameters
         ----------
+        series, instance
+            Their keys.
         again
-            Use a content that was replaced before. Otherwise it is a duplicate: two sources that forward different
-            contents of an image in turn would replace each other's for ever.
+            Use a content that was replaced before, or would not count. Otherwise one that was replaced is a duplicate:
+            two sources that forward different contents of an image in turn would replace each other's for ever.
 
         Raises
         ------
         OutOfResources
-            The disk is full or cannot be written.
+            The disk is full, or almost, or cannot be written.
         """
-        folder = self.instance_folder(series)
-        part = self.root / "incoming" / f"{uuid.uuid4().hex}.part"
-        try:
-            make_folder(folder)
-            write_synced(part, lambda file: file.write(content))
-            with self._alone():
-                outcome = place(folder, instance, part, lambda old: self._keep_replaced(series, old), again)
-            sync_folder(folder)  # a duplicate's first copy may not be synced yet
-        except OSError as error:
-            raise OutOfResources(f"the spool cannot be written: {error.strerror}") from error
-        else:
-            return outcome
-        finally:
-            part.unlink(missing_ok=True)
+        return self._instances.store(series, instance, received, again)
 
-    def _keep_replaced(self, series: str, content: bytes) -> None:
-        self.quarantine(series, content, CORRECTED_REASON)
+    def ahead(self, length: int) -> Overwriting | None:
+        """A file that is ready for an instance of about so many bytes, to be named by `Received`; None for none."""
+        with suppress(OSError):
+            return self._instances.ahead(length)
+        return None
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Among the threads of this process and the commands beside it, one at a time."""
-        with (self.root / "versions.lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+    def spill(self) -> Spill:
+        """Begin a file for an instance that is too large for memory; `Received` names it when it is whole.
 
-    def quarantine(self, series: str, content: bytes | Path, reason: str) -> QuarantineEntry:
-        """Keep what cannot be used beside its reason. The same content is kept once; a file also stays where it is."""
-        data = content.read_bytes() if isinstance(content, Path) else content
-        folder = self.root / "quarantine" / f"{series}-{hashlib.sha256(data).hexdigest()[:16]}"
-        before = _read_entry(folder / "reason.json")
-        since = time.time() if before is None else before.since
-        entry = QuarantineEntry(series, reason, str((folder / "instance.dcm").relative_to(self.root)), since)
-        try:
-            make_folder(folder)
-            replace_file(folder / "instance.dcm", lambda file: file.write(data))
-            replace_file(folder / "reason.json", lambda file: file.write(json.dumps(asdict(entry)).encode()))
-        except OSError as error:
-            raise OutOfResources(f"the quarantine cannot be written: {error.strerror}") from error
-        return entry
+        Raises
+        ------
+        OutOfResources
+            The disk is full, or almost, or cannot be written.
+        """
+        return Spill(self._new_part(), self._room.claim)
+
+    def _new_part(self) -> Path:
+        return self._own / "incoming" / f"{uuid.uuid4().hex}.part"
+
+    def quarantine(self, series: str, content: bytes | Path | Received, reason: str) -> QuarantineEntry:
+        """Keep what cannot be used beside its reason. See `service.quarantine`."""
+        return self._quarantine.add(series, content, reason)
 
     def quarantined(self) -> Iterator[QuarantineEntry]:
         """All that lies in quarantine."""
-        for reason in sorted((self.root / "quarantine").glob("*/reason.json")):
-            if entry := _read_entry(reason):
-                yield entry
+        return self._quarantine.entries()
 
     def discard(self, entry: QuarantineEntry) -> None:
         """Remove an entry of the quarantine for good; copies of the instance elsewhere in the spool stay."""
-        folder = (self.root / entry.path).parent
-        (folder / "instance.dcm").unlink(missing_ok=True)  # first, so that what is not finished is still listed
-        shutil.rmtree(folder)
-        sync_folder(folder.parent)
+        self._quarantine.discard(entry)
 
     def instance_path(self, series: str, instance: str) -> Path:
         """Where an instance lies, or would lie; ``series`` and ``instance`` are keys."""
-        return current(self.instance_folder(series), instance)
+        return self._instances.path(series, instance)
 
     def instance_folder(self, series: str) -> Path:
         """The folder of a series' instances."""
-        return self.root / "series" / series
+        return self._instances.folder(series)
 
     def instances(self, series: str) -> list[Path]:
         """The files of a series, in no particular order of slices."""
-        return all_current(self.instance_folder(series))
+        return self._instances.files(series)
 
     def corrections(self, series: str) -> int:
         """How often an instance of a series was replaced by a corrected one."""
-        return corrections(self.instance_folder(series))
+        return self._instances.corrections(series)
 
     def work(self, *parts: str) -> Path:
         """The folder in which stages leave files for the next one; made when it is not there."""
@@ -205,18 +238,24 @@ class Spool:
         """The folder of encoded objects; made when it is not there."""
         return self._folder("results", *parts)
 
-    def forget(self, series: str) -> None:
-        """Remove the files of a series: instances, intermediate files and results. Quarantine stays."""
+    def forget(self, series: str, before: float = math.inf) -> None:
+        """Remove the files of a series: instances, intermediate files and results. Quarantine stays.
+
+        Parameters
+        ----------
+        before
+            Seconds since the epoch: instances that were written later stay, for they came after it was decided.
+        """
         for name in ("work", "results"):
             shutil.rmtree(self.root / name / series, ignore_errors=True)
-        with suppress(OSError):
-            forget_versions(self.instance_folder(series))
+        self._instances.forget(series, before)
 
     def writable(self) -> bool:
         """Whether the spool takes a file just now."""
         try:
             self._probe()
-        except OSError:
+            self._room.claim(0)
+        except (OSError, OutOfResources):
             return False
         return True
 
@@ -225,7 +264,7 @@ class Spool:
         return shutil.disk_usage(self.root).free
 
     def _probe(self) -> None:
-        probe = self.root / "incoming" / f"{uuid.uuid4().hex}.part"
+        probe = self._new_part()
         write_synced(probe, lambda file: file.write(b"wetread"))
         probe.unlink()
 
@@ -235,8 +274,9 @@ class Spool:
         return folder
 
 
-def _read_entry(reason: Path) -> QuarantineEntry | None:
+def _locked(handle: IO[str]) -> bool:
     try:
-        return QuarantineEntry(**json.loads(reason.read_text()))
-    except FileNotFoundError:  # not there, or just now removed
-        return None
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -5,13 +5,34 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
+class ClientTls:
+    """How TLS is spoken to an archive.
+
+    Attributes
+    ----------
+    authorities
+        PEM file of the authorities that sign the archive's certificate.
+    certificate, key
+        PEM files of what the archive is shown; None for nothing.
+    name
+        Which its certificate must be for: a DNS name or an address.
+    """
+
+    authorities: Path
+    certificate: Path | None
+    key: Path | None
+    name: str
+
+
+@dataclass(frozen=True)
 class Destination:
-    """An archive that results are sent to: its AE title, host and DICOM port."""
+    """An archive that results are sent to: its AE title, host and DICOM port, and TLS where it is spoken there."""
 
     name: str
     ae_title: str
     host: str
     port: int
+    tls: ClientTls | None = None
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,17 @@ from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from service.errors import ArchiveUnavailable, Rejected
+from service.errors import ArchiveUnavailable, ConfigurationError, Rejected
+from service.tls import client_context
 from service.types import Destination
 
 VERIFICATION = UID("1.2.840.10008.1.1")
 """Verification SOP Class (PS3.4 A.4)."""
 
+_TRANSIENT = 0x02  # result of an A-ASSOCIATE-RJ (PS3.8 table 9-21)
 _PEER_DOWN = "is not there or refuses the connection; start it, or correct host and port"
 
 
@@ -51,7 +53,7 @@ def association(
     Raises
     ------
     ArchiveUnavailable
-        The peer cannot be reached, or rejects the association for now.
+        The peer cannot be reached, or rejects the association for now; or our certificates for it are not right now.
     Rejected
         The peer rejects the association, or takes none of the presentation contexts.
     """
@@ -60,6 +62,11 @@ def association(
     ae.acse_timeout = ae.connection_timeout = patience.association
     ae.dimse_timeout = ae.network_timeout = patience.answer
     ae.maximum_pdu_size = 131072
+    told: list[str] = []
+    try:
+        tls = (client_context(to.tls, f"archives.{to.name}.tls", told.append), to.tls.name) if to.tls else None
+    except ConfigurationError as error:  # a file that is just being renewed, or an operator will: results wait
+        raise ArchiveUnavailable(f"{_where(to)}: {error}") from None
     opened = ae.associate(
         to.host,
         to.port,
@@ -67,7 +74,10 @@ def association(
         ae_title=to.ae_title,
         ext_neg=list(roles),
         evt_handlers=[(evt.EVT_CONN_OPEN, without_delay), *handlers],
+        tls_args=tls,
     )
+    if told:
+        raise ArchiveUnavailable(f"{_where(to)}: {told[0]}")
     _require_established(opened, to, calling_ae_title)
     _leave_messages_to_the_caller(opened)
     try:
@@ -81,18 +91,33 @@ def association(
 
 
 def _require_established(opened: Association, to: Destination, calling_ae_title: str) -> None:
-    where = f"{to.name} ({to.ae_title} at {to.host}:{to.port})"
-    if opened.is_rejected:
-        primitive = opened.acceptor.primitive
-        reason = primitive.reason_str if primitive is not None else "no reason given"
-        if primitive is not None and primitive.result == 0x02:
-            raise ArchiveUnavailable(f"{where} rejects the association for now: {reason}")
-        raise Rejected(f"{where} rejects the association: {reason}; it must know the AE title {calling_ae_title}")
+    where = _where(to)
+    if (answer := rejection(opened)) is not None:
+        if answer.result == _TRANSIENT:
+            raise ArchiveUnavailable(f"{where} rejects the association for now: {answer.reason_str}")
+        raise Rejected(
+            f"{where} rejects the association: {answer.reason_str}; it must know the AE title {calling_ae_title}"
+        )
     if opened.rejected_contexts and not opened.accepted_contexts:
         classes = sorted({UID(str(context.abstract_syntax)).name for context in opened.rejected_contexts})
         raise Rejected(f"{where} takes none of: {', '.join(classes)}")
     if not opened.is_established:
         raise ArchiveUnavailable(f"{where} {_PEER_DOWN}")
+
+
+def rejection(opened: Association) -> A_ASSOCIATE | None:
+    """What a peer has rejected an association with; None where it has not.
+
+    A rejection that comes at once is at times none to pynetdicom 3.0.4: where its other thread has closed the
+    connection already when it asks whether there is one, it gives up as if there had never been one, and leaves the
+    answer unread.
+    """
+    answer = opened.acceptor.primitive if opened.is_rejected else opened.dul.peek_next_pdu()
+    return answer if isinstance(answer, A_ASSOCIATE) and answer.result else None
+
+
+def _where(to: Destination) -> str:
+    return f"{to.name} ({to.ae_title} at {to.host}:{to.port})"
 
 
 def _leave_messages_to_the_caller(opened: Association) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,10 +103,12 @@ def running_orthanc(
     dicom_port: int | None = None,
     stable_seconds: int = 2,
     dicomweb: bool = False,
+    also: Mapping[str, object] | None = None,
 ) -> Iterator[Orthanc]:
     """Run Orthanc with our forwarding script, the node at ``node_port``; the test is skipped where there is none.
 
     It listens on ``dicom_port``, or on a free one. With ``dicomweb`` it serves DICOMweb too, where it has the plugin.
+    ``also`` are further keys of its configuration, which win.
     """
     # Debian puts it where a user's PATH does not lead
     program = require_tool(shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin") or "Orthanc")
@@ -132,6 +134,7 @@ def running_orthanc(
                 "StableAge": stable_seconds,
                 "OverwriteInstances": True,
                 "JobsHistorySize": 1000,
+                **(also or {}),
             }
         )
     )

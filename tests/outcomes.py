@@ -15,7 +15,7 @@ from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
 from service.errors import Quarantined
-from service.header import read_facts
+from service.header import facts_of
 from service.routing.dry_run import DryRun, PlannedItem, PlannedSeries, dry_run
 from service.spool import key_of
 from tests.conftest import REPO_ROOT
@@ -46,7 +46,7 @@ Written by `make outcomes`; `tests/integration/test_outcomes.py` fails where it 
 | no DICOM | not sent |
 
 A series is named by its key, the beginning of a hash of its UIDs. What came without DICOM's file header is taken as it
-would come over the wire. Files of one instance replace each other as they would in a node, but for
+would come over the wire. Of several files of one instance the first counts, as in a node, but for
 `{ONE_BY_ONE}`, where each encoding is taken by itself.
 
 """
@@ -127,11 +127,10 @@ def syntaxes_of(path: Path) -> dict[str, list[str]]:
     """The transfer syntaxes of each series, by its key."""
     found: dict[str, set[str]] = defaultdict(set)
     for file in [path] if path.is_file() else path.iterdir():
-        content = file.read_bytes()
-        if content[128:132] != b"DICM":
+        if file.read_bytes()[128:132] != b"DICM":
             continue
         try:
-            facts = read_facts(content)
+            facts = facts_of(file)
         except Quarantined:
             continue
         syntax = pydicom.filereader.read_file_meta_info(file).get("TransferSyntaxUID", "")

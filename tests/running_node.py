@@ -85,7 +85,7 @@ class RunningNode:
             **{f"senders.{title}": {"archive": archive.name} for title in senders},
             f"archives.{archive.name}": {"ae_title": archive.ae_title, "host": archive.host, "port": archive.port},
             f"archives.{archive.name}.results": {"objects": ["SEG", "SR"]},
-            "spool": {"path": str(folder / "spool")},
+            "spool": {"path": str(folder / "spool"), "ready_mb": 16},
             "series": {"quiet_seconds": 0.5, "quiet_ceiling_seconds": 1.0},
             "engines": {"models": list(models), "threads": 2},
             "retry": {"first_seconds": 0.5, "longest_seconds": 2.0},

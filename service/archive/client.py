@@ -24,7 +24,7 @@ def archives_of(settings: Settings) -> dict[str, Archive]:
     Call it once: an archive that refuses a question is remembered there.
     """
     asked = {
-        name: ArchiveClient(name, archive, settings.node.ae_title)
+        name: ArchiveClient(settings.destination(name), archive, settings.node.ae_title)
         for name, archive in settings.archives.items()
         if archive.count != "no"
     }
@@ -37,10 +37,10 @@ class ArchiveClient:
     An archive that refuses to be asked is asked no more.
     """
 
-    def __init__(self, name: str, settings: ArchiveSettings, calling_ae_title: str) -> None:
-        self._name = name
-        dimse = Dimse(Destination(name, settings.ae_title, settings.host, settings.port), calling_ae_title)
-        web = DicomWeb(name, settings.dicomweb)
+    def __init__(self, to: Destination, settings: ArchiveSettings, calling_ae_title: str) -> None:
+        self._name = to.name
+        dimse = Dimse(to, calling_ae_title)
+        web = DicomWeb(to.name, settings.dicomweb)
         self._query: Query = web if settings.count == "qido" else dimse
         ways: dict[str, Fetch] = {"c-get": dimse.get, "c-move": dimse.move, "wado-rs": web.fetch}
         self._fetch = ways.get(settings.fetch)

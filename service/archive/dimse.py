@@ -11,7 +11,7 @@ from pynetdicom.presentation import build_context
 
 from service.archive.base import CONNECT_SECONDS, FETCH_SECONDS, QUERY_SECONDS, QUIET_SECONDS, Keep
 from service.errors import ArchiveUnavailable, Rejected
-from service.receive.contexts import PROCESSED, TRANSFER_SYNTAXES
+from service.receive.contexts import DECODABLE, PROCESSED
 from service.types import Destination
 from service.wire import Patience, association
 
@@ -111,7 +111,7 @@ class Dimse:
             return 0x0000
 
         contexts = [build_context(STUDY_ROOT_GET, _SYNTAXES)]
-        contexts += [build_context(sop_class, syntax) for sop_class in PROCESSED for syntax in TRANSFER_SYNTAXES]
+        contexts += [build_context(sop_class, syntax) for sop_class in PROCESSED for syntax in DECODABLE]
         roles = [build_role(sop_class, scp_role=True) for sop_class in PROCESSED]
         handlers = [(evt.EVT_C_STORE, store)]
         sent = 0

@@ -12,7 +12,7 @@ from typing import Any
 
 from pynetdicom import AE, evt
 
-from service.receive.contexts import CARRIED_ALONG, PROCESSED, TRANSFER_SYNTAXES
+from service.receive.contexts import CARRIED_ALONG, DECODABLE, PROCESSED
 from service.wire import VERIFICATION, affected, without_delay
 
 
@@ -28,7 +28,7 @@ def serve(folder: Path, ae_title: str, port: int) -> None:
     ae.maximum_pdu_size = 131072
     ae.add_supported_context(VERIFICATION)
     for sop_class in (*PROCESSED, *CARRIED_ALONG):
-        ae.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
+        ae.add_supported_context(sop_class, list(DECODABLE))
 
     def store(event: evt.Event) -> int:
         target = file_in(folder, affected(event)[1])

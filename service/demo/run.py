@@ -31,10 +31,11 @@ from service.errors import WetreadError
 from service.handover import load_findings, load_item
 from service.ledger.ledger import Ledger, open_ledger
 from service.ledger.records import ASSEMBLE, DEAD, DELIVER, DONE, INFER, READY, RUNNING, STAGES
+from service.quarantine import QuarantineEntry
 from service.results.analysis import Analysis
 from service.results.pictures.overlay import overlay_png
 from service.results.self_check import self_check
-from service.spool import QuarantineEntry, Spool
+from service.spool import Spool
 from service.types import Destination
 
 ARCHIVE, NODE = "DEMO_PACS", "WETREAD"

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.ledger.records import INFER, STAGES, Job, ResultRecord
-from service.spool import QuarantineEntry
+from service.quarantine import QuarantineEntry
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,16 @@
 """``/health`` and ``/metrics`` over HTTP, for an orchestrator and for Prometheus; nothing of a patient in either."""
 
-import socket
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from service.errors import ConfigurationError
 from service.operate.metrics import Metrics
+from service.web import WebServer
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,8 @@ class EngineHealth:
 class Health:
     """What is right and wrong in the node just now.
 
-    ``spool_free_bytes`` is the room left on the file system of the spool.
+    ``spool_free_bytes`` is the room left on the file system of the spool; ``receivers_lost`` counts those of several
+    receiving processes that have died and are being started again.
     """
 
     version: str
@@ -46,6 +43,7 @@ class Health:
     spool_writable: bool
     spool_free_bytes: int
     engines: tuple[EngineHealth, ...]
+    receivers_lost: int = 0
 
     @property
     def ok(self) -> bool:
@@ -68,47 +66,23 @@ class HttpServer:
     """
 
     def __init__(self, host: str, port: int, health: Callable[[], Health], metrics: Metrics) -> None:
-        self._address = (host, port)
         self._health = health
         self._metrics = metrics
+        routes = [Route("/health", self._show_health), Route("/metrics", self._show_metrics)]
+        self._server = WebServer("http", Starlette(routes=routes), host, port)
 
     def start(self) -> None:
-        """Listen and serve.
-
-        Raises
-        ------
-        ConfigurationError
-            The address cannot be bound.
-        """
-        host, port = self._address
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._socket = socket.create_server(self._address, family=family)
-        except OSError as error:
-            raise ConfigurationError(
-                f"http.port = {port}: cannot listen on {host} ({error.strerror}); "
-                "end what listens there, or choose another port"
-            ) from None
-        routes = [Route("/health", self._show_health), Route("/metrics", self._show_metrics)]
-        config = uvicorn.Config(Starlette(routes=routes), log_config=None, access_log=False, lifespan="off")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="http", daemon=True
-        )
-        self._thread.start()
-        while not self._server.started and self._thread.is_alive():
-            time.sleep(0.01)
+        """Listen and serve. Raises `ConfigurationError` where the address cannot be bound."""
+        self._server.start()
 
     def stop(self) -> None:
         """Answer what is being asked, then close."""
-        self._server.should_exit = True
-        self._thread.join()
-        self._socket.close()
+        self._server.stop()
 
     @property
     def port(self) -> int:
         """The port it listens on (the chosen one where 0 was asked for)."""
-        return int(self._socket.getsockname()[1])
+        return self._server.port
 
     def _show_health(self, _request: Request) -> Response:
         health = self._health()

@@ -16,7 +16,9 @@ from service.deliver.capabilities import accepted
 from service.deliver.scu import echo
 from service.errors import ConfigurationError, WetreadError
 from service.node import engine_spec, served_packages
+from service.operate.certificates import looked_at
 from service.results.storage import all_storages, fallback
+from service.room import RESUME
 from service.settings import ArchiveSettings, Settings, load
 from service.spool import Spool
 from service.types import Destination
@@ -41,22 +43,29 @@ def inspect(config: Path) -> Iterator[Line]:
         return
     yield Line(True, "configuration", f"{config} is valid")
     yield from _senders(settings)
+    if settings.tls.on:
+        yield from (Line(ok, "tls", finding) for ok, finding in looked_at(settings.tls))
     yield _spool(settings)
     if version := _running(settings):
         yield Line(True, "node", f"a wetread node ({version}) runs with these ports")
     else:
-        yield _port("node.port", settings.node.host, settings.node.port)
+        if not settings.tls.only:
+            yield _port("node.port", settings.node.host, settings.node.port)
+        if settings.tls.on:
+            yield _port("tls.port", settings.node.host, settings.tls.port)
+        if settings.stow.enabled:
+            yield _port("stow.port", settings.stow.host, settings.stow.port)
         yield _port("http.port", settings.http.host, settings.http.port)
     for name, archive in settings.archives.items():
         try:
-            echo(Destination(name, archive.ae_title, archive.host, archive.port), settings.node.ae_title)
+            echo(settings.destination(name), settings.node.ae_title)
         except WetreadError as error:
             yield Line(False, f"archive {name}", f"archives.{name}: {error}")
         else:
             yield Line(True, f"archive {name}", f"{archive.ae_title} at {archive.host}:{archive.port} answers C-ECHO")
-            yield _takes(name, archive, settings.node.ae_title)
+            yield _takes(settings.destination(name), archive, settings.node.ae_title)
             if archive.count != "no":
-                yield _asked(name, archive, settings.node.ae_title)
+                yield _asked(settings.destination(name), archive, settings.node.ae_title)
     yield from _models(settings)
 
 
@@ -74,10 +83,9 @@ def _senders(settings: Settings) -> Iterator[Line]:
         yield Line(True, "node.host", f"{settings.node.host}: only this machine can send; '0.0.0.0' opens it to others")
 
 
-def _takes(name: str, archive: ArchiveSettings, ae_title: str) -> Line:
+def _takes(to: Destination, archive: ArchiveSettings, ae_title: str) -> Line:
     """Whether an archive takes the results as its profile has them."""
-    what = f"archive {name} results"
-    to = Destination(name, archive.ae_title, archive.host, archive.port)
+    name, what = to.name, f"archive {to.name} results"
     try:
         takes = accepted(to, ae_title, all_storages())
     except WetreadError as error:
@@ -93,11 +101,11 @@ def _takes(name: str, archive: ArchiveSettings, ae_title: str) -> Line:
     return Line(True, what, f"takes {kinds}")
 
 
-def _asked(name: str, archive: ArchiveSettings, ae_title: str) -> Line:
+def _asked(to: Destination, archive: ArchiveSettings, ae_title: str) -> Line:
     """Whether an archive answers what the node asks about a series, with one that nobody has."""
-    what = f"archive {name} count"
+    name, what = to.name, f"archive {to.name} count"
     try:
-        ArchiveClient(name, archive, ae_title).instances(generate_uid(), generate_uid())
+        ArchiveClient(to, archive, ae_title).instances(generate_uid(), generate_uid())
     except WetreadError as error:
         # a series can be found complete without it, so that is wrong only where somebody has set it
         chosen = bool({"count", "fetch"} & archive.model_fields_set)
@@ -110,14 +118,12 @@ def _asked(name: str, archive: ArchiveSettings, ae_title: str) -> Line:
 
 def _spool(settings: Settings) -> Line:
     try:
-        free = Spool(settings.spool.path).free_bytes() / 1e9
+        free = Spool(settings.spool.path).free_bytes()
     except ConfigurationError as error:
         return Line(False, "spool", str(error))
-    return Line(
-        free > 1,
-        "spool",
-        f"spool.path = {settings.spool.path}: {free:.1f} GB free" + ("" if free > 1 else "; make room"),
-    )
+    enough = free > RESUME * (settings.spool.reserve_mb << 20)
+    fix = "" if enough else "; nothing would be taken: make room, or lower spool.reserve_mb"
+    return Line(enough, "spool", f"spool.path = {settings.spool.path}: {free / 1e9:.1f} GB free{fix}")
 
 
 def _running(settings: Settings) -> str | None:
@@ -130,7 +136,7 @@ def _running(settings: Settings) -> str | None:
 
 
 def _port(key: str, host: str, port: int) -> Line:
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

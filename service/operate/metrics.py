@@ -16,6 +16,8 @@ STAGE_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 JobCounts = Callable[[], Mapping[tuple[str, str], int]]
 """Gives the number of jobs by (stage, state)."""
 
+CertificateEnds = Callable[[], Mapping[tuple[str, str], float]]
+"""Gives when each certificate ends, in seconds since the epoch, by (key of the setting, names)."""
 
 EngineStatuses = Callable[[], Sequence[EngineStatus]]
 """Tells how each model is served."""
@@ -71,6 +73,26 @@ class Metrics:
     def watch_engines(self, statuses: EngineStatuses) -> None:
         """Show ``wetread_engine_verified{model,runtime,precision,device}``, read from ``statuses`` at each scrape."""
         self.registry.register(_EnginesCollector(statuses))
+
+    def watch_certificates(self, ends: CertificateEnds) -> None:
+        """Show ``wetread_certificate_expiry_timestamp_seconds{key,certificate}``, read at each scrape."""
+        self.registry.register(_CertificatesCollector(ends))
+
+
+class _CertificatesCollector(Collector):
+    def __init__(self, ends: CertificateEnds) -> None:
+        self._ends = ends
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Read the certificates."""
+        family = GaugeMetricFamily(
+            "wetread_certificate_expiry_timestamp_seconds",
+            "When a certificate of [tls] ends, in seconds since the epoch.",
+            labels=("key", "certificate"),
+        )
+        for labels, end in sorted(self._ends().items()):
+            family.add_metric(labels, end)
+        yield family
 
 
 class _EnginesCollector(Collector):

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import ConfigurationError, Quarantined
-from service.header import HeaderFacts, read_facts
+from service.fingerprint import fingerprint
+from service.header import HeaderFacts, facts_of
 from service.ledger.ledger import Ledger
 from service.ledger.records import ASSEMBLE, NextJob, SeriesRecord
+from service.quarantine import QuarantineEntry
+from service.received import Received
 from service.series.evidence import Decision, Evidence
-from service.spool import QuarantineEntry, Spool, key_of
+from service.spool import Spool, key_of
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def find(entries: Iterable[QuarantineEntry], beginnings: Sequence[str]) -> list[
 def header(spool: Spool, entry: QuarantineEntry) -> HeaderFacts | str:
     """What the header tells, or why it does not tell what is needed to file the instance."""
     try:
-        return read_facts(file_of(spool, entry).read_bytes())
+        return facts_of(file_of(spool, entry))
     except FileNotFoundError:
         return "its file is gone; discard the entry"
     except Quarantined as error:
@@ -101,7 +104,7 @@ def to_do(spool: Spool, entry: QuarantineEntry) -> list[str]:
         in_use = spool.instance_path(key_of(facts.study_uid, facts.series_uid), key_of(facts.sop_instance_uid))
         if not in_use.exists():
             steps.append(f"{command} puts it back into its series and runs that again")
-        elif in_use.read_bytes() == file_of(spool, entry).read_bytes():
+        elif fingerprint(in_use) == fingerprint(file_of(spool, entry)):
             steps.append(f"{command} tries its series again, once the cause is gone")
         else:
             steps.append(f"{command} uses it instead of the content that is in use, and runs its series again")
@@ -149,7 +152,7 @@ def _put_back(spool: Spool, ledger: Ledger, entry: QuarantineEntry, sender: str)
             raise Quarantined("the ledger does not know its series; name with --sender whose results they will be")
         record = SeriesRecord(key, facts.study_uid, facts.series_uid, facts.modality, sender)
     content = file_of(spool, entry).read_bytes()
-    spool.store(key, key_of(facts.sop_instance_uid), content, again=True)
+    spool.store(key, key_of(facts.sop_instance_uid), Received.of(content), again=True)
     return record
 
 

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from service.operate.quarantine import Group, file_of, header, size, to_do
-from service.spool import QuarantineEntry, Spool
+from service.quarantine import QuarantineEntry
+from service.spool import Spool
 
 SHORT = 8
 """How much of an ID is shown; the beginning is enough for every command."""

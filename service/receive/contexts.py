@@ -3,6 +3,7 @@
 from pydicom import uid
 
 from service.results.storage import LABEL_MAP
+from service.settings import NodeSettings
 
 PROCESSED = (
     uid.CTImageStorage,
@@ -35,7 +36,7 @@ CARRIED_ALONG = (
 )
 """What a study carries along: stored when the configuration says so, never processed."""
 
-TRANSFER_SYNTAXES = (
+DECODABLE = (
     uid.ExplicitVRLittleEndian,
     uid.ImplicitVRLittleEndian,
     uid.ExplicitVRBigEndian,
@@ -53,4 +54,39 @@ TRANSFER_SYNTAXES = (
     uid.HTJ2K,
     uid.RLELossless,
 )
-"""Everything that `service.series.pixels` can decode."""
+"""Everything that `service.series.pixels` can decode; where a sender leaves the choice, the first of these."""
+
+_DICOM_RTV = (
+    uid.SMPTEST211020UncompressedProgressiveActiveVideo,
+    uid.SMPTEST211020UncompressedInterlacedActiveVideo,
+    uid.SMPTEST211030PCMDigitalAudio,
+)
+
+STORABLE = (
+    *DECODABLE,
+    *(syntax for syntax in uid.AllTransferSyntaxes if syntax not in (*DECODABLE, *_DICOM_RTV)),
+    uid.UID("1.2.840.10008.1.2.1.98"),  # Encapsulated Uncompressed Explicit VR Little Endian
+    *(uid.UID(f"1.2.840.10008.1.2.4.{process}") for process in (*range(52, 57), *range(58, 67))),  # JPEG, retired
+    *(uid.UID(f"1.2.840.10008.1.2.4.{kind}") for kind in (94, 95)),  # JPIP Referenced, and the same deflated
+    *(uid.UID(f"1.2.840.10008.1.2.4.{kind}") for kind in (110, 111, 112)),  # JPEG XL
+    uid.UID("1.2.840.10008.1.2.8.1"),  # Deflated Image Frame Compression
+)
+"""Everything that can be stored bit for bit: whatever is a data set. Not what is none (MIME, XML, Papyrus), nor the
+streams of DICOM-RTV."""
+
+
+def stores(sop_class: str, node: NodeSettings) -> bool:
+    """Whether instances of a SOP class are stored."""
+    if sop_class in PROCESSED or (node.accept_carried_along and sop_class in CARRIED_ALONG):
+        return True
+    return node.accept_private and _private(sop_class)
+
+
+def stores_encoded(transfer_syntax: str, node: NodeSettings) -> bool:
+    """Whether instances in a transfer syntax are stored."""
+    return transfer_syntax in STORABLE or (node.accept_private and _private(transfer_syntax))
+
+
+def _private(value: str) -> bool:
+    """Whether it is a UID outside of DICOM's own root (PS3.5 9.1)."""
+    return uid.UID(value).is_valid and uid.UID(value).is_private

@@ -7,13 +7,30 @@ import structlog
 
 from service.errors import OutOfResources, Quarantined
 from service.header import HeaderFacts, read_facts
+from service.overwriting import Overwriting
+from service.received import Received
+from service.spill import Spill
 from service.spool import Spool, key_of
-from service.versions import CORRECTED_REASON, Stored
+from service.versions import BESIDE_REASON, CORRECTED_REASON, Stored
 
 log = structlog.get_logger()
 
 SUCCESS = 0x0000
 DATA_SET_DOES_NOT_MATCH = 0xA900  # PS3.4 B.2.3
+OTHER_CONTENT_IS_THERE = 0xC111
+"""An instance that is not taken because of ``spool.duplicates = "reject"``.
+
+0x0111, duplicate SOP instance, is a status of N-CREATE only (PS3.7 C.5). Of the failures that C-STORE has
+(PS3.4 B.2.3), a sender tries again after 0xA7xx, and 0xA9xx would be wrong; so it is one of 0xCxxx, whose last three
+digits are ours.
+"""
+
+
+_REASONS = {Stored.CORRECTED: CORRECTED_REASON, Stored.BESIDE: BESIDE_REASON}
+_REJECTED = (
+    "another instance is here under the same SOP Instance UID, and spool.duplicates = 'reject'; "
+    "give the new one a UID of its own at its source"
+)
 
 
 class Arrivals(Protocol):
@@ -35,7 +52,7 @@ class Intake:
     Parameters
     ----------
     count
-        Called once for each instance with what became of it (``new``, ``duplicate``, ``corrected``, ``quarantined``,
+        Called once for each instance with what became of it (a value of `service.versions.Stored`, ``quarantined`` or
         ``refused``).
     """
 
@@ -53,8 +70,8 @@ class Intake:
         """Take nothing more: whoever still sends or fetches is refused, so that it ends."""
         self._stopped = True
 
-    def take(self, content: bytes, sender: str, association: int, named: tuple[str, str] | None = None) -> int:
-        """Keep one instance, a whole DICOM file; return the status of C-STORE (PS3.4 B.2.3).
+    def take(self, received: Received, sender: str, association: int, named: tuple[str, str] | None = None) -> int:
+        """Keep one instance; return the status of C-STORE (PS3.4 B.2.3).
 
         Parameters
         ----------
@@ -74,26 +91,42 @@ class Intake:
         if self._stopped:
             raise OutOfResources("the node is stopping")
         try:
-            facts = read_facts(content)
+            facts = read_facts(received)
         except Quarantined as error:
-            self._quarantine(key_of(named[1] if named else str(len(content))), content, str(error))
+            self._quarantine(key_of(named[1] if named else str(received.length)), received, str(error))
             return SUCCESS
         if named is not None and (facts.sop_class_uid, facts.sop_instance_uid) != named:
             self.refuse(sender, "SOP class or instance differ from the command's")
             return DATA_SET_DOES_NOT_MATCH
         series = key_of(facts.study_uid, facts.series_uid)
-        outcome = self._spool.store(series, key_of(facts.sop_instance_uid), content)
-        if outcome is Stored.CORRECTED:
-            log.warning("instance.corrected", series=series, reason=CORRECTED_REASON)
-        for listener in self._listeners:
-            listener.arrived(association, facts, sender)
+        outcome = self._spool.store(series, key_of(facts.sop_instance_uid), received)
+        if outcome is Stored.REJECTED:
+            self._count(outcome.value)
+            log.warning("instance.rejected", series=series, sender=sender, reason=_REJECTED)
+            return OTHER_CONTENT_IS_THERE
+        if outcome in _REASONS:
+            log.warning(f"instance.{outcome.value}", series=series, sender=sender, reason=_REASONS[outcome])
+        self.arrived(association, facts, sender)
         self._count(outcome.value)
         return SUCCESS
+
+    def ahead(self, length: int) -> Overwriting | None:
+        """A file for an instance that comes, of about so many bytes; None for none."""
+        return self._spool.ahead(length)
+
+    def spool_file(self) -> Spill:
+        """Open a file for an instance that is too large for memory. Raises `OutOfResources`."""
+        return self._spool.spill()
 
     def refuse(self, sender: str, reason: str) -> None:
         """Note that an instance was not taken."""
         self._count("refused")
         log.warning("instance.refused", sender=sender, reason=reason)
+
+    def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
+        """An instance is stored and not yet acknowledged. Raises as a listener may."""
+        for listener in self._listeners:
+            listener.arrived(association, facts, sender)
 
     def released(self, association: int) -> None:
         """The sender has released an association."""
@@ -105,7 +138,7 @@ class Intake:
         for listener in self._listeners:
             listener.aborted(association)
 
-    def _quarantine(self, series: str, content: bytes, reason: str) -> None:
-        self._spool.quarantine(series, content, reason)
+    def _quarantine(self, series: str, received: Received, reason: str) -> None:
+        self._spool.quarantine(series, received, reason)
         self._count("quarantined")
         log.warning("instance.quarantined", series=series, reason=reason)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from service.archive.base import Archive
 from service.ledger.records import SeriesRecord
 from service.receive.intake import Intake
+from service.received import Received
 from service.spool import Spool, key_of
 from service.versions import instance_of
 
@@ -40,7 +41,7 @@ class MissingInstances:
         association = id(missing)  # no other fetch and no association has it at the time
 
         def keep(content: bytes) -> None:
-            self._intake.take(content, record.sender, association)
+            self._intake.take(Received.of(content), record.sender, association)
 
         try:
             archive.fetch(record.study_uid, record.series_uid, missing, keep)

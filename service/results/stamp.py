@@ -17,7 +17,7 @@ from pydicom.valuerep import DA, DT, TM
 from engines.types import Findings
 from service import __version__
 from service.results.analysis import Analysis
-from service.results.uids import derived_uid
+from service.results.uids import IMPLEMENTATION_CLASS_UID
 
 MANUFACTURER = "Wetread"
 RESEARCH = "Research use only"
@@ -35,7 +35,6 @@ DESCRIBED = {
 """What the kinds of objects are called in their descriptions; their order is that of their series numbers."""
 SERIES_NUMBERS = 20
 """Series numbers for each model."""
-IMPLEMENTATION_CLASS_UID = UID(derived_uid("implementation class"))
 
 
 def software_versions(findings: Findings) -> list[str]:

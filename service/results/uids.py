@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
+from pydicom.uid import UID
+
 from engines.types import Findings, Image, ModelIdentity, Volume
 
 NAMESPACE = UUID("ed26c229-5479-4d1a-bedb-8823b802ca3c")
@@ -32,6 +34,10 @@ def derived_uid(*parts: str, root: str = UUID_ROOT) -> str:
     if root != UUID_ROOT:
         number %= 10 ** (LONGEST - len(root) - 1)
     return f"{root}.{number}"
+
+
+IMPLEMENTATION_CLASS_UID = UID(derived_uid("implementation class"))
+"""What has written files of ours, and associates for us (PS3.7 D.3.3.2)."""
 
 
 def frame_of_reference_uid(*source_uids: str, root: str = UUID_ROOT) -> str:

@@ -14,19 +14,26 @@ from engines.packages.package import ModelPackage
 from engines.types import Image, Volume
 from service.errors import Quarantined
 from service.fingerprint import fingerprint
-from service.header import HeaderFacts, read_facts
-from service.receive.contexts import CARRIED_ALONG, PROCESSED, TRANSFER_SYNTAXES
+from service.header import HeaderFacts, facts_of
+from service.receive.contexts import stores, stores_encoded
 from service.routing.models import EVERYTHING, Refusal, route
 from service.series.assembly import assemble
 from service.series.facts import ImageFacts
-from service.settings import Settings
+from service.settings import NodeSettings, Settings
 from service.spool import key_of
+from service.versions import Duplicates
 
 Watch = Callable[[str, int, int], object]
 """Is told what is being done, how much of it is done, and how much there is."""
 
 SHOWN_TILT = 0.1
 """Gantry tilt in degrees from which on it is worth a word."""
+
+_AGAIN: Mapping[Duplicates, str] = {
+    "keep-first": "kept in quarantine: an earlier file of the same instance has another content",
+    "keep-last": "replaced by a later file of the same instance",
+    "reject": "rejected: an earlier file of the same instance has another content",
+}
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,8 @@ def dry_run(
     """
     if settings is not None and not sender:
         sender = next(iter(settings.senders), "")
-    series, apart, others = _receive(_files(path), settings is None or settings.node.accept_carried_along, watch)
+    taken = Settings() if settings is None else settings
+    series, apart, others = _receive(_files(path), taken, watch)
     total, done = sum(len(each.files) for each in series.values()), 0
     planned = []
     for key, arrivals in series.items():
@@ -138,9 +146,9 @@ def _files(path: Path) -> list[Path]:
 
 
 def _receive(
-    files: Sequence[Path], carried_along: bool, watch: Watch
+    files: Sequence[Path], settings: Settings, watch: Watch
 ) -> tuple[dict[str, _Arrivals], tuple[Counted, ...], int]:
-    """What `service.receive.scp` would do with the files: series, what is no part of one, and what is not DICOM."""
+    """What the node would do with the files: series, what is no part of one, and what is not DICOM."""
     series: dict[str, _Arrivals] = {}
     apart: Counter[tuple[str, bool]] = Counter()
     others = 0
@@ -149,10 +157,10 @@ def _receive(
         try:
             if not _is_dicom(file):
                 others += 1
-            elif refusal := _refusal(file, carried_along):
+            elif refusal := _refusal(file, settings.node):
                 apart[refusal, False] += 1
             else:
-                _arrive(series, file, file.read_bytes())
+                _arrive(series, file, settings.spool.duplicates)
         except Quarantined as error:
             apart[str(error), True] += 1
         except OSError as error:
@@ -167,28 +175,30 @@ def _is_dicom(file: Path) -> bool:
         return content.read(132)[128:] == b"DICM"
 
 
-def _refusal(file: Path, carried_along: bool) -> str:
+def _refusal(file: Path, node: NodeSettings) -> str:
     """Why the node would not accept the presentation context; empty where it would, or the file does not say."""
     try:
         meta = read_file_meta_info(file)
         sop_class, syntax = UID(str(meta.MediaStorageSOPClassUID)), UID(str(meta.TransferSyntaxUID))
-    except Exception:  # whatever is wrong with it, `read_facts` says
+    except Exception:  # whatever is wrong with it, `facts_of` says
         return ""
-    if sop_class not in (*PROCESSED, *(CARRIED_ALONG if carried_along else ())):
+    if not stores(sop_class, node):
         return f"{sop_class.name or 'no SOP class'}: the node does not accept this SOP class"
-    if syntax not in TRANSFER_SYNTAXES:
+    if not stores_encoded(syntax, node):
         return f"{syntax.name}: the node does not accept this transfer syntax"
     return ""
 
 
-def _arrive(series: dict[str, _Arrivals], file: Path, content: bytes) -> None:
-    """File it under its series; of several files of one instance the last one counts. Raises `Quarantined`."""
-    facts, digest = read_facts(content), fingerprint(content)
+def _arrive(series: dict[str, _Arrivals], file: Path, duplicates: Duplicates) -> None:
+    """File it under its series. Raises `Quarantined`."""
+    facts, digest = facts_of(file), fingerprint(file)
     arrivals = series.setdefault(key_of(facts.study_uid, facts.series_uid), _Arrivals(facts))
     uid = facts.sop_instance_uid
     if uid in arrivals.files:
         same = arrivals.digests[uid] == digest
-        arrivals.again["the same instance again" if same else "replaced by a later file of the same instance"] += 1
+        arrivals.again["the same instance again" if same else _AGAIN[duplicates]] += 1
+        if same or duplicates != "keep-last":
+            return
     arrivals.files[uid], arrivals.digests[uid] = file, digest
 
 

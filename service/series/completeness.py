@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 
 from service.errors import Quarantined, WetreadError
-from service.header import HeaderFacts, read_facts
+from service.header import HeaderFacts, facts_of
 from service.ledger.ledger import Ledger
 from service.ledger.records import ASSEMBLE, NextJob, SeriesRecord
 from service.series.evidence import Decision, Observed, judge
@@ -175,7 +175,7 @@ class Completeness:
         for path in self._spool.instances(record.key):
             if instance_of(path) != but:
                 try:
-                    series.take(read_facts(path.read_bytes()))
+                    series.take(facts_of(path))
                 except (OSError, Quarantined):  # it could be read when it came; assembly will say what is wrong
                     series.take_unread(instance_of(path))
         return series

@@ -22,7 +22,7 @@ from service.errors import Quarantined
 from service.series.geometry import Axes, Plane, axes
 from service.series.padding import Padding, padding
 from service.series.pixel_description import PixelDescription, compression_notes, describe
-from service.series.walk import Extent, pixel_data_at, walk
+from service.walk import Extent, pixel_data_at, walk
 
 ENOUGH = 16384
 """Bytes in which most headers end."""
@@ -61,7 +61,11 @@ _TAGS = {
     )
 }  # fmt: skip
 _NUMBERS = {keyword: int(tag) for keyword, tag in _TAGS.items()}
-_WANTED = {int(tag): [kind.encode() for kind in dictionary_VR(tag).split(" or ")] for tag in _TAGS.values()}
+_WANTED = {
+    int(tag): [kind.encode() for kind in dictionary_VR(tag).split(" or ")]
+    for tag in _TAGS.values()
+    if dictionary_VR(tag) != "SQ"
+}
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,7 @@ def read_header(file: Path, accepted: tuple[uid.UID, ...]) -> tuple[CTHeader, Pi
         walked = walk(os.pread(descriptor, ENOUGH, 0), _WANTED)
     finally:
         os.close(descriptor)
-    if walked is None:
+    if walked is None or walked.functional_groups or walked.pixel_data is None:
         return _parsed(file, accepted)
     source, values = _Walked(walked.values), walked.values
     sop_class = source.raw("SOPClassUID", 0).decode("ascii", "replace")

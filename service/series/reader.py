@@ -91,14 +91,14 @@ class SeriesReader:
         self._under_way: dict[Path, tuple[str, Future[list[Outcomes]], int]] = {}
         """By file: which version of it, the task that reads it, and its place among the files of that task."""
 
-    def add(self, file: Path) -> None:
-        """Begin to read a file, unless that was done before and it is still the same file, or the reader is closed."""
-        self._begin([file])
+    def add(self, files: Sequence[Path]) -> None:
+        """Begin to read files, but for those that were begun before and are the same still, or in a closed reader."""
+        for start in range(0, len(files), TOGETHER):
+            self._begin(files[start : start + TOGETHER])
 
     def read(self, files: Sequence[Path]) -> Reading:
         """Wait until these files are read, and give what they hold; what else was added does not count."""
-        for start in range(0, len(files), TOGETHER):
-            self._begin(files[start : start + TOGETHER])
+        self.add(files)
         tasks = [self._under_way[file] for file in files]
         outcomes = [
             outcome.result() if isinstance(outcome, Future) else outcome

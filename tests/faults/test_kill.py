@@ -10,6 +10,7 @@ from service.deliver.scu import send, sendable
 from service.errors import ArchiveUnavailable
 from tests.archive import Archive
 from tests.copies import Series, data_set_of
+from tests.killed_node import kill_often, node_to_kill
 from tests.running_node import SENDER, RunningNode, Section
 from tests.waiting import eventually
 
@@ -136,3 +137,13 @@ def test_work_that_a_power_cut_may_have_torn_is_made_again_from_the_received_ima
     assert_nothing_is_lost_or_doubled(node, archive, series)
     assert json.loads(item.read_text())["boot"] != "an earlier one"
     assert {path.read_bytes()[-100:] == bytes(100) for path in (node.spool / "work").glob("*/*.slab")} >= {False}
+
+
+def test_a_node_killed_at_any_moment_under_load_keeps_what_it_acknowledged_and_nothing_half_written(
+    tmp_path: Path, engines: Section
+) -> None:
+    """A few times; ``make soak-receive`` kills it a hundred times."""
+    survived = kill_often(node_to_kill(tmp_path, engines), 3, seed=107)
+    assert (survived.under_load, survived.at_start) == (3, 2)
+    assert survived.acknowledged > 100
+    assert survived.written_over > 10

@@ -22,7 +22,8 @@ import service.archive.dimse
 from service.archive.client import ArchiveClient
 from service.deliver.scu import echo, send, sendable
 from service.errors import ArchiveUnavailable, Rejected
-from service.receive.contexts import PROCESSED, TRANSFER_SYNTAXES
+from service.receive.contexts import DECODABLE, PROCESSED
+from service.received import Received
 from service.settings import ArchiveSettings
 from service.spool import Spool
 from service.types import Destination
@@ -54,7 +55,7 @@ def listener() -> Iterator[Listener]:
     received = Listener()
     entity = AE("WETREAD")
     for sop_class in PROCESSED:
-        entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
+        entity.add_supported_context(sop_class, list(DECODABLE))
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, received.store)])
     received.port = server.server_address[1]
     yield received
@@ -92,7 +93,7 @@ def ct(phantom_ct: Path) -> Series:
 
 
 def client(to: Destination, calling: str = "WETREAD", **keys: Any) -> ArchiveClient:
-    return ArchiveClient(to.name, ArchiveSettings(ae_title=to.ae_title, host=to.host, port=to.port, **keys), calling)
+    return ArchiveClient(to, ArchiveSettings(ae_title=to.ae_title, host=to.host, port=to.port, **keys), calling)
 
 
 def asking(orthanc: Orthanc, **keys: Any) -> ArchiveClient:
@@ -217,10 +218,10 @@ def test_what_an_archive_wraps_anew_is_a_duplicate_of_what_came_from_elsewhere(
         orthanc.upload(file)
         _, [copy] = fetched(asking(orthanc, fetch=way), listener, image, list(image.files))
         differ += data_set(copy) != data_set(file.read_bytes())
-        assert spool.store(file.name, "scanner first", file.read_bytes()) is Stored.NEW
-        assert spool.store(file.name, "scanner first", copy) is Stored.DUPLICATE, file.name
-        assert spool.store(file.name, "archive first", copy) is Stored.NEW
-        assert spool.store(file.name, "archive first", file.read_bytes()) is Stored.DUPLICATE, file.name
+        assert spool.store(file.name, "scanner first", Received.of(file.read_bytes())) is Stored.NEW
+        assert spool.store(file.name, "scanner first", Received.of(copy)) is Stored.DUPLICATE, file.name
+        assert spool.store(file.name, "archive first", Received.of(copy)) is Stored.NEW
+        assert spool.store(file.name, "archive first", Received.of(file.read_bytes())) is Stored.DUPLICATE, file.name
     assert differ or way == "wado-rs"
     assert not list(spool.quarantined())
 

@@ -10,6 +10,7 @@ from pydicom import Dataset
 from pydicom.uid import CTImageStorage, MRImageStorage
 from pynetdicom import AE
 
+from service.spool import Spool
 from tests.archive import Archive
 from tests.copies import MIDDLE, Series, copy_series, data_set_of
 from tests.running_node import SENDER, RunningNode, Section, command, free_ports, small_engines
@@ -68,8 +69,8 @@ def test_an_unknown_sender_is_rejected_and_the_log_says_what_to_do(node: Running
     assert sent.returncode != 0
     assert "Association Rejected" in sent.stderr
     event = node.event("association.rejected", calling="STRANGER")
-    assert "Calling AE title not recognised" in event["reason"]
-    assert "[senders.AETITLE]" in event["fix"]
+    assert event["reason"] == "calling AE title not recognised"
+    assert "[senders.STRANGER]" in event["fix"]
     assert node.stored() == before
 
 
@@ -85,7 +86,7 @@ def test_an_unsupported_sop_class_is_refused_while_the_ct_beside_it_is_stored(no
     assert all_are_in_the_spool(node, ct.files[:1])
 
 
-def test_the_same_uid_with_other_content_replaces_the_first_which_is_kept_in_quarantine(
+def test_other_content_under_the_same_uid_is_kept_beside_the_first_until_an_operator_makes_it_count(
     node: RunningNode, xray: Series, tmp_path: Path
 ) -> None:
     [file] = xray.files
@@ -95,15 +96,23 @@ def test_the_same_uid_with_other_content_replaces_the_first_which_is_kept_in_qua
     other.save_as(changed)
 
     assert node.send([file]) == [file]
+    node.ended(xray.uid)
+    done = len(node.jobs(xray.uid))
     assert node.send([changed]) == [changed]
     assert node.send([file]) == [file], "it came before, and changes nothing"
-    assert all_are_in_the_spool(node, [changed])
-    assert not all_are_in_the_spool(node, [file])
-    [reason] = reasons_for(node, file)
-    assert "replaced by a corrected instance" in reason
-    assert node.logged("instance.corrected", reason=reason)
+    assert all_are_in_the_spool(node, [file])
+    [reason] = reasons_for(node, changed)
+    assert "another instance came first" in reason
+    assert node.logged("instance.beside", reason=reason)
+    assert len(node.jobs(xray.uid)) == done, "nothing runs again"
+
+    [entry] = [entry for entry in Spool(node.spool).quarantined() if entry.reason == reason]
+    said = command("quarantine", "release", entry.id, "--config", node.config).stdout
+    assert "runs again" in said
     node.ended(xray.uid)
-    assert sorted(result["status"] for result in node.results(xray.uid))[:2] == ["sent", "sent"]
+    assert all_are_in_the_spool(node, [changed])
+    [reason] = reasons_for(node, file)
+    assert "release this one to use it again" in reason
 
 
 # ---- images that cannot be used --------------------------------------------------------------------------------------

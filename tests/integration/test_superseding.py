@@ -30,7 +30,8 @@ def archive() -> Iterator[Archive]:
 
 @pytest.fixture
 def node(tmp_path: Path, archive: Archive, engines: Section) -> Iterator[RunningNode]:
-    with RunningNode(tmp_path, archive.destination, sections={"engines": engines}) as node:
+    sections: dict[str, Section] = {"engines": engines, "spool": {"duplicates": "keep-last"}}
+    with RunningNode(tmp_path, archive.destination, sections=sections) as node:
         yield node
 
 

@@ -16,6 +16,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
 from service.fingerprint import fingerprint
+from service.received import Received
 from service.spool import Spool
 from service.versions import Stored
 from tests.validators import require_tool
@@ -37,13 +38,13 @@ def test_real_files_that_dcmtk_wraps_anew_are_the_same_instances(
         if subprocess.run([dcmconv, file, plain], capture_output=True).returncode:
             continue
         spool = Spool(tmp_path / "spool")
-        assert spool.store(file.name, "one", plain.read_bytes()) is Stored.NEW
+        assert spool.store(file.name, "one", Received.of(plain.read_bytes())) is Stored.NEW
         for options in REWRAPPED:
             subprocess.run([dcmconv, *options, plain, tmp_path / "other.dcm"], check=True, capture_output=True)
             other = (tmp_path / "other.dcm").read_bytes()
             differed += other != plain.read_bytes()
             compared += 1
-            assert spool.store(file.name, "one", other) is Stored.DUPLICATE, (file.name, options)
+            assert spool.store(file.name, "one", Received.of(other)) is Stored.DUPLICATE, (file.name, options)
         assert spool.corrections(file.name) == 0
         assert not list(spool.quarantined())
     assert compared >= 6
@@ -66,6 +67,20 @@ def test_one_pixel_makes_another_content(phantom_ct: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"no DICOM"])
 def test_what_cannot_be_read_is_known_by_its_bytes(content: bytes) -> None:
     assert fingerprint(content) == hashlib.sha256(content).hexdigest()
+
+
+def test_the_preamble_of_what_cannot_be_read_is_no_part_of_it() -> None:
+    broken = b"DICM" + b"\xff" * 40
+    assert (
+        fingerprint(bytes(128) + broken) == fingerprint(b"\1" * 128 + broken) != fingerprint(bytes(128) + broken[:-1])
+    )
+
+
+def test_a_file_has_the_fingerprint_of_its_content(phantom_ct: Path, tmp_path: Path) -> None:
+    file, broken = min(phantom_ct.iterdir()), tmp_path / "broken"
+    broken.write_bytes(b"no DICOM")
+    for each in (file, broken):
+        assert fingerprint(each) == fingerprint(each.read_bytes()) == fingerprint(memoryview(each.read_bytes()))
 
 
 def test_what_lies_behind_the_end_that_a_parser_sees_counts(phantom_ct: Path) -> None:

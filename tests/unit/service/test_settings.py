@@ -37,11 +37,32 @@ def test_what_init_writes_is_valid_and_shows_the_defaults(tmp_path: Path) -> Non
         ({"senders": {"PACS": {"archive": "nowhere"}}}, r"senders\.PACS\.archive = 'nowhere': no such archive.*none"),
         ({"engines": {"runtime": "torch"}}, r"engines\.runtime = 'torch'.*openvino"),
         ({"series": {"quiet_seconds": "soon"}}, r"series\.quiet_seconds = 'soon'"),
+        ({"node": {"user_identity": "require"}}, r"no user is known; add \[node\.users\]"),
+        ({"tls": {"key": "key.pem"}}, r"wetread\.toml: tls\.certificate is missing; name the PEM file"),
+        ({"tls": {"certificate": "node.pem"}}, r"tls\.key is missing"),
+        ({"tls": {"certificate": "node.pem", "key": "key.pem"}}, r"tls\.authorities is missing.*clients = \"none\""),
+        ({"senders": {"A": {"archive": "a", "addresses": ["10.0.0.1/8"]}}}, r"addresses\.0 = '10.0.0.1/8'"),
+        (
+            {
+                "senders": {"A": {"archive": "a", "certificates": ["CN=ct1"]}},
+                "archives": {"a": {"ae_title": "A", "host": "h", "port": 2}},
+            },
+            r"senders\.A\.certificates: no sender can show one; set tls\.certificate",
+        ),
+        ({"senders": {"A": {"archive": "a", "certificates": ["ct1"]}}}, r"certificates\.0 = 'ct1'.*sha256"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_the_fix(content: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         parse(content, "wetread.toml")
+
+
+def test_a_passcode_is_never_shown() -> None:
+    for users in ({"ct1": 12345}, {"ct1": ["12345"]}):
+        with pytest.raises(ConfigurationError, match=r"node\.users\.ct1") as caught:
+            parse({"node": {"users": users}}, "wetread.toml")
+        assert "12345" not in str(caught.value)
+    assert "12345" not in repr(parse({"node": {"users": {"ct1": "12345"}}}, "wetread.toml"))
 
 
 def test_all_mistakes_are_told_at_once() -> None:

@@ -1,11 +1,15 @@
 import time
+from pathlib import Path
 
-from pynetdicom import AE
+import pytest
+from pynetdicom import AE, evt
 from pynetdicom.dimse_primitives import C_ECHO
 from pynetdicom.presentation import build_context
 
+from service.errors import Rejected
 from service.types import Destination
 from service.wire import VERIFICATION, Patience, association
+from tests.receiving import listening
 
 
 def test_a_message_waits_for_the_thread_that_asked_for_it() -> None:
@@ -22,3 +26,15 @@ def test_a_message_waits_for_the_thread_that_asked_for_it() -> None:
             assert opened.send_c_echo().Status == 0x0000
     finally:
         server.shutdown()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.3])
+def test_a_rejection_is_told_as_one_however_late_pynetdicom_looks_for_it(seconds: float, tmp_path: Path) -> None:
+    with listening(tmp_path) as node:
+        peer = Destination("peer", "OTHER", "127.0.0.1", node.port)
+        late = evt.EVT_REQUESTED, lambda _: time.sleep(seconds)  # after this it asks whether there is a connection
+        with (
+            pytest.raises(Rejected, match="rejects the association: Called AE title not recognised"),
+            association(peer, "TEST", [build_context(VERIFICATION)], handlers=[late]),
+        ):
+            pass

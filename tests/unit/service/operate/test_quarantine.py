@@ -5,11 +5,15 @@ import pydicom
 import pytest
 
 from service.errors import ConfigurationError
+from service.fingerprint import fingerprint
 from service.header import read_facts
 from service.ledger.ledger import Ledger, open_ledger
 from service.ledger.records import ASSEMBLE, SeriesRecord
 from service.operate.quarantine import find, groups, release, to_do
-from service.spool import QuarantineEntry, Spool, key_of
+from service.quarantine import QuarantineEntry
+from service.received import Received
+from service.spool import Spool, key_of
+from service.versions import Duplicates
 from tests.copies import Series, copy_series
 
 BROKEN = b"no DICOM at all"
@@ -33,7 +37,7 @@ def slices(tmp_path: Path, phantom_ct: Path) -> Series:
 
 
 def record_of(file: Path) -> SeriesRecord:
-    facts = read_facts(file.read_bytes())
+    facts = read_facts(Received.of(file.read_bytes()))
     return SeriesRecord(
         key_of(facts.study_uid, facts.series_uid), facts.study_uid, facts.series_uid, facts.modality, "CT1"
     )
@@ -43,7 +47,7 @@ def received(spool: Spool, ledger: Ledger, *files: Path) -> SeriesRecord:
     """Files of one series that was found complete."""
     record = record_of(files[0])
     for file in files:
-        content = file.read_bytes()
+        content = Received.of(file.read_bytes())
         spool.store(record.key, key_of(read_facts(content).sop_instance_uid), content)
     ledger.open_series(record, len(files))
     ledger.complete_series(record.key, len(files), "", [])
@@ -118,22 +122,26 @@ def test_what_has_no_uids_cannot_be_released_and_stays(
     assert any("cannot be released" in step for step in to_do(spool, entries[0]))
 
 
-def test_an_instance_that_was_corrected_can_be_released_and_counts_again(
-    spool: Spool, ledger: Ledger, slices: Series, tmp_path: Path
+@pytest.mark.parametrize("duplicates", ["keep-first", "keep-last"])
+def test_the_content_that_does_not_count_can_be_released_and_then_does(
+    duplicates: Duplicates, ledger: Ledger, slices: Series, tmp_path: Path
 ) -> None:
+    spool = Spool(tmp_path / "spool", duplicates)
     record = received(spool, ledger, slices.files[0])
     other = pydicom.dcmread(slices.files[0])
     other.SeriesDescription = "Somebody corrected this"
     other.save_as(tmp_path / "other.dcm")
     instance = key_of(other.SOPInstanceUID)
-    spool.store(record.key, instance, (tmp_path / "other.dcm").read_bytes())
-    [earlier] = spool.quarantined()
-    assert any("instead of the content that is in use" in step for step in to_do(spool, earlier))
-    [done] = release(spool, ledger, [earlier])
+    spool.store(record.key, instance, Received.of((tmp_path / "other.dcm").read_bytes()))
+    contents = [fingerprint(slices.files[0]), fingerprint(tmp_path / "other.dcm")]
+    beside, counting = contents if duplicates == "keep-last" else contents[::-1]
+    [entry] = spool.quarantined()
+    assert any("instead of the content that is in use" in step for step in to_do(spool, entry))
+    [done] = release(spool, ledger, [entry])
     assert (done.refusal, done.instances) == ("", 1)
-    assert spool.instance_path(record.key, instance).read_bytes() == slices.files[0].read_bytes()
-    [later] = spool.quarantined()
-    assert (spool.root / later.path).read_bytes() == (tmp_path / "other.dcm").read_bytes()
+    assert fingerprint(spool.instance_path(record.key, instance)) == beside
+    [entry] = spool.quarantined()
+    assert fingerprint(spool.root / entry.path) == counting
     assert ledger.claim([ASSEMBLE]) is not None
     assert not ledger.open_series(record, 1, spool.corrections(record.key)), "sent again, it runs nothing new"
 

@@ -9,11 +9,18 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from structlog.testing import capture_logs
 
 from service.errors import OutOfResources
 from service.header import HeaderFacts
-from service.receive.intake import DATA_SET_DOES_NOT_MATCH, SUCCESS, Intake
+from service.ledger.ledger import open_ledger
+from service.ledger.records import ASSEMBLE
+from service.receive.intake import DATA_SET_DOES_NOT_MATCH, OTHER_CONTENT_IS_THERE, SUCCESS, Intake
+from service.received import Received
+from service.series.completeness import Completeness
+from service.settings import SeriesSettings
 from service.spool import Spool, key_of
+from service.versions import Duplicates
 
 
 @dataclass
@@ -77,7 +84,7 @@ def test_listeners_are_told_in_their_order_when_the_instance_is_stored(given: Gi
             super().arrived(association, facts, sender)
 
     given.intake.tell(First("first", log), Listener("second", log))
-    assert given.intake.take(slices[0], "SCANNER", 7, uids(slices[0])) == SUCCESS
+    assert given.intake.take(Received.of(slices[0]), "SCANNER", 7, uids(slices[0])) == SUCCESS
     given.intake.released(7)
     given.intake.aborted(8)
     _, uid = uids(slices[0])
@@ -92,7 +99,7 @@ def test_listeners_are_told_in_their_order_when_the_instance_is_stored(given: Gi
 def test_what_is_fetched_has_no_command_to_agree_with(given: Given, slices: list[bytes]) -> None:
     listener = Listener()
     given.intake.tell(listener)
-    assert given.intake.take(slices[0], "SCANNER", 1) == SUCCESS
+    assert given.intake.take(Received.of(slices[0]), "SCANNER", 1) == SUCCESS
     assert len(listener.log) == 1
 
 
@@ -104,7 +111,7 @@ def test_what_the_command_does_not_name_is_neither_stored_nor_told_of(
     given.intake.tell(listener)
     named = list(uids(slices[0]))
     named[wrong] = "1.2.3"
-    assert given.intake.take(slices[0], "SCANNER", 1, (named[0], named[1])) == DATA_SET_DOES_NOT_MATCH
+    assert given.intake.take(Received.of(slices[0]), "SCANNER", 1, (named[0], named[1])) == DATA_SET_DOES_NOT_MATCH
     assert (stored(given), listener.log, given.outcomes) == ([], [], {"refused": 1})
 
 
@@ -114,10 +121,10 @@ def test_an_instance_that_a_listener_could_not_note_is_told_again_when_it_comes_
     first, second = Listener(full=True), Listener()
     given.intake.tell(first, second)
     with pytest.raises(OutOfResources):
-        given.intake.take(slices[0], "SCANNER", 1)
+        given.intake.take(Received.of(slices[0]), "SCANNER", 1)
     assert (second.log, given.outcomes) == ([], {}), "nobody counts on it yet"
     first.full = False
-    assert given.intake.take(slices[0], "SCANNER", 2) == SUCCESS
+    assert given.intake.take(Received.of(slices[0]), "SCANNER", 2) == SUCCESS
     assert len(first.log) == len(second.log) == 1
     assert given.outcomes == {"duplicate": 1}
 
@@ -126,7 +133,7 @@ def test_what_cannot_be_filed_is_kept_in_quarantine_and_nobody_is_told(given: Gi
     listener = Listener()
     given.intake.tell(listener)
     for content, named in ((b"no DICOM", None), (b"no DICOM either", ("1.2", "3.4"))):
-        assert given.intake.take(content, "SCANNER", 1, named) == SUCCESS
+        assert given.intake.take(Received.of(content), "SCANNER", 1, named) == SUCCESS
     entries = list(given.spool.quarantined())
     assert sorted((given.spool.root / entry.path).read_bytes() for entry in entries) == [
         b"no DICOM",
@@ -156,7 +163,7 @@ def test_associations_that_bring_the_same_images_at_once_store_each_once_and_tel
 
     def bring(association: int) -> None:
         for content in slices:
-            given.intake.take(content, "SCANNER", association, uids(content))
+            given.intake.take(Received.of(content), "SCANNER", association, uids(content))
         given.intake.released(association)
 
     all_at_once([lambda number=number: bring(number) for number in range(6)])
@@ -175,12 +182,82 @@ def test_of_two_contents_that_come_at_once_under_one_uid_one_counts_and_the_othe
 ) -> None:
     other = slices[0][:-1] + bytes([slices[0][-1] ^ 1])
     all_at_once(
-        [lambda content=content: given.intake.take(content, "SCANNER", 1) for content in (slices[0], other) * 3]
+        [
+            lambda content=content: given.intake.take(Received.of(content), "SCANNER", 1)
+            for content in (slices[0], other) * 3
+        ]
     )
-    assert given.outcomes == {"new": 1, "corrected": 1, "duplicate": 4}
+    assert given.outcomes["new"] == 1
+    assert given.outcomes["beside"] in (1, 2, 3)
+    assert given.outcomes.total() == 6
     [entry] = given.spool.quarantined()
     [current] = stored(given)
     assert {current, (given.spool.root / entry.path).read_bytes()} == {slices[0], other}
+
+
+def with_one_bit_changed(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+@pytest.mark.parametrize(
+    ("duplicates", "status", "outcome", "counts", "told"),
+    [
+        ("keep-first", SUCCESS, "beside", "first", 3),
+        ("keep-last", SUCCESS, "corrected", "other", 3),
+        ("reject", OTHER_CONTENT_IS_THERE, "rejected", "first", 2),
+    ],
+)
+def test_what_becomes_of_another_content_under_a_known_uid_is_a_setting(
+    duplicates: Duplicates, status: int, outcome: str, counts: str, told: int, slices: list[bytes], tmp_path: Path
+) -> None:
+    spool, outcomes, listener = Spool(tmp_path, duplicates), Counter[str](), Listener()
+    intake = Intake(spool, lambda each: outcomes.update([each]))
+    intake.tell(listener)
+    first, other = slices[0], with_one_bit_changed(slices[0])
+    with capture_logs() as events:
+        statuses = [intake.take(Received.of(each), "SCANNER", 1, uids(each)) for each in (first, other, first)]
+    assert statuses == [SUCCESS, status, SUCCESS]
+    assert outcomes == {"new": 1, outcome: 1, "duplicate": 1}
+    assert len(listener.log) == told
+    [counting] = (spool.root / "series").glob("*/*.dcm")
+    assert counting.read_bytes() == (other if counts == "other" else first)
+    kept = [(spool.root / entry.path).read_bytes() for entry in spool.quarantined()]
+    assert kept == ([] if duplicates == "reject" else [first if counts == "other" else other])
+    [event] = events
+    assert event["event"] == f"instance.{outcome}"
+    assert "release this one" in event["reason"] or "a UID of its own" in event["reason"]
+
+
+@pytest.mark.parametrize(("duplicates", "again"), [("keep-first", False), ("keep-last", True), ("reject", False)])
+def test_other_content_that_comes_while_its_series_is_analysed_runs_it_again_only_where_it_counts(
+    duplicates: Duplicates, again: bool, slices: list[bytes], tmp_path: Path
+) -> None:
+    spool, ledger, now = Spool(tmp_path, duplicates), open_ledger(tmp_path), 0.0
+    completeness = Completeness(SeriesSettings(), spool, ledger, clock=lambda: now)
+    intake = Intake(spool, lambda _: None)
+    intake.tell(completeness)
+    for each in slices:
+        intake.take(Received.of(each), "SCANNER", 1)
+    intake.released(1)
+    now = 100.0
+    completeness.decide()
+    job = ledger.claim([ASSEMBLE])
+    assert job is not None, "a worker is at it"
+    held = {path: path.read_bytes() for path in spool.instances(job.series.key)}
+    intake.take(Received.of(with_one_bit_changed(slices[0])), "SCANNER", 2)
+    assert bool(ledger.receiving()) == again
+    assert {path: path.read_bytes() for path in held if path.exists()}.items() <= held.items()
+    if not again:
+        assert spool.instances(job.series.key) == list(held)
+
+
+def test_a_large_unreadable_file_is_quarantined_from_where_it_lies(given: Given, tmp_path: Path) -> None:
+    content = bytes(128) + b"DICM" + b"\xff" * 5000
+    (tmp_path / "large").write_bytes(content)
+    received = Received(memoryview(content)[:1000], len(content), tmp_path / "large")
+    assert given.intake.take(received, "SCANNER", 1, ("1.2", "3.4")) == SUCCESS
+    [entry] = given.spool.quarantined()
+    assert (given.spool.root / entry.path).read_bytes() == content
 
 
 def test_a_node_that_stops_takes_nothing_more(given: Given, slices: list[bytes]) -> None:
@@ -188,7 +265,7 @@ def test_a_node_that_stops_takes_nothing_more(given: Given, slices: list[bytes])
     given.intake.tell(listener)
     given.intake.stop()
     with pytest.raises(OutOfResources, match="stopping"):
-        given.intake.take(slices[0], "SCANNER", 1)
+        given.intake.take(Received.of(slices[0]), "SCANNER", 1)
     assert (stored(given), listener.log) == ([], [])
     given.intake.released(1)
     assert listener.log == [("", "released", 1)]

@@ -14,6 +14,7 @@ from service.header import HeaderFacts, read_facts
 from service.ledger.records import SeriesRecord
 from service.receive.intake import Intake
 from service.receive.missing import MissingInstances
+from service.received import Received
 from service.spool import Spool, key_of
 
 
@@ -78,13 +79,13 @@ class World:
 def world(tmp_path: Path, phantom_ct: Path) -> World:
     """Of six slices the first two are here."""
     contents = [file.read_bytes() for file in sorted(phantom_ct.iterdir())[:6]]
-    facts = [read_facts(content) for content in contents]
+    facts = [read_facts(Received.of(content)) for content in contents]
     spool, told = Spool(tmp_path), Told()
     intake = Intake(spool, lambda _: None)
     key = key_of(facts[0].study_uid, facts[0].series_uid)
     record = SeriesRecord(key, facts[0].study_uid, facts[0].series_uid, "CT", "SCANNER")
     for content in contents[:2]:
-        intake.take(content, "SCANNER", 1)
+        intake.take(Received.of(content), "SCANNER", 1)
     intake.tell(told)
     return World(
         spool,

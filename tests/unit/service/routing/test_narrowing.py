@@ -29,7 +29,7 @@ def test_what_would_narrow_nothing_or_everything_is_an_error(routing: dict[str, 
         ({"minimum_slides": 2}, r"routing\.ct-lung\.minimum_slides = 2: no such key.*minimum_slices.*senders"),
         ({"contrast": "yes"}, r"routing\.ct-lung\.contrast = 'yes'"),
         ({"kernel": ["!"]}, r"routing\.ct-lung\.kernel\.0 = '!'"),
-        ({"slice_thickness_mm": [3.0, 1.0]}, r"routing\.ct-lung = .*slice_thickness_mm must be \[least, largest\]"),
+        ({"slice_thickness_mm": [3.0, 1.0]}, r"routing\.ct-lung: .*slice_thickness_mm must be \[least, largest\]"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(keys: dict[str, object], message: str) -> None:

@@ -9,10 +9,12 @@ from service.errors import ArchiveUnavailable
 from service.header import HeaderFacts
 from service.ledger.ledger import Ledger
 from service.ledger.records import ASSEMBLE, RECEIVE, DecisionRecord, SeriesRecord
+from service.received import Received
 from service.series.completeness import Completeness
 from service.settings import SeriesSettings
 from service.spool import Spool, key_of
 from service.versions import Stored
+from tests.small_files import dicom
 
 SETTINGS = SeriesSettings(quiet_seconds=2.0, silent_seconds=60.0)
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -50,7 +52,7 @@ class Scanner:
 
     def __init__(self, folder: Path, archive: Archive | None = None) -> None:
         self.now = 0.0
-        self.spool = Spool(folder)
+        self.spool = Spool(folder, "keep-last")
         self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite'}")
         self.archive = archive
         self.completeness = self.watcher()
@@ -70,7 +72,7 @@ class Scanner:
         sender: str = "PACS",
     ) -> None:
         uid = f"{series}.{number}"
-        self.spool.store(key(series), key_of(uid), uid.encode())
+        self.spool.store(key(series), key_of(uid), dicom(uid.encode()))
         position = (0.0, 0.0, float(number))
         facts = HeaderFacts(
             sop_class, uid, "1.2", f"1.2.{series}", "CT", number, 1, announced, position, orientation=AXIAL
@@ -398,10 +400,10 @@ def test_after_a_restart_the_slices_that_came_before_are_known(scanner: Scanner,
 
     files = sorted(phantom_ct.iterdir())
     del files[10]
-    facts = [read_facts(file.read_bytes()) for file in files]
+    facts = [read_facts(Received.of(file.read_bytes())) for file in files]
     series = key_of(facts[0].study_uid, facts[0].series_uid)
     for file, one in zip(files, facts, strict=True):
-        scanner.spool.store(series, key_of(one.sop_instance_uid), file.read_bytes())
+        scanner.spool.store(series, key_of(one.sop_instance_uid), Received.of(file.read_bytes()))
         scanner.completeness.arrived(1, one, "PACS")
     scanner.completeness = scanner.watcher()
     scanner.completeness.resume()
@@ -435,7 +437,7 @@ def test_a_corrected_slice_opens_the_series_and_the_same_again_does_not(scanner:
     scanner.slices(1, 2, 3)
     scanner.released()
     scanner.seconds_until_complete()
-    scanner.spool.store(key(), key_of("A.2"), b"corrected")
+    scanner.spool.store(key(), key_of("A.2"), dicom(b"corrected"))
     scanner.slice(2, association=2)  # its earlier content, a duplicate by now
     assert not scanner.complete()
     scanner.released(2)
@@ -449,11 +451,11 @@ def test_a_corrected_slice_counts_when_it_is_sent_again_after_the_node_ended_bef
     scanner.slices(1, 2, 3)
     scanner.released()
     scanner.seconds_until_complete()
-    scanner.spool.store(key(), key_of("A.2"), b"corrected")  # and here the node ends; nothing was acknowledged
+    scanner.spool.store(key(), key_of("A.2"), dicom(b"corrected"))  # and here the node ends; nothing was acknowledged
     scanner.completeness = scanner.watcher()
     scanner.completeness.resume()
     assert scanner.complete()
-    assert scanner.spool.store(key(), key_of("A.2"), b"corrected") is Stored.DUPLICATE
+    assert scanner.spool.store(key(), key_of("A.2"), dicom(b"corrected")) is Stored.DUPLICATE
     scanner.slice(2, association=2)
     assert not scanner.complete()
 

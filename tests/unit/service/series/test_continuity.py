@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.header import HeaderFacts, read_facts
+from service.received import Received
 from service.series.continuity import Continuity, Verdict
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -101,7 +102,7 @@ def test_real_series_are_whole_and_each_missing_slice_inside_is_seen(
 ) -> None:
     [path] = (shared_data / "dicom").glob(folder)
     files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix == ".dcm")
-    facts = [read_facts(file.read_bytes()) for file in files]
+    facts = [read_facts(Received.of(file.read_bytes())) for file in files]
     series = [one for one in facts if one.series_uid == facts[0].series_uid and one.position]
     assert verdict(series) == expected
     series.sort(key=lambda one: one.position[2] if one.position else 0.0)

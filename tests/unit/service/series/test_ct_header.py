@@ -9,7 +9,7 @@ from pydicom import uid
 from service.errors import Quarantined
 from service.series.ct_header import CTHeader, PixelData, _parsed, read_header
 from service.series.slices import SLICES
-from service.series.walk import Extent
+from service.walk import Extent
 from tests.ct_slice import ct_slice
 
 REAL_CT = ("ct_cip64_79slices", "ct_ge_tilt_variable_spacing", "ct_siemens_j2k_totalseg", "ct_enhanced_multiframe_2fr")

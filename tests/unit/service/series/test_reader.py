@@ -48,7 +48,7 @@ def test_slices_come_in_the_order_of_the_files_that_were_asked_for(tmp_path: Pat
     files = write_series(tmp_path, 40)
     reader = SeriesReader(None, pool)
     for file in files[::3]:
-        reader.add(file)
+        reader.add([file])
     assert values(reader.read(files[::-1])) == list(range(39, -1, -1))
 
 
@@ -56,7 +56,7 @@ def test_a_thousand_files_are_added_and_a_part_of_them_is_read(tmp_path: Path, p
     files = write_series(tmp_path, 1000)
     reader = SeriesReader(tmp_path, pool)
     for file in files:
-        reader.add(file)
+        reader.add([file])
     part = files[100:900:7]
     reading = read_within(60, reader, part)
     assert [one.file for one in reading.slices] == part
@@ -70,7 +70,7 @@ def test_a_file_that_has_changed_since_it_was_added_is_read_again(tmp_path: Path
     files = write_series(tmp_path, 3)
     reader = SeriesReader(None, pool)
     for file in files:
-        reader.add(file)
+        reader.add([file])
     before = reader.read(files)
     ct_slice(files[1], VALUES + 500, 1.0, 1)
     os.utime(files[1], ns=(1, 1))
@@ -85,7 +85,7 @@ def test_what_was_read_ahead_is_not_read_again(tmp_path: Path, pool: ThreadPoolE
     files = write_series(tmp_path, 5)
     reader = SeriesReader(None, pool)
     for file in files:
-        reader.add(file)
+        reader.add([file])
     reader.read(files)
     for file in files:  # other pixels, in a file that looks the same from outside
         status = file.stat()
@@ -100,7 +100,7 @@ def test_a_file_that_is_gone_is_an_error_of_the_machine(tmp_path: Path, pool: Th
     with pytest.raises(FileNotFoundError):
         reader.read([*files, tmp_path / "none.dcm"])
     with pytest.raises(FileNotFoundError):
-        reader.add(tmp_path / "none.dcm")
+        reader.add([tmp_path / "none.dcm"])
     assert len(reader.read(files).slices) == 3
 
 
@@ -140,7 +140,7 @@ def test_frames_are_tasks_of_their_own_and_files_beside_them_too_in_a_pool_of_on
     files = write_scan(scan, tmp_path / "single")
     reader = SeriesReader(tmp_path, pool)
     for file in (*files[:20], *multi[:2]):
-        reader.add(file)
+        reader.add([file])
     reading = read_within(60, reader, [*files, *multi])
     assert len(reading.slices) == 160
     assert [one.frame for one in reading.slices if one.file == multi[2]] == list(range(1, 41))
@@ -168,7 +168,7 @@ def test_a_reader_that_is_closed_takes_nothing_more(tmp_path: Path, pool: Thread
     slabs = list(tmp_path.glob("*.slab"))
     other = ct_slice(tmp_path / "other.dcm", VALUES.T.copy())
     for file in (*files, other):  # those that came meanwhile
-        reader.add(file)
+        reader.add([file])
     pool.submit(int).result()  # whatever was under way in the one thread is over
     assert list(tmp_path.glob("*.slab")) == slabs
     assert array.shape[0] == 6
@@ -182,7 +182,7 @@ def test_files_that_are_under_way_and_not_asked_for_are_over_when_the_reader_is_
     others = [write_enhanced([Scan(places=tuple(range(30)))], tmp_path / f"other{index}.dcm") for index in range(4)]
     reader = SeriesReader(tmp_path, pool)
     for file in (*files, *others):
-        reader.add(file)
+        reader.add([file])
     [item] = assemble_from(reader, files).items
     before = _state(tmp_path)
     pool.submit(int).result()
@@ -205,7 +205,7 @@ def test_a_reader_that_is_given_up_leaves_nothing_although_frames_are_under_way(
     with ThreadPoolExecutor(2) as pool:
         for _ in range(10):
             reader = SeriesReader(tmp_path, pool)
-            reader.add(file)
+            reader.add([file])
             reader.discard()
             assert list(tmp_path.glob("*.slab")) == []
     assert list(tmp_path.glob("*.slab")) == []
@@ -216,7 +216,7 @@ def test_an_assembly_that_fails_leaves_no_slab_and_no_open_file(tmp_path: Path, 
     files = write_series(tmp_path, 5)
     reader = SeriesReader(tmp_path, pool)
     for file in files:
-        reader.add(file)
+        reader.add([file])
     with pytest.raises(FileNotFoundError):
         assemble_from(reader, [*files, tmp_path / "none.dcm"])
     assert list(tmp_path.glob("*.slab")) == []

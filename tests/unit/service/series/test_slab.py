@@ -38,7 +38,7 @@ def write_series(folder: Path, numbers: Sequence[int | None], upwards: bool = Tr
 
 def assembled(reader: SeriesReader, arrivals: Sequence[Path], files: Sequence[Path]) -> NDArray[np.generic]:
     for file in arrivals:
-        reader.add(file)
+        reader.add([file])
     [item] = assemble_from(reader, files).items
     assert isinstance(item.image, Volume)
     return item.image.array
@@ -213,7 +213,7 @@ with ThreadPoolExecutor(1) as pool:
     reader = SeriesReader(folder, pool)
     if sys.argv[3] == "streamed":
         for file in files:
-            reader.add(file)
+            reader.add([file])
     try:
         assemble_from(reader, files)
     except OSError as error:

@@ -324,7 +324,7 @@ def test_what_a_series_makes_does_not_depend_on_the_order_of_arrival(numbered: b
     with ThreadPoolExecutor(threads) as pool:
         reader = SeriesReader(None, pool)
         for index in order:
-            reader.add(files[index])
+            reader.add([files[index]])
         shuffled = assemble_from(reader, [files[index] for index in order[::-1]])
     assert len(shuffled.items) == 5
     assert summary(shuffled) == summary(assemble(files))

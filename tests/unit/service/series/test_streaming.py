@@ -4,14 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom import uid
 
 from engines.types import Volume
 from service.handover import drop_slabs
 from service.header import HeaderFacts, read_facts
+from service.received import Received
 from service.series.assembly import assemble_from
-from service.series.streaming import IDLE_SECONDS, MOST_OPEN, Streaming
+from service.series.streaming import IDLE_SECONDS, MANY, MOST_OPEN, Streaming
 from service.spool import Spool, key_of
 from tests.ct_slice import ct_slice
 from tests.waiting import eventually
@@ -37,17 +39,23 @@ class Sender:
         self.streaming = streaming
         self.folder = folder
 
-    def send(self, series: int, index: int, **attributes: object) -> str:
-        """One slice; the key of its series."""
+    def send(self, series: int, index: int, tick: bool = True, compress: bool = False, **attributes: object) -> str:
+        """One slice, and time for it; the key of its series."""
         values = np.full(SHAPE, 100 * series + index, np.int16)
         file = ct_slice(
             self.folder / f"{series}-{index}.dcm", values, float(index), index, SeriesInstanceUID=f"1.2.3.{series}",
             **attributes,
         )  # fmt: skip
-        facts = read_facts(file.read_bytes())
+        if compress:
+            data_set = pydicom.dcmread(file)
+            data_set.compress(uid.RLELossless)
+            data_set.save_as(file)
+        facts = read_facts(Received.of(file.read_bytes()))
         key = key_of(facts.study_uid, facts.series_uid)
-        self.spool.store(key, key_of(facts.sop_instance_uid), file.read_bytes())
+        self.spool.store(key, key_of(facts.sop_instance_uid), Received.of(file.read_bytes()))
         self.streaming.arrived(1, facts, "SCANNER")
+        if tick:
+            self.streaming.tick()
         return key
 
     def volume(self, series: str) -> list[int]:
@@ -90,6 +98,24 @@ def test_slices_are_read_before_anybody_asks_for_them(sender: Sender) -> None:
     reading = sender.streaming.take(series).read(sender.spool.instances(series))
     assert len(reading.slices) == 8
     assert reading.left_out == ()
+
+
+def test_slices_that_come_fast_wait_until_fewer_come_or_their_series_is_assembled(sender: Sender) -> None:
+    for index in range(MANY + 1):
+        series = sender.send(1, index, tick=False)
+    sender.streaming.tick()
+    assert sender.read_ahead(series) == 0
+    sender.streaming.tick()
+    eventually(lambda: sender.read_ahead(series) == MANY + 1, "slices in a slab")
+    for index in range(3):
+        other = sender.send(2, index, tick=False)
+    assert sender.volume(other) == [200, 201, 202]
+
+
+def test_what_has_to_be_decoded_is_begun_at_once(sender: Sender) -> None:
+    for index in range(MANY + 1):
+        series = sender.send(1, index, tick=False, compress=True)
+    eventually(lambda: sender.read_ahead(series) == MANY + 1, "slices in a slab")
 
 
 def test_series_that_come_at_once_are_each_assembled_rightly_and_few_are_read_ahead(sender: Sender) -> None:

@@ -26,10 +26,12 @@ _SHORT = frozenset(
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _GROUP_LENGTH, _TRANSFER_SYNTAX, _META_END = 0x00020000, 0x00020010, 0x0002FFFF
-_FUNCTIONAL_GROUPS, _PIXEL_DATA = 0x52009229, 0x7FE00010
-_DEEPEST = 8
+_FIRST_FUNCTIONAL_GROUPS, _LAST_FUNCTIONAL_GROUPS = 0x52009229, 0x52009230
+_ANY_PIXEL_DATA, _PIXEL_DATA = 0x7FE00008, 0x7FE00010
+_DEEPEST = 16
 
-_Read = Callable[[bytes, int], tuple[int, int, int]]
+Content = bytes | memoryview
+_Read = Callable[[Content, int], tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,25 @@ class Extent:
 
 @dataclass(frozen=True)
 class Walked:
-    """Values of wanted elements as they are written, and where those of the pixel data lie."""
+    """What a header says.
+
+    Attributes
+    ----------
+    values
+        Of the wanted elements, as they are written.
+    functional_groups
+        There are some: an attribute may have another value for each frame.
+    pixel_data
+        Where their value lies; None where there are none, or these are floating point numbers.
+    """
 
     syntax: uid.UID
     values: dict[int, bytes]
-    pixel_data: Extent
+    functional_groups: bool
+    pixel_data: Extent | None
 
 
-def walk(content: bytes, wanted: Mapping[int, Collection[bytes]]) -> Walked | None:
+def walk(content: Content, wanted: Mapping[int, Collection[bytes]], whole: bool = False) -> Walked | None:
     """Walk from the start of a file to its pixel data.
 
     Parameters
@@ -59,15 +72,17 @@ def walk(content: bytes, wanted: Mapping[int, Collection[bytes]]) -> Walked | No
     wanted
         Tags of top level elements, group and element as one number, each with the value representations that are
         understood.
+    whole
+        It is the file to its end, which may come without pixel data.
 
     Returns
     -------
     Walked or None
-        None for what has no pixel data within ``content``, is multi-frame with functional groups, big endian, deflated,
-        not in the order of its tags, written with other value representations, or not DICOM at all.
+        None for what has neither pixel data nor its end within ``content``, is big endian, deflated, not in the order
+        of its tags, written with other value representations, or not DICOM at all.
     """
     try:
-        return _walk(content, wanted)
+        return _walk(content, wanted, whole)
     except (ValueError, StructError):  # an element that is none, or lies beyond the end
         return None
 
@@ -90,7 +105,15 @@ def _uid(value: bytes) -> uid.UID:
     return uid.UID(value.rstrip(b"\0 ").decode("ascii"), validation_mode=config.IGNORE)
 
 
-def _walk(content: bytes, wanted: Mapping[int, Collection[bytes]]) -> Walked | None:
+def meta_of(content: Content) -> tuple[uid.UID, int] | None:
+    """Transfer syntax of a file, and where its data set begins; None where that is not stated as it should be."""
+    try:
+        return _meta_of(content)
+    except (ValueError, StructError):
+        return None
+
+
+def _meta_of(content: Content) -> tuple[uid.UID, int] | None:
     if content[128:132] != b"DICM":
         return None
     tag, start, length = _explicit(content, 132)
@@ -103,25 +126,44 @@ def _walk(content: bytes, wanted: Mapping[int, Collection[bytes]]) -> Walked | N
         tag, start, length = _explicit(content, position)
         if not _GROUP_LENGTH < tag <= _META_END:
             return None
-        meta[tag] = content[start : start + length]
+        meta[tag] = bytes(content[start : start + length])
         position = start + length
     syntax = _uid(meta.get(_TRANSFER_SYNTAX, b""))
-    if position != end or syntax in (uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian) or not syntax:
+    return (syntax, end) if position == end and syntax else None
+
+
+def _walk(content: Content, wanted: Mapping[int, Collection[bytes]], whole: bool) -> Walked | None:
+    meta = _meta_of(content)
+    if meta is None:
+        return None
+    syntax, position = meta
+    if syntax in (uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian):
         return None
     implicit = syntax.is_implicit_VR
     read = _implicit if implicit else _explicit
     values: dict[int, bytes] = {}
-    last = _META_END
-    while True:
+    functional_groups, kind = False, b""
+    unpack_implicit, unpack_explicit = _TAG_AND_LENGTH.unpack_from, _EXPLICIT.unpack_from
+    last, end = _META_END, len(content) if whole else -1
+    while position != end:
         # as `read` does, but this is the loop that all the time goes to
-        group, element, kind, length = _EXPLICIT.unpack_from(content, position)
-        if implicit or kind not in _SHORT:
-            tag, start, length = read(content, position)
-        else:
+        if implicit:
+            group, element, length = unpack_implicit(content, position)
             tag, start = group << 16 | element, position + 8
-        if tag <= last or tag >= _FUNCTIONAL_GROUPS:
-            return Walked(syntax, values, _extent(start, length)) if tag == _PIXEL_DATA and tag > last else None
+        else:
+            group, element, kind, length = unpack_explicit(content, position)
+            if kind in _SHORT:
+                tag, start = group << 16 | element, position + 8
+            else:
+                tag, start, length = _explicit(content, position)
+        if tag <= last:
+            return None
         last = tag
+        if tag >= _FIRST_FUNCTIONAL_GROUPS:
+            if _ANY_PIXEL_DATA <= tag <= _PIXEL_DATA:
+                pixel_data = _extent(start, length) if tag == _PIXEL_DATA else None
+                return Walked(syntax, values, functional_groups, pixel_data)
+            functional_groups |= tag <= _LAST_FUNCTIONAL_GROUPS
         if length == _UNDEFINED:
             position = _after_sequence(content, start, read, 0)
             continue
@@ -129,10 +171,11 @@ def _walk(content: bytes, wanted: Mapping[int, Collection[bytes]]) -> Walked | N
         if tag in wanted:
             if not implicit and kind not in wanted[tag]:
                 return None
-            values[tag] = content[start:position]  # one that is cut short is followed by nothing, and that is an error
+            values[tag] = bytes(content[start:position])  # cut short, it is not followed by another, nor by the end
+    return Walked(syntax, values, functional_groups, None)
 
 
-def _explicit(content: bytes, position: int) -> tuple[int, int, int]:
+def _explicit(content: Content, position: int) -> tuple[int, int, int]:
     """Tag, start of the value and its length, of an element with its VR written out (PS3.5 7.1.2)."""
     group, element, kind, length = _EXPLICIT.unpack_from(content, position)
     if kind in _SHORT:
@@ -147,13 +190,13 @@ def _explicit(content: bytes, position: int) -> tuple[int, int, int]:
     return tag, position + 12, length
 
 
-def _implicit(content: bytes, position: int) -> tuple[int, int, int]:
+def _implicit(content: Content, position: int) -> tuple[int, int, int]:
     """The same of an element without VR (PS3.5 7.1.3), and of items."""
     group, element, length = _TAG_AND_LENGTH.unpack_from(content, position)
     return group << 16 | element, position + 8, length
 
 
-def _after_sequence(content: bytes, position: int, read: _Read, depth: int) -> int:
+def _after_sequence(content: Content, position: int, read: _Read, depth: int) -> int:
     """The position after a sequence of undefined length (PS3.5 7.5.2)."""
     if depth > _DEEPEST:
         raise ValueError("sequences in sequences in sequences")

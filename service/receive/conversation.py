@@ -1,0 +1,156 @@
+"""The messages of an association (PS3.7 6.3, 9): requests and their data sets, and the responses."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from sqlalchemy.exc import DBAPIError
+
+from service.errors import OutOfResources, told_by_place
+from service.overwriting import Overwriting
+from service.receive import dimse, pdu
+from service.receive.buffer import COMMAND, InstanceBuffer
+from service.receive.connection import Connection
+from service.receive.ends import NOT_SPECIFIED, SERVICE_USER, ProtocolError
+from service.receive.policy import Accepted
+from service.received import Received
+from service.settings import NodeSettings
+from service.spill import Spill
+from service.wire import VERIFICATION
+
+OUT_OF_RESOURCES = 0xA700  # PS3.4 B.2.3
+
+
+class Takes(Protocol):
+    """What becomes of instances (`service.receive.intake`)."""
+
+    def take(self, received: Received, sender: str, association: int, named: tuple[str, str] | None = None) -> int:
+        """Keep an instance; return the status of C-STORE. Raises `OutOfResources`, `DBAPIError`."""
+
+    def refuse(self, sender: str, reason: str) -> None:
+        """Note that an instance was not taken."""
+
+    def released(self, association: int) -> None:
+        """An association was released."""
+
+    def aborted(self, association: int) -> None:
+        """An association was aborted, or its connection lost."""
+
+    def ahead(self, length: int) -> Overwriting | None:
+        """A file for an instance that comes, of about so many bytes; None for none."""
+
+    def spool_file(self) -> Spill:
+        """Open a file for an instance that is too large for memory. Raises `OutOfResources`."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """A presentation context that was accepted."""
+
+    id: int
+    sop_class: str
+    transfer_syntax: str
+
+
+class Conversation:
+    """The messages of an association: requests with their data sets in turn, and the responses to them."""
+
+    def __init__(
+        self, connection: Connection, settings: NodeSettings, accepted: Accepted, intake: Takes, association: int
+    ) -> None:
+        self._connection = connection
+        self._idle_seconds = settings.idle_seconds
+        self._maximum = accepted.maximum_pdu
+        self._sender = accepted.sender
+        self._intake = intake
+        self._association = association
+        self._contexts = {
+            number: Context(number, str(context.abstract_syntax), str(context.transfer_syntax[0]))
+            for number, context in accepted.contexts.items()
+        }
+        self._buffer = InstanceBuffer(intake.spool_file, intake.ahead)
+        connection.meanwhile = self._buffer.shrink
+        self._reader = pdu.FragmentReader(connection, self._buffer.view, settings.maximum_pdu, COMMAND)
+
+    def answer_message(self) -> None:
+        """Receive the next message and answer it. Raises how the association ends."""
+        self._connection.allow(self._idle_seconds)
+        context, command = self._command()
+        if command.field == dimse.C_CANCEL_RQ:
+            return  # what it could cancel was answered before it could be read
+        status = self._unfit(context, command)
+        if status == dimse.SUCCESS and command.field == dimse.C_STORE_RQ:
+            status = self._store(context, command)
+        else:
+            self._pass_over(context, command, status)
+        self._connection.send(dimse.response(context.id, command, status, self._maximum))
+
+    def _command(self) -> tuple[Context, dimse.Command]:
+        reader, at, control = self._reader, COMMAND, 0
+        first = None
+        while not control & pdu.IS_LAST:
+            context_id, control, length = reader.fragment()
+            if first is None:
+                first = context_id
+                if first not in self._contexts:
+                    raise ProtocolError(f"presentation context {first} was not accepted")
+            if context_id != first or not control & pdu.IS_COMMAND:
+                raise _out_of_turn("a fragment of a data set, or of another context, where a command is due")
+            if at + length - COMMAND > dimse.MAXIMUM_COMMAND:
+                raise _out_of_turn(f"a command set of more than {dimse.MAXIMUM_COMMAND} bytes")
+            at = reader.payload(at, length)
+            self._connection.prolong(length)
+        assert first is not None
+        return self._contexts[first], dimse.parse_command(self._buffer.view[COMMAND:at])
+
+    def _data_set(self, context_id: int, at: int, place: Callable[[int, int], int]) -> int:
+        """Receive a data set to where each fragment has its place; return where the last one ends."""
+        reader, prolong, control = self._reader, self._connection.prolong, 0
+        while not control & pdu.IS_LAST:
+            fragment_context, control, length = reader.fragment()
+            if fragment_context != context_id or control & pdu.IS_COMMAND:
+                raise _out_of_turn("a fragment of a command, or of another context, where a data set is due")
+            at = reader.payload(place(at, length), length)
+            prolong(length)
+        return at
+
+    def _unfit(self, context: Context, command: dimse.Command) -> int:
+        """The status of a request that is refused whatever its data set is; success for one that is not."""
+        echo = context.sop_class == VERIFICATION
+        if command.field != (dimse.C_ECHO_RQ if echo else dimse.C_STORE_RQ):
+            return dimse.UNRECOGNIZED_OPERATION
+        if command.sop_class != context.sop_class:
+            return dimse.SOP_CLASS_NOT_SUPPORTED
+        if command.data_set == echo:
+            return dimse.MISTYPED_ARGUMENT
+        if len(command.sop_instance) > dimse.MAXIMUM_UID:
+            return dimse.INVALID_SOP_INSTANCE
+        return dimse.SUCCESS
+
+    def _pass_over(self, context: Context, command: dimse.Command, status: int) -> None:
+        if command.data_set:
+            self._data_set(context.id, COMMAND, lambda at, length: COMMAND)  # each fragment over the last one
+        if command.field == dimse.C_STORE_RQ:
+            self._intake.refuse(self._sender, f"the command is not one for this association (0x{status:04X})")
+
+    def _store(self, context: Context, command: dimse.Command) -> int:
+        named = (command.sop_class, command.sop_instance)
+        begin = self._buffer.begin(dimse.file_meta(*named, context.transfer_syntax))
+        try:
+            return self._keep(self._data_set(context.id, begin, self._buffer.place), named)
+        finally:
+            self._buffer.clear()
+
+    def _keep(self, end: int, named: tuple[str, str]) -> int:
+        try:
+            return self._intake.take(self._buffer.received(end), self._sender, self._association, named)
+        except (OutOfResources, DBAPIError) as error:
+            self._intake.refuse(self._sender, str(error.__cause__ or error))
+            return OUT_OF_RESOURCES
+        except Exception as error:  # of ours, not of the peer's; the next instance may do
+            self._intake.refuse(self._sender, told_by_place(error))
+            return dimse.PROCESSING_FAILURE
+
+
+def _out_of_turn(words: str) -> ProtocolError:
+    return ProtocolError(words, NOT_SPECIFIED, SERVICE_USER)
