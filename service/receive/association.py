@@ -5,9 +5,13 @@ from collections.abc import Callable
 import structlog
 
 from service.errors import told_by_place
-from service.receive.connection import Connection
 from service.receive.conversation import Conversation, Takes
-from service.receive.ends import (
+from service.receive.peer import Peer
+from service.receive.policy import Accepted, AssociationPolicy, Refused
+from service.receive.request import AssociationRequest
+from service.settings import NodeSettings
+from service.wire.connection import Connection
+from service.wire.ends import (
     NOT_SPECIFIED,
     SERVICE_USER,
     ConnectionLost,
@@ -17,11 +21,7 @@ from service.receive.ends import (
     ReleaseRequested,
     TimedOut,
 )
-from service.receive.pdu import RELEASE_RP, abort, read_request
-from service.receive.peer import Peer
-from service.receive.policy import Accepted, AssociationPolicy, Refused
-from service.receive.request import AssociationRequest
-from service.settings import NodeSettings
+from service.wire.pdu import RELEASE_RP, abort, read_request
 
 log = structlog.get_logger()
 

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import structlog
 
 from service.receive.association import Association
-from service.receive.connection import Connection
 from service.receive.conversation import Takes
 from service.receive.peer import Peer
 from service.receive.policy import AssociationPolicy
 from service.receive.tls import Tls
 from service.settings import Settings
+from service.wire.connection import Connection
 
 log = structlog.get_logger()
 

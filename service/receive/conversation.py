@@ -8,15 +8,14 @@ from sqlalchemy.exc import DBAPIError
 
 from service.errors import OutOfResources, told_by_place
 from service.overwriting import Overwriting
-from service.receive import dimse, pdu
 from service.receive.buffer import COMMAND, InstanceBuffer
-from service.receive.connection import Connection
-from service.receive.ends import NOT_SPECIFIED, SERVICE_USER, ProtocolError
 from service.receive.policy import Accepted
 from service.received import Received
 from service.settings import NodeSettings
 from service.spill import Spill
-from service.wire import VERIFICATION
+from service.wire import VERIFICATION, dimse, pdu
+from service.wire.connection import Connection
+from service.wire.ends import NOT_SPECIFIED, SERVICE_USER, ProtocolError
 
 OUT_OF_RESOURCES = 0xA700  # PS3.4 B.2.3
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.receive.ends import (
+from service.wire.ends import (
     INVALID_PARAMETER,
     UNEXPECTED_PDU,
     UNRECOGNIZED_PDU,
@@ -16,7 +16,7 @@ from service.receive.ends import (
     ProtocolError,
     ReleaseRequested,
 )
-from service.receive.pdu import FragmentReader, abort, read_request
+from service.wire.pdu import FragmentReader, abort, read_request
 from tests.raw_peer import ABORT_RQ, COMMAND, DATA, LAST, RELEASE_RQ, p_data, pdv
 
 ROOM = 1 << 16

@@ -7,9 +7,9 @@ import struct
 from dataclasses import dataclass
 
 from service import __version__
-from service.receive.ends import NOT_SPECIFIED, SERVICE_USER, ProtocolError
-from service.receive.pdu import IS_COMMAND, IS_LAST, P_DATA
 from service.results.uids import IMPLEMENTATION_CLASS_UID
+from service.wire.ends import NOT_SPECIFIED, SERVICE_USER, ProtocolError
+from service.wire.pdu import IS_COMMAND, IS_LAST, P_DATA
 
 C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0030, 0x0FFF
 SUCCESS = 0x0000

@@ -12,9 +12,9 @@ from pynetdicom.dimse_messages import C_ECHO_RSP, C_STORE_RQ, C_STORE_RSP
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import decode, encode
 
-from service.receive import dimse
-from service.receive.dimse import Command, file_meta, parse_command, response
-from service.receive.ends import ProtocolError
+from service.wire import dimse
+from service.wire.dimse import Command, file_meta, parse_command, response
+from service.wire.ends import ProtocolError
 from tests.raw_peer import command_set, echo_command, store_command, uid, us
 
 INSTANCE = "1.2.826.0.1.3680043.8.498.12345"

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from time import monotonic
 
-from service.receive.ends import ConnectionLost, TimedOut
+from service.wire.ends import ConnectionLost, TimedOut
 
 MINIMUM_RATE = 1024
 """Bytes per second that a message must bring after the first wait; less is a peer that only holds on to its seat."""

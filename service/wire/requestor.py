@@ -1,4 +1,4 @@
-"""What associations share on top of pynetdicom, on either end, and how this node asks for one."""
+"""Associations that this node asks for through pynetdicom, and what else rests on it."""
 
 import socket
 from collections.abc import Iterator, Sequence

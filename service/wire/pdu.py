@@ -7,7 +7,7 @@ bytes are there, and none is copied. A length is believed only for what has come
 import struct
 from typing import Protocol
 
-from service.receive.ends import UNEXPECTED_PDU, UNRECOGNIZED_PDU, PeerAborted, ProtocolError, ReleaseRequested
+from service.wire.ends import UNEXPECTED_PDU, UNRECOGNIZED_PDU, PeerAborted, ProtocolError, ReleaseRequested
 
 ASSOCIATE_RQ, P_DATA, RELEASE_RQ, ABORT = 0x01, 0x04, 0x05, 0x07
 MAXIMUM_REQUEST = 1 << 18
@@ -28,7 +28,7 @@ _CHUNK = 1 << 14
 
 
 class Source(Protocol):
-    """What bytes come from (`service.receive.connection`)."""
+    """What bytes come from (`service.wire.connection`)."""
 
     def receive(self, view: memoryview) -> int:
         """Receive at least one byte; return how many."""
