@@ -8,6 +8,7 @@
     └── ConfigurationError    a setting is wrong: key, value and fix in the message
     TransientError
     ├── ArchiveUnavailable    an archive cannot be reached or is out of resources
+    ├── Postponed             it is not time yet: the work waits until then
     └── OutOfResources        this machine has no room (disk, memory) for it now
 """
 
@@ -21,6 +22,7 @@ __all__ = [
     "ConfigurationError",
     "OutOfResources",
     "PermanentError",
+    "Postponed",
     "Quarantined",
     "Rejected",
     "TransientError",
@@ -43,6 +45,20 @@ class ConfigurationError(PermanentError):
 
 class ArchiveUnavailable(TransientError):
     """An archive cannot be reached, or says that it is out of resources."""
+
+
+class Postponed(TransientError):
+    """It is not time yet: the job goes back to the ledger until then, and that counts as no failure.
+
+    Attributes
+    ----------
+    until
+        Seconds since the epoch.
+    """
+
+    def __init__(self, words: str, until: float) -> None:
+        super().__init__(words)
+        self.until = until
 
 
 class OutOfResources(TransientError):

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from engines.errors import EngineFault, InferenceLost
-from service.errors import PermanentError, TransientError, told_by_place
+from service.errors import PermanentError, Postponed, TransientError, told_by_place
 from service.ledger.ledger import Ledger
 from service.ledger.records import Job, StaleJob
 from service.operate.metrics import Metrics
@@ -116,6 +116,9 @@ class Worker(threading.Thread):
                 self._again(job, event, str(error))
         except DBAPIError as error:  # its own words would tell the statement's parameters
             self._again(job, event, str(error.orig))
+        except Postponed as error:
+            self._ledger.retry_later(job, error.until, str(error))
+            event.info(f"{job.stage}.waits", until=round(error.until, 1), reason=str(error))
         except (TransientError, OSError, MemoryError) as error:
             self._again(job, event, str(error))
         except Exception as error:
