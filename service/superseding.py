@@ -9,7 +9,17 @@ from dataclasses import dataclass, replace
 
 from service.errors import TransientError
 from service.ledger.ledger import Ledger
-from service.ledger.records import DELIVER, ENCODED, READY, RUNNING, SENDING, SENT, SUPERSEDED, Job, ResultRecord
+from service.ledger.records import (
+    DELIVER,
+    ENCODED,
+    IN_ARCHIVE,
+    READY,
+    RUNNING,
+    SENDING,
+    SUPERSEDED,
+    Job,
+    ResultRecord,
+)
 from service.results.predecessors import Predecessor
 
 
@@ -95,7 +105,7 @@ def earlier_results(
     outdated = [
         record
         for record in others
-        if (record.item == item or gone(record.item)) and record.status in (ENCODED, SENDING, SENT)
+        if (record.item == item or gone(record.item)) and record.status in (ENCODED, SENDING, *IN_ARCHIVE)
     ]
     return Earlier(tuple(_predecessor(record, known) for record in reports), tuple(outdated))
 
@@ -108,7 +118,7 @@ def _is_free(report: ResultRecord, item: str, results: Sequence[ResultRecord]) -
 
 
 def _was_sent(record: ResultRecord) -> bool:
-    return record.status in (SENDING, SENT) or (record.status == SUPERSEDED and bool(record.archive))
+    return record.status in (SENDING, *IN_ARCHIVE) or (record.status == SUPERSEDED and bool(record.archive))
 
 
 def _is_withdrawn(record: ResultRecord) -> bool:

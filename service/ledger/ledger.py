@@ -15,10 +15,21 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, case, create_engine, delete, event, func, insert, or_, select, update
 
+from service.commitment import Report
+from service.ledger.commitments import (
+    TransactionOf,
+    forgive,
+    is_result,
+    keep_refused,
+    keep_report,
+    keep_verified,
+    wake_if_answered,
+)
 from service.ledger.decisions import keep_decision, select_decisions
 from service.ledger.jobs import create_job, select_jobs
 from service.ledger.records import (
     CANCELLED,
+    COMMIT,
     DEAD,
     DELIVER,
     DONE,
@@ -229,10 +240,37 @@ class Ledger:
         with self._transaction() as connection:
             withdraw(connection, records, ENCODED, SUPERSEDED)
 
+    def reported(self, report: Report, transaction_of: TransactionOf) -> bool:
+        """Write down what an archive reports of storage commitment; return whether anybody had asked it."""
+        with self._transaction() as connection:
+            return bool(keep_report(connection, report, transaction_of))
+
+    def verified(self, records: Sequence[ResultRecord]) -> None:
+        """The archive lists these, which were sent to it."""
+        with self._transaction() as connection:
+            keep_verified(connection, records)
+
+    def refused(self, records: Sequence[ResultRecord]) -> None:
+        """The archive does not have these, which it had taken: they are to be sent again."""
+        with self._transaction() as connection:
+            keep_refused(connection, records)
+
+    def forgive(self, records: Sequence[ResultRecord]) -> None:
+        """Forget how often the archive has refused these."""
+        with self._transaction() as connection:
+            forgive(connection, records)
+
+    def is_result(self, sop_instance_uid: str) -> bool:
+        """Whether it is an instance that was made here."""
+        with self._engine.begin() as connection:
+            return is_result(connection, sop_instance_uid)
+
     def retry_later(self, job: Job, run_at: float, note: str) -> None:
         """Give a job back, to be tried again from ``run_at``. Raises `StaleJob`."""
         with self._transaction() as connection:
             self._set(connection, job, state=READY, run_at=run_at, note=note, lease_until=None)
+            if job.stage == COMMIT:
+                wake_if_answered(connection, job)
 
     def hand_back(self, job: Job) -> None:
         """Give a job back untouched, because the node stops. Raises `StaleJob`."""
@@ -251,7 +289,7 @@ class Ledger:
         delivery is not, since its attempts count how often the archive was away.
         """
         left = and_(jobs.c.state == RUNNING, jobs.c.stage != RECEIVE)
-        fatal = and_(left, jobs.c.attempts >= CRASHES, jobs.c.stage != DELIVER)
+        fatal = and_(left, jobs.c.attempts >= CRASHES, jobs.c.stage.not_in((DELIVER, COMMIT)))
         note = f"the node ended {CRASHES} times in this stage; look at its log and memory, then retry"
         free = {"lease_until": None, "token": jobs.c.token + 1}
         with self._transaction() as connection:

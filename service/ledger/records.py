@@ -5,8 +5,14 @@ from dataclasses import dataclass
 from service.series.evidence import Evidence
 from service.types import ResultObject
 
-ENCODED, SENDING, SENT, SUPERSEDED = ("encoded", "sending", "sent", "superseded")
-RECEIVE, ASSEMBLE, INFER, ENCODE, DELIVER = STAGES = ("receive", "assemble", "infer", "encode", "deliver")
+ENCODED, SENDING, SENT, VERIFIED, COMMITTED, SUPERSEDED = STATUSES = (
+    "encoded", "sending", "sent", "verified", "committed", "superseded",
+)  # fmt: skip
+IN_ARCHIVE = (SENT, VERIFIED, COMMITTED)
+"""What an archive has, as far as it has told."""
+RECEIVE, ASSEMBLE, INFER, ENCODE, DELIVER, COMMIT = STAGES = (
+    "receive", "assemble", "infer", "encode", "deliver", "commit",
+)  # fmt: skip
 READY, RUNNING, DONE, DEAD, CANCELLED = STATES = ("ready", "running", "done", "dead", "cancelled")
 
 
@@ -53,8 +59,16 @@ class Job:
 class ResultRecord:
     """A row of ``results``: one encoded object and how far it got.
 
-    ``status`` is ``encoded``, ``sending`` (it may have reached the archive), ``sent`` or ``superseded``; ``archive``
-    names the one that it was sent to, and stays empty for what never was.
+    Attributes
+    ----------
+    status
+        What is known of it, and never more (docs/delivery.md): ``encoded``; ``sending``: it may have reached the
+        archive; ``sent``: the archive has taken it; ``verified``: the archive lists it; ``committed``: the archive has
+        taken responsibility for it (PS3.4 J); ``superseded``: a later version took its place.
+    archive
+        The one that it was sent to; empty for what never was.
+    refused
+        How often an archive that had taken it has told that it does not have it, or does not keep it.
     """
 
     series: str
@@ -63,6 +77,7 @@ class ResultRecord:
     result: ResultObject
     status: str
     archive: str
+    refused: int = 0
 
 
 @dataclass(frozen=True)

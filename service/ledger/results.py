@@ -26,6 +26,7 @@ def keep_result(connection: Connection, record: ResultRecord) -> None:
         "path": str(record.result.path),
         "status": record.status,
         "archive": record.archive,
+        "refused": record.refused,
     }
     uid = record.result.sop_instance_uid
     known = connection.execute(update(results).where(results.c.sop_instance_uid == uid).values(**values))
@@ -54,4 +55,4 @@ def _result(row: Row[Any]) -> ResultRecord:
         row.series_uid,
         tuple(json.loads(row.predecessors)),
     )
-    return ResultRecord(row.series, row.item, row.model, result, row.status, row.archive)
+    return ResultRecord(row.series, row.item, row.model, result, row.status, row.archive, row.refused)

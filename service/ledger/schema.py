@@ -79,8 +79,9 @@ results = Table(
     Column("series_uid", String(128), nullable=False),  # Series Instance UID of the result itself
     Column("predecessors", Text, nullable=False),  # JSON: SOP Instance UIDs of the reports that it supersedes
     Column("path", Text, nullable=False),
-    Column("status", String(16), nullable=False),  # encoded | sending | sent | superseded
+    Column("status", String(16), nullable=False),  # service.ledger.records.STATUSES
     Column("archive", String(64), nullable=False, default=""),
+    Column("refused", Integer, nullable=False, server_default="0"),  # how often it was taken, and not kept after all
 )
 
 analyses = Table(
