@@ -26,6 +26,7 @@ _SHORT = frozenset(
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _GROUP_LENGTH, _TRANSFER_SYNTAX, _META_END = 0x00020000, 0x00020010, 0x0002FFFF
+_SOP_CLASS, _SOP_INSTANCE = 0x00080016, 0x00080018
 _FIRST_FUNCTIONAL_GROUPS, _LAST_FUNCTIONAL_GROUPS = 0x52009229, 0x52009230
 _ANY_PIXEL_DATA, _PIXEL_DATA = 0x7FE00008, 0x7FE00010
 _DEEPEST = 16
@@ -111,6 +112,30 @@ def meta_of(content: Content) -> tuple[uid.UID, int] | None:
         return _meta_of(content)
     except (ValueError, StructError):
         return None
+
+
+def identity_of(content: Content) -> tuple[str, str] | None:
+    """SOP Class and SOP Instance UID of a data set, of which the beginning is enough; None where it is unusual."""
+    meta = meta_of(content)
+    if meta is None or meta[0] in (uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian):
+        return None
+    syntax, position = meta
+    read = _implicit if syntax.is_implicit_VR else _explicit
+    values: dict[int, str] = {}
+    try:
+        while _SOP_INSTANCE not in values:
+            tag, start, length = read(content, position)
+            if tag > _SOP_INSTANCE:
+                return None
+            if length == _UNDEFINED:
+                position = _after_sequence(content, start, read, 0)
+                continue
+            position = start + length
+            if tag in (_SOP_CLASS, _SOP_INSTANCE):
+                values[tag] = str(_uid(bytes(content[start:position])))
+    except (ValueError, StructError):
+        return None
+    return values.get(_SOP_CLASS, ""), values[_SOP_INSTANCE]
 
 
 def _meta_of(content: Content) -> tuple[uid.UID, int] | None:

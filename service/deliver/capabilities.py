@@ -7,14 +7,13 @@ from collections.abc import Collection
 from pathlib import Path
 
 import structlog
-from pynetdicom.presentation import build_context
 
+from service.deliver.association import Association
 from service.durable import replace_file
 from service.errors import ArchiveUnavailable, Rejected
 from service.results.profile import ResultProfile
 from service.results.storage import Storage, all_storages, fallback
 from service.types import Destination
-from service.wire import VERIFICATION, association
 
 log = structlog.get_logger()
 
@@ -31,13 +30,10 @@ def accepted(to: Destination, calling_ae_title: str, wanted: Collection[Storage]
     Raises
     ------
     ArchiveUnavailable, Rejected
-        As `service.wire.association`.
+        As `service.deliver.association.Association`.
     """
-    # Verification, which all peers take, so that one that takes none of the others is no error
-    contexts = [build_context(VERIFICATION), *(build_context(*each) for each in wanted)]
-    with association(to, calling_ae_title, contexts) as opened:
-        taken = {(str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in opened.accepted_contexts}
-    return frozenset(taken & set(wanted))
+    with Association(to, calling_ae_title, list(wanted)) as opened:
+        return opened.accepted
 
 
 class Capabilities:

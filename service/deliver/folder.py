@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from service.deliver.scu import Sendable, send, sendable
+from service.deliver.association import Sendable
+from service.deliver.scu import send, sendable
 from service.errors import ArchiveUnavailable, Rejected
 from service.types import Destination
 
@@ -31,7 +32,7 @@ def send_folder(path: Path, destination: Destination, calling_ae_title: str, con
     ArchiveUnavailable
         The peer cannot be reached, or the association broke several times.
     Rejected
-        The peer rejects the association, or takes none of the SOP classes.
+        The peer rejects the association.
     """
     waiting: dict[Path, Sendable] = {}
     skipped: list[tuple[Path, str]] = []

@@ -1,6 +1,7 @@
 """A connection to a peer that must get on: each wait ends, however slowly the bytes come."""
 
 import contextlib
+import select
 import socket
 import ssl
 import struct
@@ -30,7 +31,7 @@ class Connection:
     stopping
         Asked before each wait, and about once a second in it, whether to give up.
     send_seconds
-        How long a PDU of ours may wait for a peer that does not read.
+        How long a peer may leave unread what it is sent, beside what its bytes take at `MINIMUM_RATE`.
 
     Attributes
     ----------
@@ -50,7 +51,8 @@ class Connection:
         else:
             opened.settimeout(None)
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_TICK_SECONDS))
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(send_seconds))
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_TICK_SECONDS))
+        self._send_seconds = send_seconds
         self._receive = opened.recv_into
         self._expires = self._over = float("inf")
 
@@ -91,12 +93,21 @@ class Connection:
             raise ConnectionLost("closed by the peer")
         raise TimedOut
 
-    def send(self, content: bytes) -> None:
-        """Send a PDU. Raises `ConnectionLost`, also where the peer does not take it."""
-        try:
-            self._socket.sendall(content)
-        except OSError as error:
-            raise ConnectionLost(error.strerror or type(error).__name__) from None
+    def send(self, content: bytes | memoryview) -> None:
+        """Send PDUs. Raises `ConnectionLost`, also where the peer does not take them."""
+        left = memoryview(content)
+        expires = monotonic() + self._send_seconds + len(left) / MINIMUM_RATE
+        while True:
+            try:
+                left = left[self._socket.send(left) :]
+            except (BlockingIOError, TimeoutError):  # by TLS the same bytes must come again, and they do
+                pass
+            except OSError as error:
+                raise ConnectionLost(error.strerror or type(error).__name__) from None
+            if not left:
+                return
+            if monotonic() > expires:
+                raise ConnectionLost("the peer does not read")
 
     def take_leave(self, last: bytes) -> None:
         """Send the last PDU of ours, and wait a little for the peer to close the connection (PS3.8 9.2, Sta13).
@@ -110,6 +121,12 @@ class Connection:
             rest = memoryview(bytearray(1 << 14))
             while True:
                 self.receive(rest)
+
+    def silent(self) -> bool:
+        """Whether the peer has sent nothing that is still to be read, its end of the connection included."""
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return False
+        return not select.select([self._socket], [], [], 0)[0]
 
     def close(self) -> None:
         """Close it now."""

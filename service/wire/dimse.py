@@ -10,6 +10,7 @@ from service import __version__
 from service.results.uids import IMPLEMENTATION_CLASS_UID
 from service.wire.ends import NOT_SPECIFIED, SERVICE_USER, ProtocolError
 from service.wire.pdu import IS_COMMAND, IS_LAST, P_DATA
+from service.wire.requestor import VERIFICATION
 
 C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0030, 0x0FFF
 SUCCESS = 0x0000
@@ -25,7 +26,7 @@ MAXIMUM_UID = 64
 """Characters of a UID (PS3.5 9.1)."""
 
 _RESPONSE = 0x8000
-_NO_DATA_SET = 0x0101
+_NO_DATA_SET, _HAS_DATA_SET = 0x0101, 0x0001
 _ELEMENT = struct.Struct("<HHI")
 _US = struct.Struct("<HHIH")
 _UL = struct.Struct("<HHII")
@@ -64,17 +65,7 @@ def parse_command(encoded: memoryview | bytes) -> Command:
     ProtocolError
         It is no command set, no request, or lacks what every request has.
     """
-    values = {}
-    at, end = 0, len(encoded)
-    while at < end:
-        if end - at < _ELEMENT.size:
-            raise _malformed("ends within an element")
-        group, element, length = _ELEMENT.unpack_from(encoded, at)
-        at += _ELEMENT.size
-        if group or length > end - at:
-            raise _malformed("holds an element of another group, or one longer than itself")
-        values[element] = encoded[at : at + length]
-        at += length
+    values = _elements(encoded)
     field = _number(values, 0x0100)
     if field == C_CANCEL_RQ:
         return Command(field, 0, False, "", "")
@@ -87,6 +78,53 @@ def parse_command(encoded: memoryview | bytes) -> Command:
         _uid(values.get(0x0002) or values.get(0x0003)),
         _uid(values.get(0x1000) or values.get(0x1001)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response without a data set (PS3.7 9.3.1.2).
+
+    Attributes
+    ----------
+    message_id
+        Of the request that it answers.
+    status
+        PS3.7 Annex C, and what the service adds.
+    """
+
+    field: int
+    message_id: int
+    status: int
+
+
+def parse_response(encoded: memoryview | bytes) -> Response:
+    """Parse the command set of a response.
+
+    Raises
+    ------
+    ProtocolError
+        It is no command set, no response, has a data set, or lacks what every response has.
+    """
+    values = _elements(encoded)
+    field = _number(values, 0x0100)
+    if not field & _RESPONSE or _number(values, 0x0800) != _NO_DATA_SET:
+        raise ProtocolError(f"a command (0x{field:04X}) where a response is due", NOT_SPECIFIED, SERVICE_USER)
+    return Response(field & ~_RESPONSE, _number(values, 0x0120), _number(values, 0x0900))
+
+
+def _elements(encoded: memoryview | bytes) -> dict[int, memoryview | bytes]:
+    values = {}
+    at, end = 0, len(encoded)
+    while at < end:
+        if end - at < _ELEMENT.size:
+            raise _malformed("ends within an element")
+        group, element, length = _ELEMENT.unpack_from(encoded, at)
+        at += _ELEMENT.size
+        if group or length > end - at:
+            raise _malformed("holds an element of another group, or one longer than itself")
+        values[element] = encoded[at : at + length]
+        at += length
+    return values
 
 
 def _number(values: dict[int, memoryview | bytes], element: int) -> int:
@@ -122,8 +160,47 @@ def response(context: int, to: Command, status: int, maximum: int) -> bytes:
         _US.pack(0, 0x0900, 2, status),
         _element(0x1000, to.sop_instance),
     ]
+    return _pdus(context, _command_set(parts), maximum)
+
+
+def echo_request(context: int, message_id: int, maximum: int) -> bytes:
+    """A C-ECHO-RQ (PS3.7 9.3.5.1); parameters as of `store_request`."""
+    parts = [
+        _element(0x0002, VERIFICATION),
+        _US.pack(0, 0x0100, 2, C_ECHO_RQ),
+        _US.pack(0, 0x0110, 2, message_id),
+        _US.pack(0, 0x0800, 2, _NO_DATA_SET),
+    ]
+    return _pdus(context, _command_set(parts), maximum)
+
+
+def store_request(context: int, message_id: int, sop_class: str, sop_instance: str, maximum: int) -> bytes:
+    """The command of a C-STORE-RQ (PS3.7 9.3.1.1) with medium priority, as the P-DATA-TF PDUs that carry it.
+
+    Parameters
+    ----------
+    context, maximum
+        As of `response`.
+    message_id
+        1 to 65535.
+    """
+    parts = [
+        _element(0x0002, sop_class),
+        _US.pack(0, 0x0100, 2, C_STORE_RQ),
+        _US.pack(0, 0x0110, 2, message_id),
+        _US.pack(0, 0x0700, 2, 0),
+        _US.pack(0, 0x0800, 2, _HAS_DATA_SET),
+        _element(0x1000, sop_instance),
+    ]
+    return _pdus(context, _command_set(parts), maximum)
+
+
+def _command_set(parts: list[bytes]) -> bytes:
     rest = b"".join(parts)
-    command = _UL.pack(0, 0, 4, len(rest)) + rest
+    return _UL.pack(0, 0, 4, len(rest)) + rest
+
+
+def _pdus(context: int, command: bytes, maximum: int) -> bytes:
     size = max(maximum - 6, 2) if maximum else len(command)
     if len(command) <= size:
         return _fragment(context, IS_COMMAND | IS_LAST, command)

@@ -9,14 +9,15 @@ from typing import Protocol
 
 from service.wire.ends import UNEXPECTED_PDU, UNRECOGNIZED_PDU, PeerAborted, ProtocolError, ReleaseRequested
 
-ASSOCIATE_RQ, P_DATA, RELEASE_RQ, ABORT = 0x01, 0x04, 0x05, 0x07
+ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASED, ABORT = range(0x01, 0x08)
 MAXIMUM_REQUEST = 1 << 18
-"""Bytes of an A-ASSOCIATE-RQ; 128 presentation contexts with all transfer syntaxes that there are need less."""
+"""Bytes of an A-ASSOCIATE-RQ or -AC; 128 presentation contexts with all transfer syntaxes that there are need less."""
 
 IS_COMMAND, IS_LAST = 0x01, 0x02
 """Bits of a fragment's message control header (PS3.8 E.2)."""
 
-RELEASE_RP = struct.pack(">BxI4x", 0x06, 4)
+RELEASE_REQUEST = struct.pack(">BxI4x", RELEASE_RQ, 4)
+RELEASE_RP = struct.pack(">BxI4x", RELEASED, 4)
 
 _TLS_HANDSHAKE = 0x16
 _KNOWN = range(0x01, 0x08)
@@ -60,6 +61,28 @@ def read_request(source: Source) -> bytes:
     if length > MAXIMUM_REQUEST:
         raise ProtocolError(f"an A-ASSOCIATE-RQ of {length} bytes; {MAXIMUM_REQUEST} are enough for any")
     return header + _exactly(source, length)
+
+
+def read_reply(source: Source, *expected: int) -> bytes:
+    """Read the PDU that answers one of ours, as a whole, undecoded: its first byte is one of the expected types.
+
+    Raises
+    ------
+    ProtocolError
+        It is another PDU, or too long.
+    PeerAborted
+    """
+    header = _exactly(source, _PDU.size)
+    kind, length = _PDU.unpack(header)
+    if kind not in (*expected, ABORT):
+        reason = UNEXPECTED_PDU if kind in _KNOWN else UNRECOGNIZED_PDU
+        raise ProtocolError(f"a PDU of type 0x{kind:02X} where an answer is due", reason)
+    if length > MAXIMUM_REQUEST:
+        raise ProtocolError(f"an answer of {length} bytes; {MAXIMUM_REQUEST} are enough for any")
+    content = _exactly(source, length)
+    if kind == ABORT:
+        raise PeerAborted(f"source {content[2]}, reason {content[3]}" if length == 4 else "with a malformed PDU")
+    return header + content
 
 
 def _exactly(source: Source, count: int) -> bytes:
