@@ -8,6 +8,7 @@
     └── ConfigurationError    a setting is wrong: key, value and fix in the message
     TransientError
     ├── ArchiveUnavailable    an archive cannot be reached or is out of resources
+    ├── LedgerUnavailable     the ledger's database cannot be reached
     ├── Postponed             it is not time yet: the work waits until then
     └── OutOfResources        this machine has no room (disk, memory) for it now
 """
@@ -20,6 +21,7 @@ from engines.errors import PermanentError, TransientError, WetreadError
 __all__ = [
     "ArchiveUnavailable",
     "ConfigurationError",
+    "LedgerUnavailable",
     "OutOfResources",
     "PermanentError",
     "Postponed",
@@ -45,6 +47,10 @@ class ConfigurationError(PermanentError):
 
 class ArchiveUnavailable(TransientError):
     """An archive cannot be reached, or says that it is out of resources."""
+
+
+class LedgerUnavailable(TransientError):
+    """The ledger's database cannot be reached, or has no room."""
 
 
 class Postponed(TransientError):

@@ -35,6 +35,7 @@ from service.receive.policy import AssociationPolicy, Seats
 from service.receive.port import Port
 from service.receive.receivers import Receivers
 from service.receive.stow import stow_servers
+from service.retry import RetryPolicy
 from service.routing.narrowing import check_narrowing
 from service.series.completeness import Completeness
 from service.series.streaming import Streaming
@@ -103,7 +104,7 @@ class Node:
         )
         self._spool.lock(receivers)
         begun.callback(self._spool.unlock)
-        self._ledger = open_ledger(settings.spool.path)
+        self._ledger = open_ledger(settings.spool.path, settings.ledger, settings.urgent_senders)
         begun.callback(self._ledger.close)
         if reclaimed := self._ledger.reclaim():
             log.info("ledger.reclaimed", jobs=reclaimed)
@@ -154,14 +155,14 @@ class Node:
 
     def _make_workers(self, pipeline: Pipeline) -> Iterator[Worker]:
         settings = self._settings
-        urgent = settings.urgent_senders
+        retry = RetryPolicy.of(settings.retry)
         lanes = [*LANES, *[(INFER,)] * settings.engines.parallel]
         for lane in lanes:
             stages = {stage: pipeline.stages[stage] for stage in lane}
-            yield Worker(self._ledger, stages, settings.retry, self._metrics, urgent=urgent)
-        if urgent:  # so that no urgent image waits for routine ones to be prepared
+            yield Worker(self._ledger, stages, retry, self._metrics)
+        if settings.urgent_senders:  # so that no urgent image waits for routine ones to be prepared
             infer = {INFER: pipeline.infer}
-            yield Worker(self._ledger, infer, settings.retry, self._metrics, urgent=urgent, only_urgent=True)
+            yield Worker(self._ledger, infer, retry, self._metrics, only_urgent=True)
 
     def stop(self, grace_seconds: float = 30.0) -> None:
         """Drain: take no new associations, let running stages finish or hand them back, close everything."""
@@ -242,6 +243,8 @@ class Node:
                     last_beat = time.monotonic()
                     for worker in self._workers:
                         worker.beat()
+                    self._ledger.keep_receiving()
+                    self._completeness.resume()
                 if time.monotonic() - last_sweep > 600:
                     last_sweep = time.monotonic()
                     self._certificates.look()
@@ -251,7 +254,10 @@ class Node:
                 self._stopping.wait(1.0)
 
     def _sweep(self) -> None:
-        """Forget the files of series whose work ended long ago."""
+        """Forget the files of series whose work ended long ago, and later what was done on them."""
+        kept = self._settings.ledger
+        known_since = time.time() - kept.known_days * 86400 if kept.known_days else 0.0
+        self._ledger.forget(time.time() - kept.history_days * 86400, known_since)
         begun = time.time() - 1.0  # file times are of a coarser clock
         for series in self._ledger.ended_before(time.time() - self._settings.spool.keep_hours * 3600):
             self._spool.forget(series, before=begun)

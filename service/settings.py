@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from engines.packages.selection import RadiographSelection, VolumeSelection
 from service.errors import ConfigurationError
 from service.results.profile import ResultProfile
-from service.types import ClientTls, Destination
+from service.types import ClientTls, Destination, Web
 
 AETitle = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
@@ -33,6 +33,11 @@ AETitle = Annotated[
 """Application entity title: 1 to 16 characters of the default repertoire, no backslash (PS3.5 6.2, VR AE)."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+DaySpan = Annotated[
+    str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$")
+]
+"""A span of the day, ``HH:MM-HH:MM``; it may go over midnight."""
 
 CertificateName = Annotated[
     str,
@@ -164,10 +169,26 @@ class ArchiveSettings(_Section):
     port: Annotated[int, Field(ge=1, le=65535)]
     count: Literal["no", "c-find", "qido"] = "c-find"
     """How it is asked how many instances of a series it has. One that refuses is asked no more until a restart."""
+    send: Literal["c-store", "stow-rs"] = "c-store"
+    """How results are sent there."""
     fetch: Literal["no", "c-get", "c-move", "wado-rs"] = "no"
     """How instances are fetched that it has and that did not come. For c-move it must know this node's AE title."""
     dicomweb: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$"), Field(validate_default=True)] = ""
-    """Base URL of its DICOMweb services, for qido and wado-rs."""
+    """Base URL of its DICOMweb services, for qido, wado-rs and stow-rs."""
+    dicomweb_token: SecretStr = SecretStr("")
+    """Bearer token that its DICOMweb services are shown."""
+    dicomweb_user: str = ""
+    """User name that they are shown instead, with ``dicomweb_password`` (basic authentication)."""
+    dicomweb_password: SecretStr = SecretStr("")
+    parallel: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many deliveries are at work at a time, each over an association of its own."""
+    objects_per_second: Annotated[float, Field(ge=0)] = 0.0
+    """It is sent no more than that; 0 for no limit."""
+    megabytes_per_second: Annotated[float, Field(ge=0)] = 0.0
+    windows: tuple[DaySpan, ...] = ()
+    """When it is sent to, in local time: "19:00-06:00"; empty for always. What is begun is brought to its end."""
+    answer_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """For it to answer each object."""
     tls: ArchiveTlsSettings | None = None
     results: ResultProfile = ResultProfile()
 
@@ -181,10 +202,24 @@ class ArchiveSettings(_Section):
     @field_validator("dicomweb")
     @classmethod
     def _dicomweb_where_needed(cls, value: str, info: ValidationInfo) -> str:
-        for key, way in (("count", "qido"), ("fetch", "wado-rs")):
+        for key, way in (("count", "qido"), ("fetch", "wado-rs"), ("send", "stow-rs")):
             if not value and info.data.get(key) == way:
                 raise ValueError(f'{key} = "{way}" needs it; for example "http://pacs:8042/dicom-web"')
         return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _one_way_to_show_who_asks(self) -> Self:
+        if self.dicomweb_user and self.dicomweb_token.get_secret_value():
+            raise ValueError("dicomweb_token and dicomweb_user exclude each other; name one of them")
+        if bool(self.dicomweb_user) != bool(self.dicomweb_password.get_secret_value()):
+            raise ValueError("dicomweb_user and dicomweb_password go together; name both")
+        return self
+
+    @property
+    def web(self) -> Web:
+        """How its DICOMweb services are spoken to."""
+        password = self.dicomweb_password.get_secret_value()
+        return Web(self.dicomweb, self.dicomweb_token.get_secret_value(), self.dicomweb_user, password)
 
 
 class SeriesSettings(_Section):
@@ -312,6 +347,24 @@ class SpoolSettings(_Section):
     try again later (0xA700), until a quarter more is free. 0: everything is used."""
 
 
+class LedgerSettings(_Section):
+    """``[ledger]``: where the record of every series and stage is kept."""
+
+    url: SecretStr = SecretStr("")
+    """Of its database; empty for a file in the spool (SQLite, one machine). ``postgresql://USER@HOST/NAME`` for several
+    nodes; its password belongs into ``WETREAD_LEDGER__URL`` or a PGPASSFILE."""
+    node: str = ""
+    """This node's name among those that share the ledger, no two the same; a node that starts again under its name has
+    its work back at once, without one after ``lease_seconds``."""
+    lease_seconds: Annotated[float, Field(ge=60)] = 120.0
+    """After so long without a sign of life a node's work is given to others."""
+    history_days: Annotated[float, Field(gt=0)] = 90.0
+    """How long is kept what was done on a series, after all of its work has ended. Its results are known for longer."""
+    known_days: Annotated[float, Field(ge=0)] = 0.0
+    """How long a series is known at all: one that comes again after that is analysed again, and its results bear the
+    new date under the same UIDs. 0: for ever."""
+
+
 class Settings(BaseSettings):
     """The whole tree. ``load`` reads it from a file."""
 
@@ -328,6 +381,7 @@ class Settings(BaseSettings):
     senders: dict[AETitle, SenderSettings] = {}
     archives: dict[str, ArchiveSettings] = {}
     spool: SpoolSettings = SpoolSettings()
+    ledger: LedgerSettings = LedgerSettings()
     series: SeriesSettings = SeriesSettings()
     engines: EngineSettings = EngineSettings()
     routing: dict[str, RoutingSettings] = {}
@@ -411,7 +465,8 @@ class Settings(BaseSettings):
                 found.tls.key or self.tls.key,
                 found.tls.name or found.host,
             )
-        return Destination(archive, found.ae_title, found.host, found.port, tls)
+        web = found.web if found.send == "stow-rs" else None
+        return Destination(archive, found.ae_title, found.host, found.port, tls, web)
 
 
 def load(path: Path) -> Settings:
@@ -447,13 +502,17 @@ def _lines(error: ValidationError, origin: str) -> Iterator[str]:
         if entry["type"] == "extra_forbidden":
             known = ", ".join(_known_keys(entry["loc"]))
             yield f"{origin}: {key} = {entry['input']!r}: no such key; remove it or use one of: {known}"
-        elif entry["loc"][:2] in (("node", "users"), ("stow", "tokens")):  # passcodes are not shown
+        elif entry["loc"][:2] in _PASSCODES or entry["loc"][-1:] in _ARCHIVE_PASSCODES:  # which are not shown
             yield f"{origin}: {key}: {entry['msg']}"
         elif entry["loc"] and (entry["type"] != "value_error" or not isinstance(entry["input"], dict)):
             yield f"{origin}: {key} = {entry['input']!r}: {entry['msg']}"
         else:  # of a table as a whole, which may hold passcodes
             words = entry["msg"].removeprefix("Value error, ")
             yield f"{origin}: {words}" if words.startswith(key) else f"{origin}: {key}: {words}"
+
+
+_PASSCODES = (("node", "users"), ("stow", "tokens"), ("ledger", "url"))
+_ARCHIVE_PASSCODES = (("dicomweb_token",), ("dicomweb_password",))
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
@@ -516,7 +575,16 @@ host = "127.0.0.1"
 port = 4242
 # count = "c-find"                # ask how many images a series has; "qido", or "no"
 # fetch = "no"                    # fetch those that did not come: "c-get", "c-move" (it must know WETREAD), "wado-rs"
-# dicomweb = ""                   # for "qido" and "wado-rs": "http://127.0.0.1:8042/dicom-web"
+# send = "c-store"                # how results go there; "stow-rs"
+# parallel = 1                    # deliveries at a time
+# objects_per_second = 0.0        # no faster than that; 0: no limit
+# megabytes_per_second = 0.0
+# windows = []                    # only at these times of the day: ["19:00-06:00"]
+# answer_seconds = 60.0           # for it to answer each object
+# dicomweb = ""                   # for "qido", "wado-rs", "stow-rs": "http://127.0.0.1:8042/dicom-web"
+# dicomweb_token = ""             # bearer token for these; or
+# dicomweb_user = ""              # a user, with
+# dicomweb_password = ""
 
 # A table [archives.orthanc.tls] has it spoken to by TLS. It needs authorities, a PEM file of who signs its certificate;
 # certificate and key are what it is shown (those of [tls] by default), name is what its certificate is for (its host).
@@ -538,6 +606,14 @@ path = "{spool}"
 # sync = "each"                   # "group": one sync for all that wait; "off": a power cut takes what was acknowledged
 # ready_mb = 256                  # files that are ready to be written over: instances are durable sooner; 0: none
 # reserve_mb = 1024               # stays free for the ledger and results; below it, senders have to try again later
+
+# The record of every series and stage: a file in the spool, or a PostgreSQL server that several nodes share.
+[ledger]
+# url = ""                        # "postgresql://wetread@db/wetread"; with a password: in WETREAD_LEDGER__URL
+# node = ""                       # this node's name among several; with one it has its work back at once at a restart
+# lease_seconds = 120.0           # after so long without a sign of life a node's work is given to others
+# history_days = 90.0             # how long is kept what was done on a series
+# known_days = 0.0                # how long a series is known, so that nothing runs when it comes again; 0: for ever
 
 [series]
 # A series starts when there is evidence enough that it is whole; `wetread jobs show KEY` tells which there was.

@@ -1,56 +1,49 @@
 """Threads that take jobs from the ledger, run their stage, and write down what came of it."""
 
-import random
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from engines.errors import EngineFault, InferenceLost
-from service.errors import PermanentError, Postponed, TransientError, told_by_place
+from engines.errors import InferenceLost
+from service.errors import Postponed
 from service.ledger.ledger import Ledger
 from service.ledger.records import Job, StaleJob
 from service.operate.metrics import Metrics
 from service.pipeline import Stage
-from service.settings import RetrySettings
+from service.retry import RetryPolicy
 
 log = structlog.get_logger()
-
-UNEXPECTED_ATTEMPTS = 3
-"""How often a stage is tried that fails in a way nobody has foreseen."""
 
 
 class Worker(threading.Thread):
     """Runs one job after the other.
 
-    A permanent error makes the job a dead letter, a transient one (or one of the operating system or database) gives it
-    back to be tried again later; while it waits it holds no thread.
+    What fails becomes a dead letter or is given back to be tried again later, as the policy says; while it waits it
+    holds no thread. What came of a job is written down as soon as the ledger can be written: a disk that was full or a
+    database that was away costs no work.
 
     Parameters
     ----------
     stages
         The stages that this worker takes, by name.
-    urgent
-        Senders whose jobs come before all others.
     only_urgent
-        Whether it leaves the others alone, so that it is free when an urgent one comes.
+        Whether it takes only urgent jobs, so that it is free when one comes.
     """
 
     def __init__(
         self,
         ledger: Ledger,
         stages: Mapping[str, Stage],
-        retry: RetrySettings,
+        retry: RetryPolicy,
         metrics: Metrics,
         *,
-        urgent: Collection[str] = (),
         only_urgent: bool = False,
     ) -> None:
         super().__init__(name="-".join(stages), daemon=True)
-        self._urgent = urgent
         self._only_urgent = only_urgent
         self._ledger = ledger
         self._stages = stages
@@ -63,15 +56,15 @@ class Worker(threading.Thread):
         """Work until `stop`."""
         while not self._stopping.is_set():
             try:
-                job = self._ledger.claim(self._stages, self._urgent, only_urgent=self._only_urgent)
+                job = self._ledger.claim(self._stages, only_urgent=self._only_urgent)
                 if job is None:
                     self._ledger.wait(1.0)
                 else:
                     self._work(job)
             except StaleJob as error:
                 log.warning("job.stale", reason=str(error))
-            except DBAPIError as error:  # a full disk, a locked database: nothing is lost, the lease ends
-                log.error("ledger.unavailable", reason=str(error.orig))  # noqa: TRY400
+            except DBAPIError as error:  # nothing is lost: what was claimed is free when the lease ends
+                _log_unavailable(error)
                 self._stopping.wait(1.0)
 
     def stop(self) -> None:
@@ -101,47 +94,44 @@ class Worker(threading.Thread):
         try:
             outcome = self._stages[job.stage](job)
             seconds = time.monotonic() - began
-            self._ledger.finish(job, outcome.next_jobs, outcome.note, seconds, outcome.results)
+            self._write(lambda: self._ledger.finish(job, outcome.next_jobs, outcome.note, seconds, outcome.results))
             self._metrics.stage_seconds.labels(job.stage).observe(seconds)
             event.info(f"{job.stage}.finished", seconds=round(seconds, 3), note=outcome.note)
         except StaleJob:
             raise
-        except PermanentError as error:
-            self._bury(job, event, str(error))
-        except InferenceLost as error:
-            self._metrics.inferences_lost.inc()
-            if error.blamed and job.attempts >= UNEXPECTED_ATTEMPTS:  # it would end the others' inferences for ever
-                self._bury(job, event, f"{error} (attempt {job.attempts})")
-            else:
-                self._again(job, event, str(error))
-        except DBAPIError as error:  # its own words would tell the statement's parameters
-            self._again(job, event, str(error.orig))
         except Postponed as error:
-            self._ledger.retry_later(job, error.until, str(error))
-            event.info(f"{job.stage}.waits", until=round(error.until, 1), reason=str(error))
-        except (TransientError, OSError, MemoryError) as error:
-            self._again(job, event, str(error))
+            until, why = error.until, str(error)
+            self._write(lambda: self._ledger.retry_later(job, until, why, failed=False))
+            event.info(f"{job.stage}.waits", until=round(until, 1), reason=why)
         except Exception as error:
-            told = str(error) if isinstance(error, EngineFault) else told_by_place(error)
-            reason = f"unexpected {told}; please report it"
-            if job.attempts >= UNEXPECTED_ATTEMPTS:
-                self._bury(job, event, reason)
-            else:
-                self._again(job, event, reason)
+            if isinstance(error, InferenceLost):
+                self._metrics.inferences_lost.inc()
+            self._failed(job, event, error)
         finally:
             self._running = None
 
-    def _again(self, job: Job, event: structlog.typing.FilteringBoundLogger, reason: str) -> None:
-        if time.time() - job.created_at > self._retry.give_up_hours * 3600:
-            self._bury(job, event, f"given up after {self._retry.give_up_hours:g} h: {reason}")
-            return
-        wait = min(self._retry.first_seconds * 2 ** min(job.attempts - 1, 30), self._retry.longest_seconds)
-        wait *= random.uniform(0.8, 1.2)  # so that what failed together is not tried again together
-        self._ledger.retry_later(job, time.time() + wait, reason)
-        event.warning(f"{job.stage}.postponed", seconds=round(wait, 1), attempt=job.attempts, reason=reason)
+    def _failed(self, job: Job, event: structlog.typing.FilteringBoundLogger, error: Exception) -> None:
+        verdict = self._retry.after(error, job.attempts, time.time() - job.created_at)
+        wait, reason = verdict.wait_seconds, verdict.reason
+        if wait is None:
+            self._write(lambda: self._ledger.bury(job, reason))
+            fix = f"`wetread jobs retry {job.id}` after the cause is gone"
+            event.error("job.dead", stage=job.stage, reason=reason, fix=fix)
+        else:
+            run_at = time.time() + wait
+            self._write(lambda: self._ledger.retry_later(job, run_at, reason))
+            event.warning(f"{job.stage}.postponed", seconds=round(wait, 1), attempt=job.attempts, reason=reason)
 
-    def _bury(self, job: Job, event: structlog.typing.FilteringBoundLogger, reason: str) -> None:
-        self._ledger.bury(job, reason)
-        event.error(
-            "job.dead", stage=job.stage, reason=reason, fix=f"`wetread jobs retry {job.id}` after the cause is gone"
-        )
+    def _write(self, act: Callable[[], None]) -> None:
+        """Write down what came of a job; again and again while the database is away or full, until the node stops."""
+        while True:
+            try:
+                return act()
+            except (OperationalError, InterfaceError) as error:
+                _log_unavailable(error)
+                if self._stopping.wait(1.0):
+                    raise
+
+
+def _log_unavailable(error: DBAPIError) -> None:
+    log.error("ledger.unavailable", reason=str(error.orig).strip())

@@ -1,7 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.uid import generate_uid
+
+from tests.postgres import PostgresServer, why_not
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 WrapAsDX = Callable[[Path, Path], Path]
@@ -36,6 +38,24 @@ def rtx() -> Any:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server; where there is none the test is skipped, but never in CI."""
+    if (reason := why_not()) and not os.environ.get("CI"):
+        pytest.skip(reason)
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty ledger, in each of the databases."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.database()
 
 
 @pytest.fixture(scope="session")

@@ -65,8 +65,10 @@ class _Recording(Ledger):
         next_jobs: Sequence[NextJob],
         decision: Decision | None = None,
         corrected: int = 0,
+        *,
+        yielding: bool = False,
     ) -> None:
-        super().complete_series(key, instances, note, next_jobs, decision, corrected)
+        super().complete_series(key, instances, note, next_jobs, decision, corrected, yielding=yielding)
         assert decision is not None
         self.open.remove(key)
         self.sent[key].decisions.append((self.now, instances, decision))

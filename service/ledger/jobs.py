@@ -1,25 +1,50 @@
-"""Jobs in the ledger: one stage of one series, item and model."""
+"""Jobs in the ledger: one stage of one series, item and model; who has them, and for how long."""
 
-import time
+from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, select
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 from sqlalchemy.engine import Row
 
-from service.ledger.records import READY, Job, NextJob, SeriesRecord
+from service.ledger.records import (
+    COMMIT,
+    DEAD,
+    DELIVER,
+    READY,
+    RECEIVE,
+    ROUTINE,
+    RUNNING,
+    STAT,
+    Job,
+    NextJob,
+    SeriesRecord,
+    StaleJob,
+)
 from service.ledger.schema import jobs, series
+from service.ledger.sql import now, upsert
+
+CRASHES = 5
+"""After so many attempts, a job that was running when a node ended without a word is not tried again."""
 
 
-def create_job(connection: Connection, key: str, job: NextJob, state: str = READY) -> None:
+def create_job(
+    connection: Connection,
+    key: str,
+    job: NextJob,
+    state: str = READY,
+    *,
+    priority: int = ROUTINE,
+    owner: str = "",
+    lease_seconds: float | None = None,
+) -> None:
     """Create a job; one that is there already starts afresh, and whoever runs it now runs in vain."""
-    now = time.time()
     fresh = {
-        "state": state, "run_at": now, "attempts": 0, "note": "", "lease_until": None, "created_at": now,
-        "ended_at": None, "seconds": None,
+        "state": state, "run_at": now(), "attempts": 0, "note": "", "created_at": now(), "ended_at": None,
+        "seconds": None, "priority": priority if job.priority is None else job.priority, "owner": owner,
+        "lease_until": None if lease_seconds is None else now() + lease_seconds,
     }  # fmt: skip
     connection.execute(
-        upsert(jobs)
+        upsert(connection, jobs)
         .values(series=key, stage=job.stage, item=job.item, model=job.model, token=0, **fresh)
         .on_conflict_do_update(
             index_elements=["series", "item", "model", "stage"], set_={**fresh, "token": jobs.c.token + 1}
@@ -32,6 +57,61 @@ def select_jobs(connection: Connection, *conditions: Any) -> list[Job]:
     query = select(jobs, series.c.study_uid, series.c.series_uid, series.c.modality, series.c.sender)
     rows = connection.execute(query.join(series).where(*conditions).order_by(jobs.c.id))
     return [_job(row) for row in rows]
+
+
+def claim_job(
+    connection: Connection, stages: Iterable[str], only_urgent: bool, owner: str, lease_seconds: float
+) -> Job | None:
+    """Take the next job of these stages that is due, or None; what another one is just taking is passed over."""
+    due = [jobs.c.state == READY, jobs.c.stage.in_(list(stages)), jobs.c.run_at <= now()]
+    next_one = (
+        select(jobs.c.id)
+        .where(*due, *([jobs.c.priority <= STAT] if only_urgent else []))
+        .order_by(jobs.c.priority, jobs.c.run_at, jobs.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    found = connection.execute(
+        update(jobs)
+        .where(jobs.c.id == next_one.scalar_subquery())
+        .values(
+            state=RUNNING,
+            token=jobs.c.token + 1,
+            attempts=jobs.c.attempts + 1,
+            owner=owner,
+            lease_until=now() + lease_seconds,
+        )
+        .returning(jobs.c.id)
+    ).scalar()
+    return None if found is None else select_jobs(connection, jobs.c.id == found)[0]
+
+
+def set_job(connection: Connection, job: Job, **values: Any) -> int:
+    """Change a job that is held; return its priority, which may have changed meanwhile. Raises `StaleJob`."""
+    held = and_(jobs.c.id == job.id, jobs.c.token == job.token, jobs.c.state == RUNNING)
+    priority = connection.execute(update(jobs).where(held).values(**values).returning(jobs.c.priority)).scalar()
+    if priority is None:
+        raise StaleJob(f"job {job.id} ({job.stage}) was taken over, reset or cancelled")
+    return int(priority)
+
+
+def expired() -> ColumnElement[bool]:
+    """Whether the lease of a running job has ended."""
+    return or_(jobs.c.lease_until < now(), jobs.c.lease_until.is_(None))
+
+
+def free_jobs(connection: Connection, left: ColumnElement[bool]) -> int:
+    """Make those running jobs ready that somebody has left; return how many.
+
+    One that was left `CRASHES` times is likely the reason, and becomes a dead letter; delivery and commitment are not,
+    since their attempts count how often the archive was away.
+    """
+    running = and_(jobs.c.state == RUNNING, jobs.c.stage != RECEIVE, left)
+    fatal = and_(running, jobs.c.attempts >= CRASHES, jobs.c.stage.not_in((DELIVER, COMMIT)))
+    note = f"the node ended {CRASHES} times in this stage; look at its log and memory, then retry"
+    free = {"lease_until": None, "token": jobs.c.token + 1}
+    connection.execute(update(jobs).where(fatal).values(state=DEAD, note=note, ended_at=now(), **free))
+    return connection.execute(update(jobs).where(running).values(state=READY, **free)).rowcount
 
 
 def _job(row: Row[Any]) -> Job:
@@ -49,4 +129,6 @@ def _job(row: Row[Any]) -> Job:
         run_at=row.run_at,
         ended_at=row.ended_at,
         seconds=row.seconds,
+        priority=row.priority,
+        owner=row.owner,
     )

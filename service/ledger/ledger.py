@@ -5,17 +5,21 @@ token: when its lease has ended and somebody else has claimed the job, its finis
 what it writes is the same each time.
 """
 
+import os
+import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Connection, and_, case, create_engine, delete, event, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, func, select, true, update
+from sqlalchemy.exc import OperationalError
 
 from service.commitment import Report
+from service.errors import LedgerUnavailable
+from service.ledger.bell import Bell
 from service.ledger.commitments import (
     TransactionOf,
     forgive,
@@ -25,17 +29,26 @@ from service.ledger.commitments import (
     keep_verified,
     wake_if_answered,
 )
-from service.ledger.decisions import keep_decision, select_decisions
-from service.ledger.jobs import create_job, select_jobs
+from service.ledger.database import open_database
+from service.ledger.decisions import select_decisions
+from service.ledger.jobs import claim_job, create_job, expired, free_jobs, select_jobs, set_job
+from service.ledger.migrate import upgrade
+from service.ledger.operating import ended_series, forget_history, forget_series, operate, prioritise, rerun
+from service.ledger.receiving import (
+    adopt_series,
+    complete_series,
+    hold_series,
+    open_series,
+    select_series,
+    series_being_received,
+)
 from service.ledger.records import (
     CANCELLED,
     COMMIT,
     DEAD,
-    DELIVER,
     DONE,
     ENCODED,
     READY,
-    RECEIVE,
     RUNNING,
     SENDING,
     SUPERSEDED,
@@ -44,39 +57,46 @@ from service.ledger.records import (
     NextJob,
     ResultRecord,
     SeriesRecord,
-    StaleJob,
 )
 from service.ledger.results import keep_result, select_results, withdraw
-from service.ledger.schema import analyses, corrections, decisions, jobs, metadata, results, series
+from service.ledger.schema import analyses, decisions, jobs, results
+from service.ledger.sql import begins, now, upsert
 from service.series.evidence import Decision
-
-CRASHES = 5
-"""After so many attempts, a job that was running when a node ended without a word is not tried again."""
+from service.settings import LedgerSettings
 
 
 class Ledger:
-    """The record, in SQLite (WAL, synchronous FULL: what a method has written survives a power cut).
+    """The record, in SQLite or PostgreSQL; what a method has written survives a power cut.
+
+    Every method raises `sqlalchemy.exc.DBAPIError` while the database is away or full; it works again afterwards.
 
     Parameters
     ----------
     url
-        SQLAlchemy URL of the database.
+        Of the database: ``sqlite:///PATH`` or ``postgresql://USER@HOST/NAME``.
     lease_seconds
         How long a claim holds without a heartbeat.
+    name
+        Of this node among those that share the ledger; one that starts again under its name has its work back at once.
+        Default: of this process.
+    urgent
+        Senders (calling AE titles) whose series come before all others.
     """
 
-    def __init__(self, url: str, lease_seconds: float = 120.0) -> None:
-        self._engine = create_engine(url, connect_args={"timeout": 30})
+    def __init__(self, url: str, lease_seconds: float = 120.0, name: str = "", urgent: Collection[str] = ()) -> None:
+        self._database = open_database(url)
+        self._name = name or f"{socket.gethostname()}:{os.getpid()}"
+        self._among_others = self._name if self._database.shared else None
         self._lease_seconds = lease_seconds
-        self._changed = threading.Condition()
-        event.listen(self._engine, "connect", _prepare)
-        event.listen(self._engine, "begin", _begin_immediate)
-        with self._engine.begin() as connection:
-            metadata.create_all(connection)
+        self._urgent = frozenset(urgent)
+        self._bell = Bell()
+        self._heard = threading.local()
+        self._look_at = 0.0
+        upgrade(self._database)
 
     def close(self) -> None:
         """Close the database."""
-        self._engine.dispose()
+        self._database.close()
 
     # ---- receiving -------------------------------------------------------------------------------------------------
 
@@ -91,19 +111,19 @@ class Ledger:
         corrected
             How often an instance of the series was replaced by a corrected one.
         """
-        with self._transaction() as connection:
-            known = connection.execute(select(series.c.instances).where(series.c.key == record.key)).scalar()
-            if known is not None and (known, _corrected(connection, record.key)) == (instances, corrected):
-                return False
-            if known is None:
-                connection.execute(insert(series).values(**vars(record), instances=0, opened_at=time.time()))
-            create_job(connection, record.key, NextJob(RECEIVE), state=RUNNING)
-            return True
+        counts = (instances, corrected)
+        with self._database.writing() as connection:
+            return open_series(connection, record, counts, self._urgent, self._name, self._lease_seconds)
 
     def receiving(self) -> list[SeriesRecord]:
         """The series that are not complete yet."""
-        with self._engine.begin() as connection:
-            return [job.series for job in select_jobs(connection, jobs.c.stage == RECEIVE, jobs.c.state == RUNNING)]
+        with self._database.reading() as connection:
+            return series_being_received(connection)
+
+    def adopt(self) -> list[SeriesRecord]:
+        """The series that are not complete yet and that no other node receives: from now on they are this one's."""
+        with self._database.writing() as connection:
+            return adopt_series(connection, self._among_others, self._lease_seconds)
 
     def complete_series(
         self,
@@ -113,73 +133,49 @@ class Ledger:
         next_jobs: Sequence[NextJob],
         decision: Decision | None = None,
         corrected: int = 0,
+        *,
+        yielding: bool = False,
     ) -> None:
-        """A series is whole: finish its receive stage, create the next ones, and keep what that rested on."""
-        with self._transaction() as connection:
-            if decision is not None:
-                keep_decision(connection, key, instances, decision)
-            connection.execute(update(series).where(series.c.key == key).values(instances=instances))
-            connection.execute(delete(corrections).where(corrections.c.series == key))
-            connection.execute(insert(corrections).values(series=key, count=corrected))
-            where = and_(jobs.c.series == key, jobs.c.stage == RECEIVE)
-            began = connection.execute(select(jobs.c.created_at).where(where)).scalar_one()
-            now = time.time()
-            values = {"state": DONE, "note": note, "ended_at": now, "seconds": now - began}
-            connection.execute(update(jobs).where(where).values(**values))
-            for job in next_jobs:
-                create_job(connection, key, job)
-
-    # ---- working ---------------------------------------------------------------------------------------------------
-
-    def claim(self, stages: Iterable[str], urgent: Iterable[str] = (), *, only_urgent: bool = False) -> Job | None:
-        """Take the next job of these stages that is due, or None.
+        """A series is whole: finish its receive stage, create the next ones, and keep what that rested on.
 
         Parameters
         ----------
-        urgent
-            Senders (calling AE titles) whose jobs come before all others.
-        only_urgent
-            Whether to leave the others alone.
+        yielding
+            Whether another node's decision counts, where one receives the series now or has found the same.
         """
-        now = time.time()
-        due = and_(
-            jobs.c.stage.in_(list(stages)),
-            or_(
-                and_(jobs.c.state == READY, jobs.c.run_at <= now),
-                and_(jobs.c.state == RUNNING, jobs.c.lease_until < now),
-            ),
-        )
-        comes_first = jobs.c.series.in_(select(series.c.key).where(series.c.sender.in_(list(urgent))))
-        next_one = (
-            select(jobs.c.id)
-            .where(and_(due, comes_first) if only_urgent else due)
-            .order_by(case((comes_first, 0), else_=1), jobs.c.run_at, jobs.c.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        with self._engine.begin() as connection:
-            found = connection.execute(
-                update(jobs)
-                .where(jobs.c.id == next_one.scalar_subquery())
-                .values(
-                    state=RUNNING,
-                    token=jobs.c.token + 1,
-                    attempts=jobs.c.attempts + 1,
-                    lease_until=now + self._lease_seconds,
-                )
-                .returning(jobs.c.id)
-            ).scalar()
-            return None if found is None else select_jobs(connection, jobs.c.id == found)[0]
+        counts, unless_by = (instances, corrected), self._among_others if yielding else None
+        with self._making_ready() as connection:
+            complete_series(connection, key, counts, note, next_jobs, decision, unless_by)
+
+    # ---- working ---------------------------------------------------------------------------------------------------
+
+    def claim(self, stages: Iterable[str], *, only_urgent: bool = False) -> Job | None:
+        """Take the next job of these stages that is due, by priority, or None.
+
+        Parameters
+        ----------
+        only_urgent
+            Whether to leave alone what is less than urgent.
+        """
+        self._heard.strokes = self._bell.strokes
+        self._free_expired()
+        with self._database.writing(durable=False) as connection:
+            return claim_job(connection, stages, only_urgent, self._name, self._lease_seconds)
 
     def wait(self, seconds: float) -> None:
-        """Sleep until something changes in this process, or for so long."""
-        with self._changed:
-            self._changed.wait(seconds)
+        """Sleep until there may be more work than when this thread claimed last, or for so long."""
+        self._database.listen(self._bell.ring)
+        self._bell.wait(getattr(self._heard, "strokes", self._bell.strokes), seconds)
 
     def heartbeat(self, job: Job) -> None:
         """Prolong the lease of a job. Raises `StaleJob`."""
-        with self._engine.begin() as connection:
-            self._set(connection, job, lease_until=time.time() + self._lease_seconds)
+        with self._database.writing(durable=False) as connection:
+            set_job(connection, job, lease_until=now() + self._lease_seconds)
+
+    def keep_receiving(self) -> None:
+        """Prolong the leases of the series that this node receives."""
+        with self._database.writing(durable=False) as connection:
+            hold_series(connection, self._name, self._lease_seconds)
 
     def finish(
         self,
@@ -190,12 +186,13 @@ class Ledger:
         results: Sequence[ResultRecord] = (),
     ) -> None:
         """Finish a job, keep its results and create the next ones, all or nothing. Raises `StaleJob`."""
-        with self._transaction() as connection:
-            self._set(connection, job, state=DONE, note=note, seconds=seconds, ended_at=time.time(), lease_until=None)
+        with self._making_ready() if next_jobs else self._database.writing() as connection:
+            ended = {"state": DONE, "note": note, "seconds": seconds, "ended_at": now(), "lease_until": None}
+            priority = set_job(connection, job, **ended)
             for record in results:
                 keep_result(connection, record)
             for next_job in next_jobs:
-                create_job(connection, job.series.key, next_job)
+                create_job(connection, job.series.key, next_job, priority=priority)
 
     def analysis_began(self, job: Job, version: str) -> datetime:
         """When the analysis of a job was begun for the first time: now, unless it is being repeated.
@@ -208,12 +205,10 @@ class Ledger:
             Of what is analysed and of the model.
         """
         key = {"series": job.series.key, "item": job.item, "model": job.model, "version": version}
-        with self._transaction() as connection:
+        with self._database.writing() as connection:
+            connection.execute(upsert(connection, analyses).values(**key, began_at=now()).on_conflict_do_nothing())
             where = and_(*(analyses.c[name] == value for name, value in key.items()))
-            began = connection.execute(select(analyses.c.began_at).where(where)).scalar()
-            if began is None:
-                began = time.time()
-                connection.execute(insert(analyses).values(**key, began_at=began))
+            began = connection.execute(select(analyses.c.began_at).where(where)).scalar_one()
         return datetime.fromtimestamp(began, UTC)
 
     def begin_sending(self, job: Job, archive: str) -> list[ResultRecord]:
@@ -224,77 +219,82 @@ class Ledger:
         """
         mine = and_(results.c.series == job.series.key, results.c.item == job.item, results.c.model == job.model)
         waiting = and_(mine, results.c.status.in_((ENCODED, SENDING)))
-        with self._transaction() as connection:
-            self._set(connection, job, state=RUNNING)
+        with self._database.writing() as connection:
+            set_job(connection, job, state=RUNNING)
             connection.execute(update(results).where(waiting).values(status=SENDING, archive=archive))
             return select_results(connection, waiting)
 
     def not_sent(self, job: Job, records: Sequence[ResultRecord]) -> None:
         """The archive has not taken these after all. Raises `StaleJob`."""
-        with self._transaction() as connection:
-            self._set(connection, job, state=RUNNING)
+        with self._database.writing() as connection:
+            set_job(connection, job, state=RUNNING)
             withdraw(connection, records, SENDING, ENCODED)
 
     def withdraw(self, records: Sequence[ResultRecord]) -> None:
         """Never send these, if their sending has not begun: later versions take their place."""
-        with self._transaction() as connection:
+        with self._database.writing() as connection:
             withdraw(connection, records, ENCODED, SUPERSEDED)
 
     def reported(self, report: Report, transaction_of: TransactionOf) -> bool:
         """Write down what an archive reports of storage commitment; return whether anybody had asked it."""
-        with self._transaction() as connection:
+        with self._making_ready() as connection:
             return bool(keep_report(connection, report, transaction_of))
 
     def verified(self, records: Sequence[ResultRecord]) -> None:
         """The archive lists these, which were sent to it."""
-        with self._transaction() as connection:
+        with self._database.writing() as connection:
             keep_verified(connection, records)
 
     def refused(self, records: Sequence[ResultRecord]) -> None:
         """The archive does not have these, which it had taken: they are to be sent again."""
-        with self._transaction() as connection:
+        with self._database.writing() as connection:
             keep_refused(connection, records)
 
     def forgive(self, records: Sequence[ResultRecord]) -> None:
         """Forget how often the archive has refused these."""
-        with self._transaction() as connection:
+        with self._database.writing() as connection:
             forgive(connection, records)
 
     def is_result(self, sop_instance_uid: str) -> bool:
         """Whether it is an instance that was made here."""
-        with self._engine.begin() as connection:
+        with self._database.reading() as connection:
             return is_result(connection, sop_instance_uid)
 
-    def retry_later(self, job: Job, run_at: float, note: str) -> None:
-        """Give a job back, to be tried again from ``run_at``. Raises `StaleJob`."""
-        with self._transaction() as connection:
-            self._set(connection, job, state=READY, run_at=run_at, note=note, lease_until=None)
+    def retry_later(self, job: Job, run_at: float, note: str, *, failed: bool = True) -> None:
+        """Give a job back, to be tried again from ``run_at`` by this machine's clock. Raises `StaleJob`.
+
+        Parameters
+        ----------
+        failed
+            Whether this attempt counts; not where it was only not time yet.
+        """
+        from_now = max(0.0, run_at - time.time())
+        attempts = job.attempts if failed else job.attempts - 1
+        with self._database.writing() as connection:
+            later = {"run_at": now() + from_now, "attempts": attempts}
+            set_job(connection, job, state=READY, note=note, lease_until=None, **later)
             if job.stage == COMMIT:
                 wake_if_answered(connection, job)
 
     def hand_back(self, job: Job) -> None:
         """Give a job back untouched, because the node stops. Raises `StaleJob`."""
-        with self._transaction() as connection:
-            self._set(connection, job, state=READY, attempts=job.attempts - 1, lease_until=None)
+        with self._making_ready() as connection:
+            set_job(connection, job, state=READY, attempts=job.attempts - 1, lease_until=None)
 
     def bury(self, job: Job, note: str) -> None:
         """Make a job a dead letter: nothing happens to it until an operator says so. Raises `StaleJob`."""
-        with self._transaction() as connection:
-            self._set(connection, job, state=DEAD, note=note, ended_at=time.time(), lease_until=None)
+        with self._database.writing() as connection:
+            set_job(connection, job, state=DEAD, note=note, ended_at=now(), lease_until=None)
 
     def reclaim(self) -> int:
-        """At the start of the only node on this ledger: its predecessor's running jobs are ready again.
+        """At the start of a node: its predecessor's running jobs are ready again; return how many.
 
-        What was running at the end of a node `CRASHES` times is likely the reason, and becomes a dead letter; a
-        delivery is not, since its attempts count how often the archive was away.
+        Its predecessor is every earlier node, unless several share the ledger: then it is the one of the same name.
+        What was running too often when a node ended becomes a dead letter (`service.ledger.jobs.CRASHES`).
         """
-        left = and_(jobs.c.state == RUNNING, jobs.c.stage != RECEIVE)
-        fatal = and_(left, jobs.c.attempts >= CRASHES, jobs.c.stage.not_in((DELIVER, COMMIT)))
-        note = f"the node ended {CRASHES} times in this stage; look at its log and memory, then retry"
-        free = {"lease_until": None, "token": jobs.c.token + 1}
-        with self._transaction() as connection:
-            connection.execute(update(jobs).where(fatal).values(state=DEAD, note=note, ended_at=time.time(), **free))
-            return connection.execute(update(jobs).where(left).values(state=READY, **free)).rowcount
+        left = jobs.c.owner == self._name if self._database.shared else true()
+        with self._making_ready() as connection:
+            return free_jobs(connection, left)
 
     # ---- looking and operating -------------------------------------------------------------------------------------
 
@@ -304,44 +304,55 @@ class Ledger:
         if state is not None:
             conditions.append(jobs.c.state == state)
         if series_key is not None:
-            conditions.append(jobs.c.series.startswith(series_key, autoescape=True))
-        with self._engine.begin() as connection:
+            conditions.append(begins(jobs.c.series, series_key))
+        with self._database.reading() as connection:
             return select_jobs(connection, *conditions)
 
     def series(self, key: str) -> SeriesRecord | None:
         """What is known of a series from its first instance."""
-        with self._engine.begin() as connection:
-            row = connection.execute(select(series).where(series.c.key == key)).first()
-            return None if row is None else SeriesRecord(key, row.study_uid, row.series_uid, row.modality, row.sender)
+        with self._database.reading() as connection:
+            return select_series(connection, key)
 
     def job(self, id: int) -> Job | None:
         """One job by its number."""
-        with self._engine.begin() as connection:
+        with self._database.reading() as connection:
             found = select_jobs(connection, jobs.c.id == id)
             return found[0] if found else None
 
     def results(self, series_key: str | None = None) -> list[ResultRecord]:
         """What was encoded, in that order, and how far it got."""
-        mine = [] if series_key is None else [results.c.series.startswith(series_key, autoescape=True)]
-        with self._engine.begin() as connection:
+        mine = [] if series_key is None else [begins(results.c.series, series_key)]
+        with self._database.reading() as connection:
             return select_results(connection, *mine)
 
     def decisions(self, series_key: str) -> list[DecisionRecord]:
         """Each time a series was found complete, in order; ``series_key`` may be the beginning of one."""
-        with self._engine.begin() as connection:
-            return select_decisions(connection, decisions.c.series.startswith(series_key, autoescape=True))
+        with self._database.reading() as connection:
+            return select_decisions(connection, begins(decisions.c.series, series_key))
 
     def operator_retry(self, id: int) -> bool:
         """Make a dead or cancelled job ready again; return whether there was one."""
-        return self._operate(id, (DEAD, CANCELLED), state=READY, run_at=time.time(), attempts=0, ended_at=None)
+        with self._making_ready() as connection:
+            return operate(connection, id, (DEAD, CANCELLED), state=READY, run_at=now(), attempts=0, ended_at=None)
 
     def operator_cancel(self, id: int) -> bool:
         """Cancel a job that has not ended; return whether there was one."""
-        return self._operate(id, (READY, RUNNING, DEAD), state=CANCELLED, ended_at=time.time(), lease_until=None)
+        with self._database.writing() as connection:
+            return operate(connection, id, (READY, RUNNING, DEAD), state=CANCELLED, ended_at=now(), lease_until=None)
+
+    def rerun(self, series_key: str, stage: str, model: str = "") -> int:
+        """Run the work on a series again from a stage on; return how many jobs that makes. See `operating.rerun`."""
+        with self._making_ready() as connection:
+            return rerun(connection, series_key, stage, model)
+
+    def prioritise(self, series_key: str, priority: int) -> int:
+        """Give a priority to the jobs of a series that have not ended, and so to what follows; return how many."""
+        with self._database.writing() as connection:
+            return prioritise(connection, series_key, priority)
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Number of jobs by stage and state."""
-        with self._engine.begin() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(
                 select(jobs.c.stage, jobs.c.state, func.count()).group_by(jobs.c.stage, jobs.c.state)
             )
@@ -349,51 +360,77 @@ class Ledger:
 
     def ended_before(self, moment: float) -> list[str]:
         """Keys of the series whose work has all ended (done or cancelled) before a moment."""
-        unfinished = or_(jobs.c.state.in_((READY, RUNNING, DEAD)), jobs.c.ended_at >= moment)
-        busy = select(jobs.c.series).where(unfinished)
-        with self._engine.begin() as connection:
-            return list(connection.execute(select(series.c.key).where(series.c.key.not_in(busy))).scalars())
+        with self._database.reading() as connection:
+            return list(connection.execute(ended_series(moment)).scalars())
+
+    def forget(self, history_before: float, series_before: float) -> None:
+        """Forget what was done on series whose work ended before a moment; and some series altogether.
+
+        Parameters
+        ----------
+        history_before
+            Jobs and decisions go. Results and counts stay, so that a series is recognised when it comes again.
+        series_before
+            Of these series nothing stays: to the node they are new when they come again.
+        """
+        for forget, moment in ((forget_history, history_before), (forget_series, series_before)):
+            more = 1
+            while more:
+                with self._database.writing() as connection:
+                    more = forget(connection, moment)
+
+    def check(self) -> list[str]:
+        """Look the whole ledger over; what is wrong with it, empty for nothing."""
+        return self._database.check()
+
+    def backup(self, target: Path) -> None:
+        """Copy the ledger to a new file while nodes work on. Raises `ConfigurationError`."""
+        self._database.backup(target)
 
     # ---- inner -----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
+    def _making_ready(self) -> Iterator[Connection]:
+        """A transaction after which there may be work."""
+        with self._database.writing() as connection:
             yield connection
-        with self._changed:
-            self._changed.notify_all()
+            self._database.notify(connection)
+        self._bell.ring()
 
-    def _set(self, connection: Connection, job: Job, **values: Any) -> None:
-        held = and_(jobs.c.id == job.id, jobs.c.token == job.token, jobs.c.state == RUNNING)
-        if connection.execute(update(jobs).where(held).values(**values)).rowcount != 1:
-            raise StaleJob(f"job {job.id} ({job.stage}) was taken over, reset or cancelled")
-
-    def _operate(self, id: int, states: Sequence[str], **values: Any) -> bool:
-        with self._transaction() as connection:
-            where = and_(jobs.c.id == id, jobs.c.state.in_(states))
-            return connection.execute(update(jobs).where(where).values(token=jobs.c.token + 1, **values)).rowcount == 1
+    def _free_expired(self) -> None:
+        """Now and then: what a node has left that died or stood still for too long is ready again."""
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + min(5.0, self._lease_seconds / 4)
+            with self._database.writing(durable=False) as connection:
+                free_jobs(connection, expired())
 
 
 def ledger_path(spool: Path) -> Path:
-    """Where the ledger of a spool folder lies."""
+    """Where the ledger of a spool folder lies, unless the settings name another one."""
     return spool / "ledger.sqlite"
 
 
-def open_ledger(spool: Path) -> Ledger:
-    """Open the ledger of a spool folder; it is made when it is not there."""
-    return Ledger(f"sqlite:///{ledger_path(spool)}")
+def open_ledger(spool: Path, settings: LedgerSettings | None = None, urgent: Collection[str] = ()) -> Ledger:
+    """Open the ledger of a node; it is made when it is not there, and brought to this version.
 
+    Parameters
+    ----------
+    spool
+        The spool folder.
+    urgent
+        Senders (calling AE titles) whose series come before all others.
 
-def _prepare(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # the driver would begin transactions on its own, and late
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_immediate(connection: Connection) -> None:
-    # a transaction that reads first and writes later would fail with SQLITE_BUSY instead of waiting
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _corrected(connection: Connection, key: str) -> int:
-    return connection.execute(select(corrections.c.count).where(corrections.c.series == key)).scalar() or 0
+    Raises
+    ------
+    ConfigurationError
+        The URL is of no database that the ledger can be kept in, or the ledger is of a later version.
+    LedgerUnavailable
+        The database cannot be reached.
+    """
+    settings = settings or LedgerSettings()
+    url = settings.url.get_secret_value() or f"sqlite:///{ledger_path(spool)}"
+    try:
+        return Ledger(url, settings.lease_seconds, settings.node, urgent)
+    except OperationalError as error:
+        where = "ledger.url" if settings.url.get_secret_value() else str(ledger_path(spool))
+        raise LedgerUnavailable(f"{where}: the ledger cannot be opened: {str(error.orig).strip()}") from None

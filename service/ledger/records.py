@@ -15,6 +15,9 @@ RECEIVE, ASSEMBLE, INFER, ENCODE, DELIVER, COMMIT = STAGES = (
 )  # fmt: skip
 READY, RUNNING, DONE, DEAD, CANCELLED = STATES = ("ready", "running", "done", "dead", "cancelled")
 
+STAT, ROUTINE = 0, 100
+"""Priorities of jobs: what is smaller comes first."""
+
 
 @dataclass(frozen=True)
 class SeriesRecord:
@@ -29,16 +32,17 @@ class SeriesRecord:
 
 @dataclass(frozen=True)
 class NextJob:
-    """A job to create when its predecessor is finished."""
+    """A job to create when its predecessor is finished; with that one's priority where it has none of its own."""
 
     stage: str
     item: str = ""
     model: str = ""
+    priority: int | None = None
 
 
 @dataclass(frozen=True)
 class Job:
-    """A row of ``jobs``, with its series."""
+    """A row of ``jobs``, with its series. ``owner`` is the node that holds it, or held it last."""
 
     id: int
     series: SeriesRecord
@@ -53,6 +57,8 @@ class Job:
     run_at: float
     ended_at: float | None
     seconds: float | None
+    priority: int = ROUTINE
+    owner: str = ""
 
 
 @dataclass(frozen=True)

@@ -80,9 +80,14 @@ class Completeness:
         """Senders whose archive does not answer."""
 
     def resume(self) -> None:
-        """Take up the series that an earlier run of the node had not found complete; their associations are gone."""
-        for record in self._ledger.receiving():
-            self._open[record.key] = self._from_spool(record)
+        """Take up the series that nobody receives any more and that are not complete; their associations are gone.
+
+        An earlier run of the node has left them, or another node that has died. Call it now and then.
+        """
+        with self._lock:
+            for record in self._ledger.adopt():
+                if record.key not in self._open:
+                    self._open[record.key] = self._from_spool(record)
 
     def close(self) -> None:
         """Ask archives no more; what is being asked or fetched ends first."""
@@ -153,7 +158,7 @@ class Completeness:
         count = len(self._spool.instances(key))
         note = f"{count} {'instance' if count == 1 else 'instances'}: {decision}"
         corrected = self._spool.corrections(key)
-        self._ledger.complete_series(key, count, note, [NextJob(ASSEMBLE)], decision, corrected)
+        self._ledger.complete_series(key, count, note, [NextJob(ASSEMBLE)], decision, corrected, yielding=True)
         log.info(
             "series.completed",
             series=key,

@@ -10,8 +10,10 @@ from service.ledger.ledger import Ledger
 from service.ledger.records import ASSEMBLE, INFER, Job, NextJob, SeriesRecord
 from service.operate.metrics import Metrics
 from service.pipeline import Outcome
-from service.settings import RetrySettings
-from service.worker import UNEXPECTED_ATTEMPTS, Worker
+from service.retry import RetryPolicy
+from service.worker import Worker
+
+UNEXPECTED_ATTEMPTS = RetryPolicy().unexpected_attempts
 
 
 @pytest.fixture
@@ -23,8 +25,8 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     ledger.close()
 
 
-def work(ledger: Ledger, stage: Callable[[Job], Outcome], until: str, retry: RetrySettings | None = None) -> Job:
-    worker = Worker(ledger, {ASSEMBLE: stage}, retry or RetrySettings(first_seconds=0.01), Metrics.on_new_registry())
+def work(ledger: Ledger, stage: Callable[[Job], Outcome], until: str, retry: RetryPolicy | None = None) -> Job:
+    worker = Worker(ledger, {ASSEMBLE: stage}, retry or RetryPolicy(first_seconds=0.01), Metrics.on_new_registry())
     worker.start()
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and (ASSEMBLE, until) not in ledger.counts():
@@ -63,7 +65,7 @@ def test_a_transient_error_is_given_up_in_the_end(ledger: Ledger) -> None:
     def stage(_: Job) -> Outcome:
         raise ArchiveUnavailable("away")
 
-    job = work(ledger, stage, until="dead", retry=RetrySettings(first_seconds=0.01, give_up_hours=0.2 / 3600))
+    job = work(ledger, stage, until="dead", retry=RetryPolicy(first_seconds=0.01, give_up_hours=0.2 / 3600))
     assert job.note == "given up after 5.55556e-05 h: away"
     assert job.attempts > 1
 
@@ -98,7 +100,7 @@ def test_a_running_job_is_handed_back_when_the_node_stops(ledger: Ledger) -> Non
             time.sleep(0.01)
         return Outcome("too late")
 
-    worker = Worker(ledger, {ASSEMBLE: stage}, RetrySettings(), Metrics.on_new_registry())
+    worker = Worker(ledger, {ASSEMBLE: stage}, RetryPolicy(), Metrics.on_new_registry())
     worker.start()
     while not running:
         time.sleep(0.01)

@@ -1,0 +1,125 @@
+"""The ledger of several machines: PostgreSQL, by psycopg 3."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import structlog
+from sqlalchemy import URL, Connection, create_engine, text
+from sqlalchemy.exc import DBAPIError
+
+from service.errors import ConfigurationError
+
+log = structlog.get_logger()
+
+CHANNEL = "wetread_ledger"
+"""What nodes listen on."""
+
+_MIGRATION = 0x77657472656164  # "wetread": the number of an advisory lock
+_CONNECT: dict[str, Any] = {
+    "application_name": "wetread",
+    "connect_timeout": 10,
+    # so that a server whose machine has died is noticed
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "options": "-c lock_timeout=30s -c idle_in_transaction_session_timeout=60s",
+}
+
+
+class PostgreSQL:
+    """A server. A connection that was lost is noticed before it is used again, so that a server's restart costs only
+    what was under way.
+
+    Parameters
+    ----------
+    url
+        ``postgresql://USER@HOST/NAME``; what is not in it, libpq takes from PGPASSFILE and the like.
+    """
+
+    shared = True
+
+    def __init__(self, url: URL) -> None:
+        url = url.set(drivername="postgresql+psycopg")
+        # as many connections as threads ask for, since one that finds none would fail in another way than the database
+        self._engine = create_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=-1, connect_args=_CONNECT)
+        self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._closing = threading.Event()
+        self._listener: threading.Thread | None = None
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """See `Database.reading`."""
+        return self._reader.begin()
+
+    def writing(self, *, durable: bool = True) -> AbstractContextManager[Connection]:
+        """See `Database.writing`. All is durable: where only the server dies, a claim that is lost would be made again
+        under the same token.
+        """
+        return self._engine.begin()
+
+    @contextmanager
+    def migrating(self) -> Iterator[Connection]:
+        """See `Database.migrating`."""
+        with self._engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _MIGRATION})
+            yield connection
+
+    def notify(self, connection: Connection) -> None:
+        """See `Database.notify`."""
+        connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
+
+    def listen(self, ring: Callable[[], None]) -> None:
+        """See `Database.listen`."""
+        if self._listener is None:
+            self._listener = threading.Thread(target=self._listen, args=(ring,), name="ledger-listener", daemon=True)
+            self._listener.start()
+
+    def _listen(self, ring: Callable[[], None]) -> None:
+        while not self._closing.is_set():
+            try:
+                self._hear(ring)
+            except Exception as error:  # of either library; a listener that ends would slow everything down unnoticed
+                log.warning("ledger.unheard", reason=type(error).__name__)
+                self._closing.wait(1.0)
+
+    def _hear(self, ring: Callable[[], None]) -> None:
+        with self._engine.connect() as connection:
+            connection.detach()  # it is not the pool's any more
+            driver = cast(Any, connection.connection.driver_connection)
+            driver.autocommit = True
+            driver.execute(f"LISTEN {CHANNEL}")
+            ring()  # for what was told before
+            while not self._closing.is_set():
+                for _ in driver.notifies(timeout=0.5, stop_after=1):
+                    ring()
+
+    def check(self) -> list[str]:
+        """See `Database.check`. The server checks its own pages; this reads every row of every table."""
+        with self.reading() as connection:
+            tables = connection.execute(
+                text("SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename")
+            ).scalars()
+            wrong = []
+            for table in tables.all():
+                try:
+                    # the text of every row, so that what is stored out of line is read, too
+                    connection.exec_driver_sql(f'SELECT sum(length(t::text)) FROM "{table}" t')
+                except DBAPIError as error:
+                    wrong.append(f"{table}: {error.orig}")
+            return wrong
+
+    def backup(self, target: Path) -> None:
+        """See `Database.backup`. A server's backup is its administrator's."""
+        raise ConfigurationError(
+            "the ledger is in PostgreSQL, which has its own backups: pg_dump for one state, WAL archiving for every one"
+        )
+
+    def close(self) -> None:
+        """See `Database.close`."""
+        self._closing.set()
+        if self._listener is not None:
+            self._listener.join()
+        self._engine.dispose()
