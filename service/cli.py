@@ -17,6 +17,7 @@ from build_engines.cli import app as engines_app
 from evaluation.cli import evaluate
 from service import __version__
 from service.cli_engines import reload_engines
+from service.cli_fetch import fetch
 from service.cli_options import DEFAULT_CONFIG, AsJson, Config, console, existing_ledger
 from service.cli_quarantine import app as quarantine_app
 from service.errors import ConfigurationError, WetreadError
@@ -37,6 +38,7 @@ app.add_typer(quarantine_app, name="quarantine")
 engines_app.command("reload")(reload_engines)
 app.add_typer(engines_app, name="engines")
 app.command()(evaluate)
+app.command()(fetch)
 
 
 @app.command()

@@ -1,11 +1,29 @@
 """The seam between the node and what an archive can be asked: by DIMSE, by DICOMweb, or by a mixture."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 Keep = Callable[[bytes], None]
 """Takes one instance: a whole DICOM file (PS3.10), its data set bit for bit as the archive sent it. What it raises
 ends the fetch."""
+
+
+@dataclass(frozen=True)
+class SeriesEntry:
+    """A series as an archive lists it."""
+
+    series_uid: str
+    modality: str
+
+
+@dataclass(frozen=True)
+class StudyEntry:
+    """A study as an archive lists it; ``date`` as in DICOM (YYYYMMDD), empty where it is not known."""
+
+    study_uid: str
+    date: str
+    modalities: tuple[str, ...]
 
 
 class Archive(Protocol):
@@ -48,9 +66,24 @@ class Query(Protocol):
     def instances(self, study_uid: str, series_uid: str) -> tuple[str, ...]:
         """As `Archive.instances`."""
 
+    def series(self, study_uid: str) -> tuple[SeriesEntry, ...]:
+        """The series of a study; empty where it does not know the study. Takes at most 10 s."""
+
+    def studies(self, study_uid: str) -> tuple[StudyEntry, ...]:
+        """All studies of the patient of a study, that one among them.
+
+        Empty where the archive does not know the study, or has no Patient ID of it. Takes at most 20 s.
+        """
+
 
 Fetch = Callable[[str, str, Sequence[str], Keep], int]
 """A way to fetch: as `Archive.fetch`."""
+
+
+def same_patient(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Whether two pairs of Patient ID and its issuer stand for one patient; an issuer that is not known may be any."""
+    return one[0] == other[0] and (one[1] == other[1] or not (one[1] and other[1]))
+
 
 CONNECT_SECONDS = 2.0
 """Limit for each of: the connection, its acceptance, its end."""

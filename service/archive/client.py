@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from service.archive.base import Archive, Fetch, Keep, Query
+from service.archive.base import Archive, Fetch, Keep, Query, SeriesEntry, StudyEntry
 from service.archive.dicomweb import DicomWeb
 from service.archive.dimse import Dimse
 from service.errors import Rejected
@@ -62,6 +62,14 @@ class ArchiveClient:
         if self._refusal:
             raise Rejected(self._refusal)
         return self._query.instances(study_uid, series_uid) if _known((study_uid, series_uid)) else ()
+
+    def series(self, study_uid: str) -> tuple[SeriesEntry, ...]:
+        """As `Query.series`. Raises as `Archive`."""
+        return self._query.series(study_uid) if _known((study_uid,)) else ()
+
+    def studies(self, study_uid: str) -> tuple[StudyEntry, ...]:
+        """As `Query.studies`. Raises as `Archive`."""
+        return self._query.studies(study_uid) if _known((study_uid,)) else ()
 
     @property
     def fetches(self) -> bool:

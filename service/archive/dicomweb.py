@@ -10,14 +10,25 @@ from typing import Any
 
 import httpx
 
-from service.archive.base import CONNECT_SECONDS, FETCH_SECONDS, QUERY_SECONDS, QUIET_SECONDS, Keep
+from service.archive.base import (
+    CONNECT_SECONDS,
+    FETCH_SECONDS,
+    QUERY_SECONDS,
+    QUIET_SECONDS,
+    Keep,
+    SeriesEntry,
+    StudyEntry,
+    same_patient,
+)
 from service.errors import ArchiveUnavailable, Rejected
 
 PAGE = 1000
 """So many instances are asked for in one search."""
 NUMBER_OF_SERIES_RELATED_INSTANCES = "00201209"
-SERIES_INSTANCE_UID = "0020000E"
+STUDY_INSTANCE_UID, SERIES_INSTANCE_UID = "0020000D", "0020000E"
 SOP_INSTANCE_UID = "00080018"
+STUDY_DATE, MODALITY, MODALITIES_IN_STUDY = "00080020", "00080060", "00080061"
+PATIENT_ID, ISSUER_OF_PATIENT_ID = "00100020", "00100021"
 
 _AS_IT_IS = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
@@ -69,6 +80,33 @@ class DicomWeb:
         """SOP Instance UIDs, page by page."""
         with self._client() as client:
             return self._list(client, study_uid, series_uid, time.monotonic() + QUERY_SECONDS)
+
+    def series(self, study_uid: str) -> tuple[SeriesEntry, ...]:
+        """Series with their modality."""
+        with self._client() as client:
+            found = self._search(client, "series", {"StudyInstanceUID": study_uid}, time.monotonic() + QUERY_SECONDS)
+        entries = (SeriesEntry(_value(match, SERIES_INSTANCE_UID), _value(match, MODALITY)) for match in found)
+        return tuple(dict.fromkeys(entry for entry in entries if entry.series_uid))
+
+    def studies(self, study_uid: str) -> tuple[StudyEntry, ...]:
+        """From two searches: for the Patient ID, and by it."""
+        with self._client() as client:
+            keys = {"StudyInstanceUID": study_uid}
+            this = next(iter(self._search(client, "studies", keys, time.monotonic() + QUERY_SECONDS)), None)
+            if this is None or not _value(this, PATIENT_ID):
+                return ()
+            keys = {"PatientID": _value(this, PATIENT_ID), "includefield": MODALITIES_IN_STUDY}
+            found = self._search(client, "studies", keys, time.monotonic() + QUERY_SECONDS)
+        return tuple(
+            StudyEntry(
+                _value(match, STUDY_INSTANCE_UID),
+                _value(match, STUDY_DATE),
+                tuple(map(str, match.get(MODALITIES_IN_STUDY, {}).get("Value") or ())),
+            )
+            for match in found
+            # an identifier may hold * and ?, which match others; and two hospitals may have given the same one
+            if _value(match, STUDY_INSTANCE_UID) and same_patient(_patient(this), _patient(match))
+        )
 
     def _list(self, client: httpx.Client, study_uid: str, series_uid: str, end: float) -> tuple[str, ...]:
         uids: dict[str, None] = {}
@@ -186,6 +224,10 @@ def _value(match: dict[str, Any], tag: str) -> str:
     """The first value of an attribute (PS3.18 F.2), or nothing. Numbers may come as strings."""
     values = match.get(tag, {}).get("Value") or [""]
     return str(values[0])
+
+
+def _patient(match: dict[str, Any]) -> tuple[str, str]:
+    return _value(match, PATIENT_ID), _value(match, ISSUER_OF_PATIENT_ID)
 
 
 def _parameter(content_type: str, name: str) -> str:

@@ -1,7 +1,8 @@
 """Query and retrieve by DIMSE: C-FIND, C-GET and C-MOVE in the Study Root model (PS3.4 C)."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 from pydicom import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -9,7 +10,16 @@ from pynetdicom import build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
-from service.archive.base import CONNECT_SECONDS, FETCH_SECONDS, QUERY_SECONDS, QUIET_SECONDS, Keep
+from service.archive.base import (
+    CONNECT_SECONDS,
+    FETCH_SECONDS,
+    QUERY_SECONDS,
+    QUIET_SECONDS,
+    Keep,
+    SeriesEntry,
+    StudyEntry,
+    same_patient,
+)
 from service.errors import ArchiveUnavailable, Rejected
 from service.receive.contexts import DECODABLE, PROCESSED
 from service.types import Destination
@@ -74,6 +84,42 @@ class Dimse:
             self._archive, self._calling, [build_context(STUDY_ROOT_FIND, _SYNTAXES)], patience=_QUERY
         ) as to:
             return self._list(to, study_uid, series_uid, end)
+
+    def series(self, study_uid: str) -> tuple[SeriesEntry, ...]:
+        """From a query at SERIES level."""
+        wanted = _query("SERIES", StudyInstanceUID=study_uid, SeriesInstanceUID=None, Modality=None)
+        with association(
+            self._archive, self._calling, [build_context(STUDY_ROOT_FIND, _SYNTAXES)], patience=_QUERY
+        ) as to:
+            found = list(self._find(to, wanted, time.monotonic() + QUERY_SECONDS))
+        entries = (
+            SeriesEntry(str(match.get("SeriesInstanceUID") or ""), str(match.get("Modality") or "")) for match in found
+        )
+        return tuple(dict.fromkeys(entry for entry in entries if entry.series_uid))
+
+    def studies(self, study_uid: str) -> tuple[StudyEntry, ...]:
+        """From two queries at STUDY level: for the Patient ID, and by it."""
+        keys: dict[str, str | None] = dict.fromkeys(
+            ("PatientID", "IssuerOfPatientID", "StudyDate", "ModalitiesInStudy")
+        )
+        with association(
+            self._archive, self._calling, [build_context(STUDY_ROOT_FIND, _SYNTAXES)], patience=_QUERY
+        ) as to:
+            wanted = _query("STUDY", StudyInstanceUID=study_uid, **keys)
+            this = next(iter(list(self._find(to, wanted, time.monotonic() + QUERY_SECONDS))), None)
+            patient = "" if this is None else str(this.get("PatientID") or "")
+            if this is None or not patient:
+                return ()
+            wanted = _query("STUDY", StudyInstanceUID=None, **(keys | {"PatientID": patient}))
+            found = list(self._find(to, wanted, time.monotonic() + QUERY_SECONDS))
+        return tuple(
+            StudyEntry(
+                str(match.StudyInstanceUID), str(match.get("StudyDate") or ""), _values(match.get("ModalitiesInStudy"))
+            )
+            for match in found
+            # an identifier may hold * and ?, which match others; and two hospitals may have given the same one
+            if match.get("StudyInstanceUID") and same_patient(_patient(this), _patient(match))
+        )
 
     def _list(self, to: Association, study_uid: str, series_uid: str, end: float) -> tuple[str, ...]:
         wanted = _identifier("IMAGE", study_uid, series_uid, SOPInstanceUID=None)
@@ -161,12 +207,26 @@ class Dimse:
         return code in _PENDING
 
 
+def _patient(match: Dataset) -> tuple[str, str]:
+    return str(match.get("PatientID") or ""), str(match.get("IssuerOfPatientID") or "")
+
+
+def _values(value: object) -> tuple[str, ...]:
+    """Of an attribute that may have several, one or none."""
+    if not value:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(map(str, cast(Iterable[object], value)))
+
+
 def _identifier(level: str, study_uid: str, series_uid: str, **keys: str | list[str] | None) -> Dataset:
     """Study and series as unique keys (PS3.4 C.6.2.1), and what else is asked for."""
+    return _query(level, StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid, **keys)
+
+
+def _query(level: str, **keys: str | list[str] | None) -> Dataset:
+    """An identifier: keys with a value are matched, those without are asked for (PS3.4 C.2.2.1)."""
     identifier = Dataset()
     identifier.QueryRetrieveLevel = level
-    identifier.StudyInstanceUID = study_uid
-    identifier.SeriesInstanceUID = series_uid
     for keyword, value in keys.items():
         setattr(identifier, keyword, value)
     return identifier
