@@ -21,6 +21,7 @@ from engines.serving.pool import DRIVER, EnginePool
 from service import __version__
 from service.archive.client import archives_of
 from service.deliver.capabilities import Capabilities
+from service.deliver.sender import Senders
 from service.errors import ConfigurationError
 from service.ledger.ledger import open_ledger
 from service.ledger.records import ASSEMBLE, DELIVER, ENCODE, INFER
@@ -117,7 +118,10 @@ class Node:
         self._streaming = Streaming(self._spool, min(4, os.cpu_count() or 1))
         begun.callback(self._streaming.stop)
         capabilities = Capabilities(settings.node.ae_title, settings.spool.path)
-        pipeline = Pipeline(settings, self._spool, self._ledger, self._streaming, self._engines, capabilities)
+        senders = Senders(settings, capabilities)
+        begun.callback(senders.close)
+        self._senders = senders
+        pipeline = Pipeline(settings, self._spool, self._ledger, self._streaming, self._engines, capabilities, senders)
         self._workers = list(self._make_workers(pipeline))
         self._intake = Intake(self._spool, self._metrics.count_instance)
         missing = MissingInstances(archives_of(settings), self._spool, self._intake)
@@ -182,6 +186,7 @@ class Node:
             worker.join(max(0.0, deadline - time.monotonic()))
             if worker.is_alive():
                 worker.hand_back()
+        self._senders.close()
         self._stopping.set()
         self._ticker.join()
         self._completeness.close()

@@ -5,7 +5,7 @@ then leaves the same.
 """
 
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,8 @@ import structlog
 from engines.packages.package import ModelPackage
 from engines.types import Findings, Image, Volume
 from service.deliver.capabilities import Capabilities
-from service.deliver.scu import send, sendable
+from service.deliver.scu import Answer, sendable
+from service.deliver.sender import Senders
 from service.errors import ConfigurationError, Quarantined, Rejected
 from service.handover import (
     drop_items,
@@ -43,6 +44,7 @@ from service.ledger.records import (
 )
 from service.results.analysis import Analysis
 from service.results.encode import encode
+from service.results.storage import Storage, storage
 from service.routing.models import route
 from service.series.assembly import Assembly, Item, assemble_from
 from service.series.reader import LeftOut
@@ -91,6 +93,7 @@ class Pipeline:
         streaming: Streaming,
         engines: Engines,
         capabilities: Capabilities,
+        senders: Senders,
     ) -> None:
         self._settings = settings
         self._spool = spool
@@ -98,6 +101,7 @@ class Pipeline:
         self._streaming = streaming
         self._engines = engines
         self._capabilities = capabilities
+        self._senders = senders
 
     @property
     def stages(self) -> dict[str, Stage]:
@@ -236,26 +240,34 @@ class Pipeline:
         return destination
 
     def deliver(self, job: Job) -> Outcome:
-        """Result objects to the archive of the sender."""
+        """Result objects to the archive of the sender; what it takes in no case is encoded again, in another form."""
         destination = self._destination(job)
+        self._senders.require_open(destination.name)
         records = self._ledger.begin_sending(job, destination.name)
         if not records:
             return Outcome("nothing to send: a later version takes its place")
-        refusals: set[str] = set()
-        taken: set[Path] = set()
+        answers: dict[Path, Answer] = {}
         try:
             files = [sendable(record.result.path) for record in records]
-            for answer in send(destination, self._settings.node.ae_title, files):
-                if answer.refusal:
-                    refusals.add(answer.refusal)
-                else:
-                    taken.add(answer.file.path)
+            for answer in self._senders.send(destination.name, files):
+                answers[answer.file.path] = answer
         finally:
+            taken = {path for path, answer in answers.items() if not answer.refusal}
             self._ledger.not_sent(job, [record for record in records if record.result.path not in taken])
+        sent = tuple(replace(record, status=SENT) for record in records if record.result.path in taken)
+        refusals = "; ".join(sorted({answer.refusal for answer in answers.values()} - {""}))
+        unsupported = {answer.file.storage for answer in answers.values() if answer.unsupported}
+        if unsupported and self._has_another_form(job, destination, unsupported):
+            note = f"{refusals}; encoded again in a form that it takes"
+            return Outcome(note, (NextJob(ENCODE, job.item, job.model),), sent)
         if refusals:
-            raise Rejected("; ".join(sorted(refusals)))
-        sent = tuple(replace(record, status=SENT) for record in records)
+            raise Rejected(refusals)
         return Outcome(f"{len(sent)} objects sent to {destination.name}", results=sent)
+
+    def _has_another_form(self, job: Job, destination: Destination, unsupported: Collection[Storage]) -> bool:
+        """Whether results can be encoded without what an archive does not take."""
+        profile, _ = self._capabilities.fit(self._settings.profile_for(job.series.sender), destination)
+        return bool(profile.objects) and all(storage(kind, profile) not in unsupported for kind in profile.objects)
 
     def _leave_out(self, series: str, files: Sequence[LeftOut]) -> list[str]:
         """Quarantine the faulty ones; give a note for each reason."""

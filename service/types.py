@@ -1,6 +1,8 @@
 """What the rooms of the service hand to each other: result objects and destinations."""
 
-from dataclasses import dataclass
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -25,14 +27,47 @@ class ClientTls:
 
 
 @dataclass(frozen=True)
+class Web:
+    """How an archive's DICOMweb services are spoken to.
+
+    Attributes
+    ----------
+    url
+        Their base, without a slash at the end.
+    token
+        Bearer token (RFC 6750), or empty.
+    user, password
+        For basic authentication (RFC 7617), or empty.
+    """
+
+    url: str
+    token: str = field(default="", repr=False)
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+    @property
+    def authorization(self) -> Mapping[str, str]:
+        """The header of a request that shows who asks; none where nothing is to be shown."""
+        if self.token:
+            return {"Authorization": f"Bearer {self.token}"}
+        if self.user:
+            return {"Authorization": "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()}
+        return {}
+
+
+@dataclass(frozen=True)
 class Destination:
-    """An archive that results are sent to: its AE title, host and DICOM port, and TLS where it is spoken there."""
+    """An archive that results are sent to: its AE title, host and DICOM port, and TLS where it is spoken there.
+
+    ``web`` says that results go there by STOW-RS.
+    """
 
     name: str
     ae_title: str
     host: str
     port: int
     tls: ClientTls | None = None
+    web: Web | None = None
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from pydicom.uid import generate_uid
 from engines.serving.engine_set import open_engines
 from engines.serving.opening import settled
 from service.archive.client import ArchiveClient
-from service.deliver.capabilities import accepted
+from service.deliver.capabilities import Capabilities, accepted
 from service.deliver.scu import echo
+from service.deliver.stow import StowRs
 from service.errors import ConfigurationError, WetreadError
 from service.node import engine_spec, served_packages
 from service.operate.certificates import looked_at
@@ -22,6 +23,7 @@ from service.room import RESUME
 from service.settings import ArchiveSettings, Settings, load
 from service.spool import Spool
 from service.types import Destination
+from service.wire import Patience
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,17 @@ def inspect(config: Path) -> Iterator[Line]:
             yield _port("stow.port", settings.stow.host, settings.stow.port)
         yield _port("http.port", settings.http.host, settings.http.port)
     for name, archive in settings.archives.items():
+        yield from _refused(settings, name)
+        if archive.send == "stow-rs":
+            yield _web(settings.destination(name))
         try:
             echo(settings.destination(name), settings.node.ae_title)
         except WetreadError as error:
             yield Line(False, f"archive {name}", f"archives.{name}: {error}")
         else:
             yield Line(True, f"archive {name}", f"{archive.ae_title} at {archive.host}:{archive.port} answers C-ECHO")
-            yield _takes(settings.destination(name), archive, settings.node.ae_title)
+            if archive.send == "c-store":
+                yield _takes(settings.destination(name), archive, settings.node.ae_title)
             if archive.count != "no":
                 yield _asked(settings.destination(name), archive, settings.node.ae_title)
     yield from _models(settings)
@@ -99,6 +105,24 @@ def _takes(to: Destination, archive: ArchiveSettings, ae_title: str) -> Line:
         fix = f"correct [archives.{name}.results], or let {archive.ae_title} accept these SOP classes"
         return Line("results" not in archive.model_fields_set, what, f"gets {kinds}: {'; '.join(replaced)}; {fix}")
     return Line(True, what, f"takes {kinds}")
+
+
+def _refused(settings: Settings, name: str) -> Iterator[Line]:
+    """What an archive has refused when it was sent it; where there is a spool that says so."""
+    learnt = Capabilities(settings.node.ae_title, settings.spool.path).refusals(settings.destination(name))
+    if learnt:
+        what = f"has refused within the last day, and gets in other forms: {', '.join(learnt)}"
+        yield Line(True, f"archive {name} results", what)
+
+
+def _web(to: Destination) -> Line:
+    """Whether the DICOMweb services that results go to let this node in."""
+    assert to.web is not None
+    try:
+        StowRs(to.name, to.web, to.tls, Patience()).require_open()
+    except WetreadError as error:
+        return Line(False, f"archive {to.name} results", str(error))
+    return Line(True, f"archive {to.name} results", f"go by STOW-RS to {to.web.url}, which lets this node in")
 
 
 def _asked(to: Destination, archive: ArchiveSettings, ae_title: str) -> Line:
