@@ -139,7 +139,7 @@ class Capabilities:
     def _read(self) -> dict[str, Known]:
         try:
             return {key: _known(one) for key, one in json.loads(self._file.read_text()).items()}
-        except FileNotFoundError:
+        except OSError:  # there is none, or no spool yet
             return {}
         except (ValueError, AttributeError, TypeError, KeyError) as error:
             # not ours, of an older release, or half a file: it will be asked again
