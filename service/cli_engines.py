@@ -18,7 +18,7 @@ def reload_engines(
     as_json: AsJson = False,
 ) -> None:
     """Let the running node read all model packages anew; what it serves goes on until the new ones are verified."""
-    spool = load(config).spool.path
+    spool = load(config).home
     with console.status("The node verifies every model"):
         told = ask(spool, "reload", timeout)
     if as_json:

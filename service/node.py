@@ -19,7 +19,6 @@ from engines.runtimes.base import GPU, RuntimeSettings
 from engines.serving.messages import EngineSpec
 from engines.serving.pool import DRIVER, EnginePool
 from service import __version__
-from service.archive.client import archives_of
 from service.deliver.capabilities import Capabilities
 from service.deliver.sender import Senders
 from service.errors import ConfigurationError
@@ -28,17 +27,11 @@ from service.ledger.records import ASSEMBLE, DELIVER, ENCODE, INFER
 from service.operate.certificates import CertificateWatch
 from service.operate.http import EngineHealth, Health, HttpServer
 from service.operate.metrics import Metrics
-from service.pipeline import Pipeline
-from service.receive.intake import Intake
-from service.receive.listener import listeners
-from service.receive.missing import MissingInstances
-from service.receive.policy import AssociationPolicy, Seats
-from service.receive.port import Port
-from service.receive.receivers import Receivers
-from service.receive.stow import stow_servers
+from service.pipeline import NoEngines, Pipeline
+from service.reception import Reception
 from service.retry import RetryPolicy
+from service.roles import Role
 from service.routing.narrowing import check_narrowing
-from service.series.completeness import Completeness
 from service.series.streaming import Streaming
 from service.settings import Settings
 from service.spool import Spool
@@ -47,7 +40,7 @@ from service.worker import Worker
 
 log = structlog.get_logger()
 
-LANES = ((ASSEMBLE, ENCODE), (DELIVER,))
+PREPARING, DELIVERING = (ASSEMBLE, ENCODE), (DELIVER,)
 """Which stages share a thread, beside the inference: an archive that is slow holds up no inference, and the other way
 round."""
 
@@ -73,18 +66,27 @@ def served_packages(settings: Settings) -> dict[str, ModelPackage]:
 class Node:
     """A running node. Use it as a context manager, or `start` it and later `stop` it.
 
+    Parameters
+    ----------
+    role
+        Which part of the work it does; anything but all needs others, and a ledger and a spool that they share.
+
     Raises
     ------
     WetreadError
         From `start`: the spool, the port, a model or an engine is not as it must be; nothing is served then.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, role: Role = Role.ALL) -> None:
         self._settings = settings
+        self._role = role
         self._metrics = Metrics.on_new_registry()
         self._certificates = CertificateWatch(settings.tls)
         self._stopping = threading.Event()
         self._started = False
+        self._engines: EnginePool | None = None
+        self._upkeep: EngineUpkeep | None = None
+        self._reception: Reception | None = None
 
     def start(self) -> None:
         """Open the spool, ledger and engines, then listen: a sender finds either a node that works or none."""
@@ -92,16 +94,26 @@ class Node:
             self._begin(begun)
             begun.pop_all()
         self._started = True
-        log.info("node.started", version=__version__, models=sorted(self._engines.packages), http_port=self._http.port)
+        models = sorted(self._engines.packages) if self._engines else []
+        log.info("node.started", version=__version__, role=str(self._role), models=models, http_port=self._http.port)
 
     def _begin(self, begun: ExitStack) -> None:
-        settings = self._settings
-        packages = served_packages(settings)
+        settings, role = self._settings, self._role
+        if role is not Role.ALL and not settings.shared:
+            raise ConfigurationError(
+                f"--role {role}: the other roles need the same ledger; set ledger.url to a PostgreSQL database, and "
+                "spool.path to a folder that all of them see under the same path"
+            )
+        packages = served_packages(settings) if role.works else {}
         spool = settings.spool
-        receivers = settings.node.receivers if settings.node.receivers > 1 else 0  # processes beside this one
-        ready_mb = 0 if receivers else spool.ready_mb
+        receivers = settings.node.receivers if role.receives and settings.node.receivers > 1 else 0
         self._spool = Spool(
-            spool.path, spool.duplicates, sync=spool.sync, ready_mb=ready_mb, reserve_mb=spool.reserve_mb
+            spool.path,
+            spool.duplicates,
+            sync=spool.sync,
+            ready_mb=spool.ready_mb if role.receives and not receivers else 0,
+            reserve_mb=spool.reserve_mb,
+            node=settings.shared,
         )
         self._spool.lock(receivers)
         begun.callback(self._spool.unlock)
@@ -109,48 +121,36 @@ class Node:
         begun.callback(self._ledger.close)
         if reclaimed := self._ledger.reclaim():
             log.info("ledger.reclaimed", jobs=reclaimed)
-        self._engines = EnginePool(engine_spec(settings), settings.engines.devices)
-        begun.callback(self._engines.close)
-        self._engines.open(packages)
-        self._upkeep = EngineUpkeep(
-            settings, self._engines, lambda: served_packages(settings), compiled_folder(settings)
-        )
+        if role.works:
+            self._engines = EnginePool(engine_spec(settings), settings.engines.devices)
+            begun.callback(self._engines.close)
+            self._engines.open(packages)
+            self._upkeep = EngineUpkeep(
+                settings, self._engines, lambda: served_packages(settings), compiled_folder(settings)
+            )
         self._streaming = Streaming(self._spool, min(4, os.cpu_count() or 1))
         begun.callback(self._streaming.stop)
         capabilities = Capabilities(settings.node.ae_title, settings.spool.path)
         senders = Senders(settings, capabilities)
         begun.callback(senders.close)
         self._senders = senders
-        pipeline = Pipeline(settings, self._spool, self._ledger, self._streaming, self._engines, capabilities, senders)
+        engines = self._engines or NoEngines()
+        pipeline = Pipeline(settings, self._spool, self._ledger, self._streaming, engines, capabilities, senders)
         self._workers = list(self._make_workers(pipeline))
-        self._intake = Intake(self._spool, self._metrics.count_instance)
-        missing = MissingInstances(archives_of(settings), self._spool, self._intake)
-        self._completeness = Completeness(
-            settings.series, self._spool, self._ledger, counts=missing.count, fetch=missing.fetch
-        )
-        begun.callback(self._completeness.close)
-        self._completeness.resume()
-        self._intake.tell(self._completeness, self._streaming)
-        seats = Seats.of(settings.node)
-        self._receivers = Receivers(settings, self._spool, seats, self._intake, self._metrics.count_instance)
-        begun.callback(self._receivers.stop)
-        self._receivers.start()
-        self._listeners: tuple[Port, ...] = self._receivers.ports()
-        if not self._listeners:
-            self._listeners = listeners(settings, AssociationPolicy(settings, seats), self._intake)
-        for listener in self._listeners:
-            listener.start()
-            begun.callback(listener.stop)
-        self._stow = stow_servers(settings, self._intake, seats)
-        for server in self._stow:
-            server.start()
-            begun.callback(server.stop)
+        if role.receives:
+            # what is read while it comes is of use where it is assembled
+            also = (self._streaming,) if role.works else ()
+            self._reception = Reception(settings, self._spool, self._ledger, self._metrics, *also)
+            begun.callback(self._reception.close)
+            begun.callback(self._reception.drain)
         self._metrics.watch_jobs(self._ledger.counts)
-        self._metrics.watch_engines(lambda: self._engines.statuses)
+        if self._engines is not None:
+            self._metrics.watch_engines(lambda: self._engines.statuses if self._engines else ())
         self._metrics.watch_certificates(self._certificates.ends)
         self._http = HttpServer(settings.http.host, settings.http.port, self.health, self._metrics)
         self._http.start()
-        self._upkeep.start()
+        if self._upkeep is not None:
+            self._upkeep.start()
         for worker in self._workers:
             worker.start()
         self._ticker = threading.Thread(target=self._tick, name="ticker", daemon=True)
@@ -160,11 +160,14 @@ class Node:
     def _make_workers(self, pipeline: Pipeline) -> Iterator[Worker]:
         settings = self._settings
         retry = RetryPolicy.of(settings.retry)
-        lanes = [*LANES, *[(INFER,)] * settings.engines.parallel]
+        lanes: list[tuple[str, ...]] = [PREPARING, *[(INFER,)] * settings.engines.parallel] if self._role.works else []
+        lanes += [DELIVERING] if self._role.delivers else []
         for lane in lanes:
             stages = {stage: pipeline.stages[stage] for stage in lane}
             yield Worker(self._ledger, stages, retry, self._metrics)
-        if settings.urgent_senders:  # so that no urgent image waits for routine ones to be prepared
+        if (
+            settings.urgent_senders and self._role.works
+        ):  # so that no urgent image waits for routine ones to be prepared
             infer = {INFER: pipeline.infer}
             yield Worker(self._ledger, infer, retry, self._metrics, only_urgent=True)
 
@@ -173,12 +176,8 @@ class Node:
         if not self._started:
             return
         log.info("node.draining")
-        for listener in self._listeners:
-            listener.stop()
-        self._receivers.stop()
-        self._intake.stop()
-        for server in self._stow:
-            server.stop()
+        if self._reception is not None:
+            self._reception.drain()
         for worker in self._workers:
             worker.stop()
         deadline = time.monotonic() + grace_seconds
@@ -189,11 +188,13 @@ class Node:
         self._senders.close()
         self._stopping.set()
         self._ticker.join()
-        self._completeness.close()
+        if self._reception is not None:
+            self._reception.close()
         self._http.stop()
         self._streaming.stop()
-        self._engines.close()  # first: the upkeep may be at a reload that would take long
-        self._upkeep.stop()
+        if self._engines is not None and self._upkeep is not None:
+            self._engines.close()  # first: the upkeep may be at a reload that would take long
+            self._upkeep.stop()
         self._ledger.close()
         self._spool.unlock()
         self._started = False
@@ -201,8 +202,8 @@ class Node:
 
     @property
     def port(self) -> int:
-        """The DICOM port it listens on: the plain one where there is one."""
-        return self._listeners[0].port
+        """The DICOM port it listens on: the plain one where there is one; 0 where it does not receive."""
+        return self._reception.port if self._reception else 0
 
     @property
     def http_port(self) -> int:
@@ -218,8 +219,9 @@ class Node:
             ledger_reachable = False
         return Health(
             version=__version__,
-            receiver_listening=self._receivers.serving and all(listener.listening for listener in self._listeners),
-            receivers_lost=self._receivers.lost,
+            role=self._role,
+            receiver_listening=self._reception is not None and self._reception.listening,
+            receivers_lost=self._reception.lost if self._reception else 0,
             ledger_reachable=ledger_reachable,
             spool_writable=self._spool.writable(),
             spool_free_bytes=self._spool.free_bytes(),
@@ -233,7 +235,7 @@ class Node:
                     status.problem,
                     status.refusals,
                 )
-                for status in self._engines.statuses
+                for status in (self._engines.statuses if self._engines else ())
             ),
         )
 
@@ -243,17 +245,19 @@ class Node:
         while not self._stopping.wait(0.1):
             try:
                 self._streaming.tick()
-                self._completeness.decide()
+                if self._reception is not None:
+                    self._reception.decide()
                 if time.monotonic() - last_beat > 20:
                     last_beat = time.monotonic()
                     for worker in self._workers:
                         worker.beat()
-                    self._ledger.keep_receiving()
-                    self._completeness.resume()
+                    if self._reception is not None:
+                        self._reception.beat()
                 if time.monotonic() - last_sweep > 600:
                     last_sweep = time.monotonic()
                     self._certificates.look()
-                    self._sweep()
+                    if self._role.receives:
+                        self._sweep()
             except Exception as error:  # a full disk, a locked database: without this thread nothing would ever start
                 log.error("ticker.failed", reason=type(error).__name__)  # noqa: TRY400
                 self._stopping.wait(1.0)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import structlog
@@ -68,6 +69,16 @@ class Engines(Protocol):
 
     def run(self, model: str, image: Image, *, probabilities: bool = False, urgent: bool = False) -> Findings:
         """Run a model, by name, on an image; keep the probabilities of its segments where they are asked for."""
+
+
+class NoEngines:
+    """Of a node that runs no models (`service.roles`)."""
+
+    packages: Mapping[str, ModelPackage] = MappingProxyType({})
+
+    def run(self, model: str, image: Image, *, probabilities: bool = False, urgent: bool = False) -> Findings:
+        """Never called: such a node takes no such job."""
+        raise ConfigurationError(f"this node runs no models, not {model} either; start one with --role work")
 
 
 @dataclass(frozen=True)

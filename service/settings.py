@@ -3,6 +3,7 @@
 Every value can be overridden by an environment variable, ``WETREAD_NODE__PORT=11113`` for ``[node] port``.
 """
 
+import socket
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -353,7 +354,7 @@ class LedgerSettings(_Section):
     url: SecretStr = SecretStr("")
     """Of its database; empty for a file in the spool (SQLite, one machine). ``postgresql://USER@HOST/NAME`` for several
     nodes; its password belongs into ``WETREAD_LEDGER__URL`` or a PGPASSFILE."""
-    node: str = ""
+    node: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")] = ""
     """This node's name among those that share the ledger, no two the same; a node that starts again under its name has
     its work back at once, without one after ``lease_seconds``."""
     lease_seconds: Annotated[float, Field(ge=60)] = 120.0
@@ -438,6 +439,18 @@ class Settings(BaseSettings):
         if stow.tls and not self.tls.on:
             raise ValueError("stow.tls needs [tls] certificate and key; name them, or leave HTTPS to a proxy")
         return self
+
+    @property
+    def shared(self) -> str:
+        """The name of this node where several share ledger and spool; empty for the only one."""
+        if not self.ledger.url.get_secret_value().startswith("postgresql"):
+            return ""
+        return self.ledger.node or socket.gethostname()
+
+    @property
+    def home(self) -> Path:
+        """What of the spool is this node's alone: all of it, or a folder of its name."""
+        return self.spool.path / "nodes" / self.shared if self.shared else self.spool.path
 
     def profile_for(self, sender: str) -> ResultProfile:
         """What the archive of ``sender`` gets; the default where none is configured."""

@@ -4,6 +4,7 @@
 
     spool/
       lock                          held by the one node that works on this spool
+      nodes/NAME/                   lock, incoming, ready and receivers of each node, where several share the spool
       versions.lock                 held while an instance gets its place
       incoming/*.part               being written; removed at start
       ready/*.dcm                   to be written over; some of them may hold an instance (`service.recycling`)
@@ -44,7 +45,7 @@ from service.versions import Duplicates, Stored
 log = structlog.get_logger()
 
 _SHARED = ("series", "quarantine", "work", "results")
-_RECEIVERS = "receivers"
+_RECEIVERS, _NODES = "receivers", "nodes"
 _RECEIVERS_END_SECONDS = 5.0
 """How long to wait for the receivers of a node that was killed: they end by themselves, when what they are writing is
 written."""
@@ -62,6 +63,9 @@ class Spool:
     ----------
     receiver
         Which of the node's receivers works with it (`service.receive.receivers`); 0: none of them.
+    node
+        The name of the node where several share the spool, which then has to be on a file system whose locks (flock(2))
+        hold between machines; empty for the only one.
 
     Raises
     ------
@@ -78,9 +82,11 @@ class Spool:
         ready_mb: int = 0,
         reserve_mb: int = 0,
         receiver: int = 0,
+        node: str = "",
     ) -> None:
         self.root = root
-        self._own = root / _RECEIVERS / str(receiver) if receiver else root
+        self._home = root / _NODES / node if node else root
+        self._own = self._home / _RECEIVERS / str(receiver) if receiver else self._home
         self._quarantine = Quarantine(root)
         self._sync = sync
         self._ready_bytes = ready_mb << 20
@@ -110,14 +116,16 @@ class Spool:
         receivers
             How many the node is going to have: their ready files are kept, those of others removed.
         """
-        handle = (self.root / "lock").open("w")
-        before = self.root / _RECEIVERS
+        handle = (self._home / "lock").open("w")
+        before = self._home / _RECEIVERS
+        shared = self._home != self.root
         deadline = time.monotonic() + (_RECEIVERS_END_SECONDS if before.is_dir() else 0.0)
         while not _locked(handle):
             if time.monotonic() >= deadline:
                 handle.close()
                 raise ConfigurationError(
                     f"spool.path = {str(self.root)!r}: another node works on it; stop that one or name another folder"
+                    + (f", or give each node a name: ledger.node = {self._home.name!r} is taken" * shared)
                 )
             time.sleep(0.05)
         self._lock = handle

@@ -61,7 +61,7 @@ class EngineUpkeep(threading.Thread):
         self._build_missing()
         while not self._stopping.wait(LOOK_SECONDS):
             try:
-                answer_requests(self._settings.spool.path, {"reload": self.reload})
+                answer_requests(self._settings.home, {"reload": self.reload})
                 if self._built():
                     self.reload()
                 if self._engines.driver_changed() or self._is_due(verified):

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from service.operate.metrics import Metrics
+from service.roles import Role
 from service.web import WebServer
 
 
@@ -34,7 +35,7 @@ class Health:
     """What is right and wrong in the node just now.
 
     ``spool_free_bytes`` is the room left on the file system of the spool; ``receivers_lost`` counts those of several
-    receiving processes that have died and are being started again.
+    receiving processes that have died and are being started again; ``role`` is what the node is there for.
     """
 
     version: str
@@ -44,12 +45,14 @@ class Health:
     spool_free_bytes: int
     engines: tuple[EngineHealth, ...]
     receivers_lost: int = 0
+    role: Role = Role.ALL
 
     @property
     def ok(self) -> bool:
-        """Whether a series that arrives now would be worked on."""
-        parts = self.receiver_listening, self.ledger_reachable, self.spool_writable
-        return all(parts) and bool(self.engines) and all(engine.verified for engine in self.engines)
+        """Whether it does what it is there for: of a whole node, that a series that arrives now would be worked on."""
+        receives = self.receiver_listening or not self.role.receives
+        works = (bool(self.engines) and all(engine.verified for engine in self.engines)) or not self.role.works
+        return self.ledger_reachable and self.spool_writable and receives and works
 
 
 class HttpServer:

@@ -122,6 +122,7 @@ def spool_of(settings: Settings, number: int) -> Spool:
         ready_mb=spool.ready_mb // settings.node.receivers,
         reserve_mb=spool.reserve_mb,
         receiver=number,
+        node=settings.shared,
     )
 
 
