@@ -24,6 +24,7 @@ from service.errors import ConfigurationError, WetreadError
 from service.ledger.records import STATES
 from service.logs import configure, silence_libraries
 from service.operate import inspection, jobs_view
+from service.roles import Role
 from service.settings import TEMPLATE, LogSettings, Settings, load
 
 app = typer.Typer(
@@ -79,7 +80,10 @@ def check(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def serve(config: Config = DEFAULT_CONFIG) -> None:
+def serve(
+    config: Config = DEFAULT_CONFIG,
+    role: Annotated[Role, typer.Option(help="A part of the work, where several share ledger and spool.")] = Role.ALL,
+) -> None:
     """Run the node until SIGTERM or SIGINT, then drain it."""
     from service.node import Node, notify_systemd
 
@@ -88,7 +92,7 @@ def serve(config: Config = DEFAULT_CONFIG) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    node = Node(settings)
+    node = Node(settings, role)
     try:
         node.start()
         notify_systemd("READY=1")
