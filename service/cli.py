@@ -18,6 +18,8 @@ from evaluation.cli import evaluate
 from service import __version__
 from service.cli_engines import reload_engines
 from service.cli_fetch import fetch
+from service.cli_ledger import app as ledger_app
+from service.cli_ledger import prioritise, rerun
 from service.cli_options import DEFAULT_CONFIG, AsJson, Config, console, existing_ledger
 from service.cli_quarantine import app as quarantine_app
 from service.errors import ConfigurationError, WetreadError
@@ -34,7 +36,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 jobs_app = typer.Typer(help="Look at the ledger: what was done, what waits, what failed and why.", no_args_is_help=True)
+jobs_app.command()(rerun)
+jobs_app.command()(prioritise)
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(ledger_app, name="ledger")
 app.add_typer(quarantine_app, name="quarantine")
 engines_app.command("reload")(reload_engines)
 app.add_typer(engines_app, name="engines")

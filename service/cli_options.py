@@ -26,8 +26,11 @@ def existing_ledger(config: Path) -> Ledger:
     ------
     ConfigurationError
         The configuration is wrong, or no node has worked with it yet.
+    LedgerUnavailable
+        Its database cannot be reached.
     """
-    spool = load(config).spool.path
-    if not ledger_path(spool).exists():
+    settings = load(config)
+    spool = settings.spool.path
+    if not settings.ledger.url.get_secret_value() and not ledger_path(spool).exists():
         raise ConfigurationError(f"{ledger_path(spool)}: no ledger yet; `wetread serve --config {config}` makes one")
-    return open_ledger(spool)
+    return open_ledger(spool, settings.ledger, settings.urgent_senders)

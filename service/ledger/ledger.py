@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import Connection, and_, func, select, true, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from service.commitment import Report
 from service.errors import LedgerUnavailable
@@ -31,7 +31,7 @@ from service.ledger.commitments import (
 )
 from service.ledger.database import open_database
 from service.ledger.decisions import select_decisions
-from service.ledger.jobs import claim_job, create_job, expired, free_jobs, select_jobs, set_job
+from service.ledger.jobs import Whose, claim_job, create_job, expired, free_jobs, select_jobs, set_job
 from service.ledger.migrate import upgrade
 from service.ledger.operating import ended_series, forget_history, forget_series, operate, prioritise, rerun
 from service.ledger.receiving import (
@@ -149,18 +149,20 @@ class Ledger:
 
     # ---- working ---------------------------------------------------------------------------------------------------
 
-    def claim(self, stages: Iterable[str], *, only_urgent: bool = False) -> Job | None:
+    def claim(self, stages: Iterable[str], *, only_urgent: bool = False, whose: Whose | None = None) -> Job | None:
         """Take the next job of these stages that is due, by priority, or None.
 
         Parameters
         ----------
         only_urgent
             Whether to leave alone what is less than urgent.
+        whose
+            On whose series; None for all.
         """
         self._heard.strokes = self._bell.strokes
         self._free_expired()
         with self._database.writing(durable=False) as connection:
-            return claim_job(connection, stages, only_urgent, self._name, self._lease_seconds)
+            return claim_job(connection, stages, only_urgent, self._name, self._lease_seconds, whose)
 
     def wait(self, seconds: float) -> None:
         """Sleep until there may be more work than when this thread claimed last, or for so long."""
@@ -431,6 +433,6 @@ def open_ledger(spool: Path, settings: LedgerSettings | None = None, urgent: Col
     url = settings.url.get_secret_value() or f"sqlite:///{ledger_path(spool)}"
     try:
         return Ledger(url, settings.lease_seconds, settings.node, urgent)
-    except OperationalError as error:
+    except DBAPIError as error:
         where = "ledger.url" if settings.url.get_secret_value() else str(ledger_path(spool))
         raise LedgerUnavailable(f"{where}: the ledger cannot be opened: {str(error.orig).strip()}") from None

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -86,9 +86,10 @@ class PostgreSQL:
                 self._closing.wait(1.0)
 
     def _hear(self, ring: Callable[[], None]) -> None:
-        with self._engine.connect() as connection:
-            connection.detach()  # it is not the pool's any more
-            driver = cast(Any, connection.connection.driver_connection)
+        taken = self._engine.raw_connection()
+        driver = cast(Any, taken.driver_connection)
+        taken.detach()  # it is not the pool's any more
+        with closing(driver):
             driver.autocommit = True
             driver.execute(f"LISTEN {CHANNEL}")
             ring()  # for what was told before

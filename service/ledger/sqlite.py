@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy.exc import DatabaseError
 
 from service.errors import ConfigurationError
 
@@ -58,9 +59,12 @@ class SQLite:
 
     def check(self) -> list[str]:
         """See `Database.check`."""
-        with self.reading() as connection:
-            found = [row[0] for row in connection.exec_driver_sql("PRAGMA integrity_check")]
-            orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+        try:
+            with self.reading() as connection:
+                found = [row[0] for row in connection.exec_driver_sql("PRAGMA integrity_check")]
+                orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+        except DatabaseError as error:  # so broken that it cannot be looked at
+            return [str(error.orig)]
         wrong = [line for line in found if line != "ok"]
         return wrong + [f"row {row[1]} of {row[0]} names a row of {row[2]} that is not there" for row in orphans]
 
