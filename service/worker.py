@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from engines.errors import InferenceLost
 from service.errors import Postponed
+from service.ledger.jobs import Whose
 from service.ledger.ledger import Ledger
 from service.ledger.records import Job, StaleJob
 from service.operate.metrics import Metrics
@@ -32,6 +33,8 @@ class Worker(threading.Thread):
         The stages that this worker takes, by name.
     only_urgent
         Whether it takes only urgent jobs, so that it is free when one comes.
+    whose
+        On whose series it takes jobs; None for all.
     """
 
     def __init__(
@@ -42,9 +45,11 @@ class Worker(threading.Thread):
         metrics: Metrics,
         *,
         only_urgent: bool = False,
+        whose: Whose | None = None,
     ) -> None:
         super().__init__(name="-".join(stages), daemon=True)
         self._only_urgent = only_urgent
+        self._whose = whose
         self._ledger = ledger
         self._stages = stages
         self._retry = retry
@@ -56,7 +61,7 @@ class Worker(threading.Thread):
         """Work until `stop`."""
         while not self._stopping.is_set():
             try:
-                job = self._ledger.claim(self._stages, only_urgent=self._only_urgent)
+                job = self._ledger.claim(self._stages, only_urgent=self._only_urgent, whose=self._whose)
                 if job is None:
                     self._ledger.wait(1.0)
                 else:

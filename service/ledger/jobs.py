@@ -1,9 +1,10 @@
 """Jobs in the ledger: one stage of one series, item and model; who has them, and for how long."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, not_, or_, select, update
 from sqlalchemy.engine import Row
 
 from service.ledger.records import (
@@ -59,11 +60,29 @@ def select_jobs(connection: Connection, *conditions: Any) -> list[Job]:
     return [_job(row) for row in rows]
 
 
+@dataclass(frozen=True)
+class Whose:
+    """Jobs on the series of these senders (calling AE titles), ``only`` these or all but these."""
+
+    senders: Collection[str]
+    only: bool = True
+
+
 def claim_job(
-    connection: Connection, stages: Iterable[str], only_urgent: bool, owner: str, lease_seconds: float
+    connection: Connection,
+    stages: Iterable[str],
+    only_urgent: bool,
+    owner: str,
+    lease_seconds: float,
+    whose: Whose | None = None,
 ) -> Job | None:
     """Take the next job of these stages that is due, or None; what another one is just taking is passed over."""
     due = [jobs.c.state == READY, jobs.c.stage.in_(list(stages)), jobs.c.run_at <= now()]
+    if whose is not None:
+        # asked of each job that is due, not of every series that there ever was
+        sent = and_(series.c.key == jobs.c.series, series.c.sender.in_(list(whose.senders)))
+        theirs = select(series.c.key).where(sent).correlate(jobs).exists()
+        due.append(theirs if whose.only else not_(theirs))
     next_one = (
         select(jobs.c.id)
         .where(*due, *([jobs.c.priority <= STAT] if only_urgent else []))
