@@ -69,6 +69,8 @@ class RunningNode:
         The models that it serves; empty for all.
     sections
         Further keys of the configuration, which win over these.
+    role
+        The part of the work that it does (`service.roles`).
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class RunningNode:
         models: Sequence[str] = ("ct-lung",),
         senders: Sequence[str] = (SENDER,),
         sections: Mapping[str, Section] | None = None,
+        role: str = "all",
     ) -> None:
+        self._role = role
         free_port, http_port = free_ports(2)
         standard: dict[str, Section] = {
             "node": {"ae_title": "WETREAD", "port": free_port},
@@ -111,7 +115,7 @@ class RunningNode:
 
     def launch(self) -> None:
         """Start it; it may well refuse."""
-        line = [sys.executable, "-m", "service.cli", "serve", "--config", str(self.config)]
+        line = [sys.executable, "-m", "service.cli", "serve", "--role", self._role, "--config", str(self.config)]
         self.process = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
         self._kill_at = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
