@@ -133,6 +133,15 @@ def free_jobs(connection: Connection, left: ColumnElement[bool]) -> int:
     return connection.execute(update(jobs).where(running).values(state=READY, **free)).rowcount
 
 
+def advance_jobs(connection: Connection, seconds: float) -> None:
+    """Make all that is to be done later be done so much sooner, because the clock was set back."""
+    later = and_(jobs.c.state.in_((READY, RUNNING)), jobs.c.run_at > now())
+    connection.execute(update(jobs).where(later).values(run_at=jobs.c.run_at - seconds))
+    connection.execute(update(jobs).where(jobs.c.created_at > now()).values(created_at=jobs.c.created_at - seconds))
+    leases = update(jobs).where(jobs.c.state == RUNNING, jobs.c.lease_until > now())
+    connection.execute(leases.values(lease_until=jobs.c.lease_until - seconds))
+
+
 def _job(row: Row[Any]) -> Job:
     return Job(
         id=row.id,

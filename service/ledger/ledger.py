@@ -31,7 +31,7 @@ from service.ledger.commitments import (
 )
 from service.ledger.database import open_database
 from service.ledger.decisions import select_decisions
-from service.ledger.jobs import Whose, claim_job, create_job, expired, free_jobs, select_jobs, set_job
+from service.ledger.jobs import Whose, advance_jobs, claim_job, create_job, expired, free_jobs, select_jobs, set_job
 from service.ledger.migrate import upgrade
 from service.ledger.operating import ended_series, forget_history, forget_series, operate, prioritise, rerun
 from service.ledger.receiving import (
@@ -64,6 +64,9 @@ from service.ledger.sql import begins, now, upsert
 from service.series.evidence import Decision
 from service.settings import LedgerSettings
 
+CLOCK_SET_BACK = 2.0
+"""Seconds; what a clock is corrected by all the time is less."""
+
 
 class Ledger:
     """The record, in SQLite or PostgreSQL; what a method has written survives a power cut.
@@ -92,6 +95,7 @@ class Ledger:
         self._bell = Bell()
         self._heard = threading.local()
         self._look_at = 0.0
+        self._clock_ahead = time.time() - time.monotonic()
         upgrade(self._database)
 
     def close(self) -> None:
@@ -160,7 +164,7 @@ class Ledger:
             On whose series; None for all.
         """
         self._heard.strokes = self._bell.strokes
-        self._free_expired()
+        self._look_round()
         with self._database.writing(durable=False) as connection:
             return claim_job(connection, stages, only_urgent, self._name, self._lease_seconds, whose)
 
@@ -399,12 +403,21 @@ class Ledger:
             self._database.notify(connection)
         self._bell.ring()
 
-    def _free_expired(self) -> None:
-        """Now and then: what a node has left that died or stood still for too long is ready again."""
-        if time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + min(5.0, self._lease_seconds / 4)
-            with self._database.writing(durable=False) as connection:
-                free_jobs(connection, expired())
+    def _look_round(self) -> None:
+        """Now and then: what a node has left that died or stood still for too long is ready again.
+
+        On a single machine its clock is the ledger's. Where that was set back, what waited goes on waiting as long as
+        it was to, and not until the clock has caught up.
+        """
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + min(5.0, self._lease_seconds / 4)
+        ahead = time.time() - time.monotonic()
+        set_back, self._clock_ahead = self._clock_ahead - ahead, ahead
+        with self._database.writing(durable=False) as connection:
+            free_jobs(connection, expired())
+            if set_back > CLOCK_SET_BACK and not self._database.shared:
+                advance_jobs(connection, set_back)
 
 
 def ledger_path(spool: Path) -> Path:
