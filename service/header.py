@@ -31,6 +31,7 @@ _TAGS = {
         "ImagePositionPatient", "ImageOrientationPatient",
     )
 }  # fmt: skip
+_MANUFACTURER = int(Tag("Manufacturer"))
 _ENOUGH = 65536
 """Bytes in which nearly all headers end."""
 _LARGEST_HEADER = 16 << 20
@@ -104,6 +105,20 @@ def facts_of(file: Path) -> HeaderFacts:
     with file.open("rb", buffering=0) as stream:
         head, length = stream.read(_ENOUGH), os.fstat(stream.fileno()).st_size
     return read_facts(Received(memoryview(head), length, file if length > len(head) else None))
+
+
+def manufacturer_of(received: Received) -> str:
+    """Manufacturer (0008,0070): who made the equipment that made the instance; empty where the header does not say."""
+    walked = walk(received.head, {_MANUFACTURER: (b"LO",)}, whole=received.file is None)
+    if walked is not None:
+        return walked.values.get(_MANUFACTURER, b"").decode("latin-1").strip(" \0")
+    try:
+        header = pydicom.dcmread(_source(received), stop_before_pixels=True, specific_tags=[_MANUFACTURER])
+        return str(header.get("Manufacturer") or "")
+    except MemoryError:
+        raise
+    except Exception:  # as in parsed_facts; here it only means that nothing is known
+        return ""
 
 
 # ---- the usual -------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from service.deliver.capabilities import Capabilities
 from service.deliver.sender import Senders
 from service.errors import ConfigurationError
 from service.ledger.ledger import open_ledger
-from service.ledger.records import ASSEMBLE, DELIVER, ENCODE, INFER
+from service.ledger.records import ASSEMBLE, COMMIT, DELIVER, ENCODE, INFER
 from service.operate.certificates import CertificateWatch
 from service.operate.http import EngineHealth, Health, HttpServer
 from service.operate.metrics import Metrics
@@ -40,9 +40,9 @@ from service.worker import Worker
 
 log = structlog.get_logger()
 
-PREPARING, DELIVERING = (ASSEMBLE, ENCODE), (DELIVER,)
+PREPARING, DELIVERING, CONFIRMING = (ASSEMBLE, ENCODE), (DELIVER,), (COMMIT,)
 """Which stages share a thread, beside the inference: an archive that is slow holds up no inference, and the other way
-round."""
+round; and one that is slow to commit, no delivery."""
 
 
 def served_packages(settings: Settings) -> dict[str, ModelPackage]:
@@ -161,7 +161,7 @@ class Node:
         settings = self._settings
         retry = RetryPolicy.of(settings.retry)
         lanes: list[tuple[str, ...]] = [PREPARING, *[(INFER,)] * settings.engines.parallel] if self._role.works else []
-        lanes += [DELIVERING] if self._role.delivers else []
+        lanes += [DELIVERING, CONFIRMING] if self._role.delivers else []
         for lane in lanes:
             stages = {stage: pipeline.stages[stage] for stage in lane}
             yield Worker(self._ledger, stages, retry, self._metrics)

@@ -1,4 +1,4 @@
-"""What happens to a series after it was received, from top to bottom: assemble, infer, encode, deliver.
+"""What happens to a series after it was received, from top to bottom: assemble, infer, encode, deliver, commit.
 
 Each stage reads what the one before it left in the spool, and says which jobs come next. Every stage may run twice and
 then leaves the same.
@@ -16,6 +16,7 @@ import structlog
 from engines.packages.package import ModelPackage
 from engines.types import Findings, Image, Volume
 from service.deliver.capabilities import Capabilities
+from service.deliver.confirmation import Confirmation
 from service.deliver.scu import Answer, sendable
 from service.deliver.sender import Senders
 from service.errors import ConfigurationError, Quarantined, Rejected
@@ -33,6 +34,7 @@ from service.ledger.ledger import Ledger
 from service.ledger.records import (
     ASSEMBLE,
     CANCELLED,
+    COMMIT,
     DELIVER,
     DONE,
     ENCODE,
@@ -113,11 +115,18 @@ class Pipeline:
         self._engines = engines
         self._capabilities = capabilities
         self._senders = senders
+        self._confirmation = Confirmation(settings, ledger)
 
     @property
     def stages(self) -> dict[str, Stage]:
         """The stages by name, in order."""
-        return {ASSEMBLE: self.assemble, INFER: self.infer, ENCODE: self.encode, DELIVER: self.deliver}
+        return {
+            ASSEMBLE: self.assemble,
+            INFER: self.infer,
+            ENCODE: self.encode,
+            DELIVER: self.deliver,
+            COMMIT: self.commit,
+        }
 
     def assemble(self, job: Job) -> Outcome:
         """Files to items; what cannot be used goes to quarantine; each new item goes to the models that want it."""
@@ -254,6 +263,7 @@ class Pipeline:
         """Result objects to the archive of the sender; what it takes in no case is encoded again, in another form."""
         destination = self._destination(job)
         self._senders.require_open(destination.name)
+        self._confirmation.await_turn(job)
         records = self._ledger.begin_sending(job, destination.name)
         if not records:
             return Outcome("nothing to send: a later version takes its place")
@@ -273,7 +283,15 @@ class Pipeline:
             return Outcome(note, (NextJob(ENCODE, job.item, job.model),), sent)
         if refusals:
             raise Rejected(refusals)
-        return Outcome(f"{len(sent)} objects sent to {destination.name}", results=sent)
+        asks = self._settings.archives[destination.name].commitment != "no"
+        next_jobs = (NextJob(COMMIT, job.item, job.model),) if asks else ()
+        return Outcome(f"{len(sent)} objects sent to {destination.name}", next_jobs, sent)
+
+    def commit(self, job: Job) -> Outcome:
+        """What was sent: does the archive have it? What it does not keep is sent again."""
+        confirmed = self._confirmation.confirm(job)
+        next_jobs = (NextJob(DELIVER, job.item, job.model),) if confirmed.again else ()
+        return Outcome(confirmed.note, next_jobs)
 
     def _has_another_form(self, job: Job, destination: Destination, unsupported: Collection[Storage]) -> bool:
         """Whether results can be encoded without what an archive does not take."""

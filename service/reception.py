@@ -3,6 +3,7 @@
 from contextlib import ExitStack
 
 from service.archive.client import archives_of
+from service.deliver.commitment import Reports
 from service.ledger.ledger import Ledger
 from service.operate.metrics import Metrics
 from service.receive.intake import Arrivals, Intake
@@ -34,7 +35,8 @@ class Reception:
     def __init__(self, settings: Settings, spool: Spool, ledger: Ledger, metrics: Metrics, *also: Arrivals) -> None:
         self._ledger = ledger
         with ExitStack() as begun:
-            self._intake = Intake(spool, metrics.count_instance)
+            reports = Reports(ledger, settings.node.ae_title)
+            self._intake = Intake(spool, metrics.count_instance, reports)
             missing = MissingInstances(archives_of(settings), spool, self._intake)
             self._completeness = Completeness(settings.series, spool, ledger, counts=missing.count, fetch=missing.fetch)
             begun.callback(self._completeness.close)

@@ -190,6 +190,12 @@ class ArchiveSettings(_Section):
     """When it is sent to, in local time: "19:00-06:00"; empty for always. What is begun is brought to its end."""
     answer_seconds: Annotated[float, Field(gt=0)] = 60.0
     """For it to answer each object."""
+    commitment: Literal["auto", "require", "verify", "no"] = "auto"
+    """How it is made sure that it has what it was sent. auto: by storage commitment; where it has none, or never
+    reports, it is asked whether it lists the objects (as ``count`` says); where it does neither, they stay at sent.
+    require: by storage commitment, or it is a dead letter. verify: only whether it lists them. no: not at all."""
+    commitment_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """After so long without a report storage commitment is asked for again."""
     tls: ArchiveTlsSettings | None = None
     results: ResultProfile = ResultProfile()
 
@@ -598,6 +604,9 @@ port = 4242
 # dicomweb_token = ""             # bearer token for these; or
 # dicomweb_user = ""              # a user, with
 # dicomweb_password = ""
+# commitment = "auto"             # ask for storage commitment, or whether it lists what it was sent; "require" the
+                                  # former (it must know WETREAD with host and port), "verify" the latter, or "no"
+# commitment_seconds = 600.0      # after so long without its report, ask again
 
 # A table [archives.orthanc.tls] has it spoken to by TLS. It needs authorities, a PEM file of who signs its certificate;
 # certificate and key are what it is shown (those of [tls] by default), name is what its certificate is for (its host).

@@ -27,6 +27,7 @@ class Kept:
     files: dict[str, bytes] = field(default_factory=dict)
     ends: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
+    reports: list[tuple[str, bytes]] = field(default_factory=list)
     associations: set[int] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -40,6 +41,12 @@ class Kept:
         with self._lock:
             self.files[named[1]] = content
             self.associations.add(association)
+        return self.status
+
+    def report(self, received: Received, sender: str) -> int:
+        self.reports.append((sender, bytes(received.whole())))
+        if self.error is not None:
+            raise self.error
         return self.status
 
     def refuse(self, sender: str, reason: str) -> None:

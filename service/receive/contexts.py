@@ -36,10 +36,10 @@ CARRIED_ALONG = (
 )
 """What a study carries along: stored when the configuration says so, never processed."""
 
+UNCOMPRESSED = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian)
+
 DECODABLE = (
-    uid.ExplicitVRLittleEndian,
-    uid.ImplicitVRLittleEndian,
-    uid.ExplicitVRBigEndian,
+    *UNCOMPRESSED,
     uid.DeflatedExplicitVRLittleEndian,
     uid.JPEGBaseline8Bit,
     uid.JPEGExtended12Bit,

@@ -4,8 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
+from pydicom.uid import UID
 from sqlalchemy.exc import DBAPIError
 
+from service.commitment import STORAGE_COMMITMENT
 from service.errors import OutOfResources, told_by_place
 from service.overwriting import Overwriting
 from service.receive.buffer import COMMAND, InstanceBuffer
@@ -17,7 +20,11 @@ from service.wire import VERIFICATION, dimse, pdu
 from service.wire.connection import Connection
 from service.wire.ends import NOT_SPECIFIED, SERVICE_USER, ProtocolError
 
+log = structlog.get_logger()
+
 OUT_OF_RESOURCES = 0xA700  # PS3.4 B.2.3
+OPERATIONS = {VERIFICATION: dimse.C_ECHO_RQ, STORAGE_COMMITMENT: dimse.N_EVENT_REPORT_RQ}
+"""What is asked for in the presentation contexts of a SOP class; in those of all others, C-STORE."""
 
 
 class Takes(Protocol):
@@ -25,6 +32,9 @@ class Takes(Protocol):
 
     def take(self, received: Received, sender: str, association: int, named: tuple[str, str] | None = None) -> int:
         """Keep an instance; return the status of C-STORE. Raises `OutOfResources`, `DBAPIError`."""
+
+    def report(self, received: Received, sender: str) -> int:
+        """Take an archive's report on storage commitment; return the status of N-EVENT-REPORT. Raises as `take`."""
 
     def refuse(self, sender: str, reason: str) -> None:
         """Note that an instance was not taken."""
@@ -78,7 +88,7 @@ class Conversation:
         if command.field == dimse.C_CANCEL_RQ:
             return  # what it could cancel was answered before it could be read
         status = self._unfit(context, command)
-        if status == dimse.SUCCESS and command.field == dimse.C_STORE_RQ:
+        if status == dimse.SUCCESS and command.data_set:
             status = self._store(context, command)
         else:
             self._pass_over(context, command, status)
@@ -115,12 +125,11 @@ class Conversation:
 
     def _unfit(self, context: Context, command: dimse.Command) -> int:
         """The status of a request that is refused whatever its data set is; success for one that is not."""
-        echo = context.sop_class == VERIFICATION
-        if command.field != (dimse.C_ECHO_RQ if echo else dimse.C_STORE_RQ):
+        if command.field != OPERATIONS.get(UID(context.sop_class), dimse.C_STORE_RQ):
             return dimse.UNRECOGNIZED_OPERATION
         if command.sop_class != context.sop_class:
             return dimse.SOP_CLASS_NOT_SUPPORTED
-        if command.data_set == echo:
+        if command.data_set == (command.field == dimse.C_ECHO_RQ):
             return dimse.MISTYPED_ARGUMENT
         if len(command.sop_instance) > dimse.MAXIMUM_UID:
             return dimse.INVALID_SOP_INSTANCE
@@ -135,10 +144,18 @@ class Conversation:
     def _store(self, context: Context, command: dimse.Command) -> int:
         named = (command.sop_class, command.sop_instance)
         begin = self._buffer.begin(dimse.file_meta(*named, context.transfer_syntax))
+        keep = self._report if command.field == dimse.N_EVENT_REPORT_RQ else self._keep
         try:
-            return self._keep(self._data_set(context.id, begin, self._buffer.place), named)
+            return keep(self._data_set(context.id, begin, self._buffer.place), named)
         finally:
             self._buffer.clear()
+
+    def _report(self, end: int, _named: tuple[str, str]) -> int:
+        try:
+            return self._intake.report(self._buffer.received(end), self._sender)
+        except (OutOfResources, DBAPIError) as error:  # the archive may report again; if not, it is asked again
+            log.warning("commitment.not_kept", archive=self._sender, reason=str(error.__cause__ or error))
+            return dimse.RESOURCE_LIMITATION
 
     def _keep(self, end: int, named: tuple[str, str]) -> int:
         try:

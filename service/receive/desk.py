@@ -7,19 +7,24 @@ thread; where the line breaks, since the receiver died, the association was abor
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from service.commitment import Report
 from service.errors import OutOfResources, told_by_place
 from service.header import HeaderFacts
-from service.receive.intake import Arrivals
+from service.receive.intake import Arrivals, Results
 from service.receive.policy import Refused, Seat, Seats
 
 log = structlog.get_logger()
 
 _COUNT = "count"
+
+
+class Informed(Arrivals, Results, Protocol):
+    """Whoever is told of arrivals and knows of results (`service.receive.intake`)."""
 
 
 class Desk:
@@ -33,7 +38,7 @@ class Desk:
         Called once for each instance with what became of it.
     """
 
-    def __init__(self, seats: Seats, arrivals: Arrivals, count: Callable[[str], None]) -> None:
+    def __init__(self, seats: Seats, arrivals: Informed, count: Callable[[str], None]) -> None:
         self._seats = seats
         self._arrivals = arrivals
         self._count = count
@@ -57,7 +62,7 @@ class Desk:
 class _Visitor:
     """An association as the node knows it: its number is the node's, for those of receivers can be the same."""
 
-    def __init__(self, number: int, seats: Seats, arrivals: Arrivals, count: Callable[[str], None]) -> None:
+    def __init__(self, number: int, seats: Seats, arrivals: Informed, count: Callable[[str], None]) -> None:
         self._number, self._seats, self._arrivals = number, seats, arrivals
         self._seat: Seat | None = None
         self.count = count
@@ -82,6 +87,12 @@ class _Visitor:
 
     def aborted(self) -> None:
         self._arrivals.aborted(self._number)
+
+    def is_result(self, sop_instance_uid: str) -> bool:
+        return self._arrivals.is_result(sop_instance_uid)
+
+    def reported(self, report: Report, archive: str) -> bool:
+        return self._arrivals.reported(report, archive)
 
     def leave(self) -> None:
         self.free()
@@ -142,6 +153,14 @@ class AtDesk(threading.local):
             self._ask("aborted")
         finally:
             self._hang_up()
+
+    def is_result(self, sop_instance_uid: str) -> bool:
+        """Whether it is an instance that the node has made. Raises `OutOfResources` where the node cannot tell."""
+        return bool(self._ask("is_result", sop_instance_uid))
+
+    def reported(self, report: Report, archive: str) -> bool:
+        """An archive reports on storage commitment; whether anybody had asked. Raises as `arrived`."""
+        return bool(self._ask("reported", report, archive))
 
     def count(self, outcome: str) -> None:
         """Count an instance; nobody waits for an answer."""

@@ -5,10 +5,13 @@ from typing import Protocol
 
 import structlog
 
+from service.commitment import Report, read_report_file
 from service.errors import OutOfResources, Quarantined
-from service.header import HeaderFacts, read_facts
+from service.header import HeaderFacts, manufacturer_of, read_facts
 from service.overwriting import Overwriting
+from service.receive.contexts import PROCESSED
 from service.received import Received
+from service.results.uids import MANUFACTURER
 from service.spill import Spill
 from service.spool import Spool, key_of
 from service.versions import BESIDE_REASON, CORRECTED_REASON, Stored
@@ -16,6 +19,7 @@ from service.versions import BESIDE_REASON, CORRECTED_REASON, Stored
 log = structlog.get_logger()
 
 SUCCESS = 0x0000
+PROCESSING_FAILURE, INVALID_ARGUMENT = 0x0110, 0x0115  # of N-EVENT-REPORT (PS3.7 10.1.1.1.8)
 DATA_SET_DOES_NOT_MATCH = 0xA900  # PS3.4 B.2.3
 OTHER_CONTENT_IS_THERE = 0xC111
 """An instance that is not taken because of ``spool.duplicates = "reject"``.
@@ -46,19 +50,32 @@ class Arrivals(Protocol):
         """An association was aborted, or its connection lost."""
 
 
+class Results(Protocol):
+    """Who knows what was made here, and who waits for archives to commit to it (`service.deliver.commitment`)."""
+
+    def is_result(self, sop_instance_uid: str) -> bool:
+        """Whether it is an instance that was made here."""
+
+    def reported(self, report: Report, archive: str) -> bool:
+        """Keep what an archive (AE title) reports; return whether anybody had asked."""
+
+
 class Intake:
     """Takes instances into the spool.
 
     Parameters
     ----------
     count
-        Called once for each instance with what became of it (a value of `service.versions.Stored`, ``quarantined`` or
-        ``refused``).
+        Called once for each instance with what became of it (a value of `service.versions.Stored`, ``quarantined``,
+        ``returned`` or ``refused``).
+    results
+        Of this node; None where there are none.
     """
 
-    def __init__(self, spool: Spool, count: Callable[[str], None]) -> None:
+    def __init__(self, spool: Spool, count: Callable[[str], None], results: Results | None = None) -> None:
         self._spool = spool
         self._count = count
+        self._results = results
         self._listeners: tuple[Arrivals, ...] = ()
         self._stopped = False
 
@@ -98,6 +115,10 @@ class Intake:
         if named is not None and (facts.sop_class_uid, facts.sop_instance_uid) != named:
             self.refuse(sender, "SOP class or instance differ from the command's")
             return DATA_SET_DOES_NOT_MATCH
+        if self._returns(facts, received):
+            self._count("returned")
+            log.info("instance.returned", sender=sender, reason="a result of this node, or of another one like it")
+            return SUCCESS
         series = key_of(facts.study_uid, facts.series_uid)
         outcome = self._spool.store(series, key_of(facts.sop_instance_uid), received)
         if outcome is Stored.REJECTED:
@@ -109,6 +130,38 @@ class Intake:
         self.arrived(association, facts, sender)
         self._count(outcome.value)
         return SUCCESS
+
+    def _returns(self, facts: HeaderFacts, received: Received) -> bool:
+        """Whether it is a result that comes back with its study: of no use here, and nothing may be made of it.
+
+        No image that models run on is one, so those are not looked at.
+        """
+        if facts.sop_class_uid in PROCESSED:
+            return False
+        return manufacturer_of(received) == MANUFACTURER or self.is_result(facts.sop_instance_uid)
+
+    def is_result(self, sop_instance_uid: str) -> bool:
+        """Whether it is an instance that was made here."""
+        return self._results is not None and self._results.is_result(sop_instance_uid)
+
+    def report(self, received: Received, sender: str) -> int:
+        """Take an archive's report on storage commitment, a whole file; return the status of N-EVENT-REPORT.
+
+        Raises
+        ------
+        OutOfResources, sqlalchemy.exc.DBAPIError
+            It cannot be kept now.
+        """
+        try:
+            report = read_report_file(received.whole())
+        except ValueError as error:
+            log.warning("commitment.not_understood", archive=sender, reason=str(error))
+            return PROCESSING_FAILURE
+        return SUCCESS if self.reported(report, sender) else INVALID_ARGUMENT
+
+    def reported(self, report: Report, archive: str) -> bool:
+        """Keep what an archive reports; return whether anybody had asked."""
+        return self._results is not None and self._results.reported(report, archive)
 
     def ahead(self, length: int) -> Overwriting | None:
         """A file for an instance that comes, of about so many bytes; None for none."""

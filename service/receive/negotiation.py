@@ -15,7 +15,8 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import PresentationContext, build_context, negotiate_as_acceptor
 
 from service import __version__
-from service.receive.contexts import CARRIED_ALONG, PROCESSED, STORABLE, stores, stores_encoded
+from service.commitment import STORAGE_COMMITMENT
+from service.receive.contexts import CARRIED_ALONG, PROCESSED, STORABLE, UNCOMPRESSED, stores, stores_encoded
 from service.receive.request import AssociationRequest
 from service.results.uids import IMPLEMENTATION_CLASS_UID
 from service.settings import NodeSettings
@@ -34,11 +35,13 @@ class Agreement:
 
 
 class Negotiator:
-    """Answers what peers propose: Storage and Verification, each of which only they may use of us.
+    """Answers what peers propose: Storage and Verification, each of which only they may use of us; and from archives
+    Storage Commitment, to report on what was asked of them.
 
-    What is negotiated beside presentation contexts (PS3.7 D.3.3): roles are answered, SCU for the peer and never SCP;
-    an asynchronous operations window is answered with one operation at a time; SOP class extended negotiation is
-    optional and gets no answer, common extended negotiation has none.
+    What is negotiated beside presentation contexts (PS3.7 D.3.3): roles are answered, SCU for the peer and never SCP,
+    but for Storage Commitment SCP and never SCU (some archives propose no role; they are understood all the same); an
+    asynchronous operations window is answered with one operation at a time; SOP class extended negotiation is optional
+    and gets no answer, common extended negotiation has none.
     """
 
     def __init__(self, node: NodeSettings) -> None:
@@ -48,9 +51,23 @@ class Negotiator:
             if stores(sop_class, node):
                 self._supported.append(_supported(sop_class, *STORABLE))
 
-    def agree(self, request: AssociationRequest, identified: bool = False) -> Agreement:
-        """Accept what can be; ``identified``: the user that the peer names was looked at and is right."""
+    def agree(
+        self, request: AssociationRequest, identified: bool = False, *, stores: bool = True, reports: bool = False
+    ) -> Agreement:
+        """Accept what can be.
+
+        Parameters
+        ----------
+        identified
+            The user that the peer names was looked at and is right.
+        stores, reports
+            Whether the peer may store instances, and whether it may report on storage commitment.
+        """
         supported = self._supported_for(request) if self._node.accept_private else self._supported
+        if not stores:
+            supported = supported[:1]
+        if reports:
+            supported = [*supported, _commitment()]
         results, roles = negotiate_as_acceptor(list(request.contexts), supported, dict(request.roles))
         answer = A_ASSOCIATE()
         answer.application_context_name = APPLICATION_CONTEXT
@@ -89,6 +106,12 @@ def rejection(result: int, source: int, diagnostic: int) -> bytes:
     answer = A_ASSOCIATE()
     answer.result, answer.result_source, answer.diagnostic = result, source, diagnostic
     return bytes(A_ASSOCIATE_RJ(answer).encode())
+
+
+def _commitment() -> PresentationContext:
+    context = build_context(STORAGE_COMMITMENT, list(UNCOMPRESSED))
+    context.scu_role, context.scp_role = False, True
+    return context
 
 
 def _supported(sop_class: UID, *syntaxes: UID) -> PresentationContext:

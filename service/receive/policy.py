@@ -12,6 +12,7 @@ from typing import Protocol, Self
 import structlog
 from pynetdicom.presentation import PresentationContext
 
+from service.commitment import STORAGE_COMMITMENT
 from service.receive.negotiation import APPLICATION_CONTEXT, Negotiator, rejection
 from service.receive.peer import Peer
 from service.receive.request import AssociationRequest
@@ -144,6 +145,9 @@ class AssociationPolicy:
         self._settings = settings
         self._node = settings.node
         self._moving = {archive.ae_title for archive in settings.archives.values() if archive.fetch == "c-move"}
+        self._reporting = {
+            archive.ae_title for archive in settings.archives.values() if archive.commitment in ("auto", "require")
+        }
         self._negotiator = Negotiator(settings.node)
         self._seats = seats or Seats.of(settings.node)
 
@@ -161,7 +165,12 @@ class AssociationPolicy:
             )
             return seat
         try:
-            agreement = self._negotiator.agree(request, identified=self._node.user_identity == "require")
+            agreement = self._negotiator.agree(
+                request,
+                identified=self._node.user_identity == "require",
+                stores=self._may_store(request.calling),
+                reports=request.calling in self._reporting,
+            )
         except BaseException:
             with seat:
                 raise
@@ -179,10 +188,17 @@ class AssociationPolicy:
         sender = self._settings.senders.get(request.calling)
         if sender is not None:
             return against(request.calling, sender, peer) or self._of_the_user(request)
-        if self._node.accept_unknown_senders or request.calling in self._moving:
+        if self._may_store(request.calling):
             return self._of_the_user(request)
+        if request.calling in self._reporting and STORAGE_COMMITMENT in {
+            one.abstract_syntax for one in request.contexts
+        }:
+            return None  # an archive, which knows no user of ours
         fix = f"add [senders.{request.calling}] with an archive, where it may send"
         return Refused(_CALLING, "calling AE title not recognised", fix)
+
+    def _may_store(self, calling: str) -> bool:
+        return calling in self._settings.senders or self._node.accept_unknown_senders or calling in self._moving
 
     def _of_the_user(self, request: AssociationRequest) -> Refused | None:
         identity = request.identity

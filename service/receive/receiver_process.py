@@ -69,7 +69,7 @@ class Receiver:
         self._spool = spool_of(settings, begin.number)
         self._spool.join()
         desk = AtDesk(self._call)
-        intake = Intake(self._spool, desk.count)
+        intake = Intake(self._spool, desk.count, desk)
         intake.tell(desk)
         policy = AssociationPolicy(settings, desk)
         self._connections = {False: Connections(settings, policy, intake, ended=self._ended)}

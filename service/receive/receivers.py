@@ -23,8 +23,7 @@ import structlog
 
 from service.errors import OutOfResources
 from service.receive.control import Associated, Begin, Begun, Control, Ended, Logged, Serve, Stop
-from service.receive.desk import Desk
-from service.receive.intake import Arrivals
+from service.receive.desk import Desk, Informed
 from service.receive.policy import Seats
 from service.receive.port import Port
 from service.settings import Settings
@@ -53,7 +52,7 @@ class Receivers:
     """
 
     def __init__(
-        self, settings: Settings, spool: Spool, seats: Seats, arrivals: Arrivals, count: Callable[[str], None]
+        self, settings: Settings, spool: Spool, seats: Seats, arrivals: Informed, count: Callable[[str], None]
     ) -> None:
         several = settings.node.receivers if settings.node.receivers > 1 else 0
         desk = Desk(seats, arrivals, count)

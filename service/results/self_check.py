@@ -18,8 +18,9 @@ from service.results.attributes import COPIED
 from service.results.checks.mismatch import require
 from service.results.kinds import KINDS, wanted
 from service.results.profile import Kind
-from service.results.stamp import MANUFACTURER, moment_of, series_description, series_number, software_versions
+from service.results.stamp import moment_of, series_description, series_number, software_versions
 from service.results.storage import storage
+from service.results.uids import MANUFACTURER
 from service.types import ResultObject
 
 BULK = {Tag("PerFrameFunctionalGroupsSequence"), Tag("PixelData")}

@@ -17,9 +17,8 @@ from pydicom.valuerep import DA, DT, TM
 from engines.types import Findings
 from service import __version__
 from service.results.analysis import Analysis
-from service.results.uids import IMPLEMENTATION_CLASS_UID
+from service.results.uids import IMPLEMENTATION_CLASS_UID, MANUFACTURER
 
-MANUFACTURER = "Wetread"
 RESEARCH = "Research use only"
 DESCRIBED = {
     "SEG": "segmentation",

@@ -36,6 +36,9 @@ def derived_uid(*parts: str, root: str = UUID_ROOT) -> str:
     return f"{root}.{number}"
 
 
+MANUFACTURER = "Wetread"
+"""Of every result (PS3.3 C.7.5.1), and nothing else: what says so was made by a node like this one."""
+
 IMPLEMENTATION_CLASS_UID = UID(derived_uid("implementation class"))
 """What has written files of ours, and associates for us (PS3.7 D.3.3.2)."""
 

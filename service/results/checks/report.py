@@ -12,7 +12,7 @@ from service.results.checks.report_groups import check_groups, concept
 from service.results.predecessors import Predecessor
 from service.results.remarks import input_statistics, remarks
 from service.results.source import Source
-from service.results.stamp import MANUFACTURER
+from service.results.uids import MANUFACTURER
 from service.types import ResultObject
 
 MEASUREMENT_GROUP, COMMENT, SOURCE_SERIES = "125007", "121106", "121232"

@@ -18,7 +18,8 @@ from reportlab.platypus import Image as Figure
 from engines.types import Classification, Findings
 from service.results.pictures.legend import Entry, legend, percentage
 from service.results.pictures.lettering import BOLD, REGULAR, font_file, printable
-from service.results.stamp import MANUFACTURER, RESEARCH
+from service.results.stamp import RESEARCH
+from service.results.uids import MANUFACTURER
 
 MARGIN = 18 * mm
 WIDTH, HEIGHT = A4[0] - 2 * MARGIN, A4[1] - 2 * MARGIN

@@ -16,7 +16,8 @@ from service.results.files import keep
 from service.results.outlines import Outline, outlines
 from service.results.pictures.legend import DETECTED, scored
 from service.results.references import image_references
-from service.results.stamp import MANUFACTURER, RESEARCH, new_object, stamp
+from service.results.stamp import RESEARCH, new_object, stamp
+from service.results.uids import MANUFACTURER
 from service.results.writers.grey_scale import Rescale, set_grey_scale, slices_by_rescale
 from service.results.writers.regions import Region, class_regions, detected_regions, measured, on_image
 from service.types import ResultObject

@@ -13,8 +13,8 @@ from service.results.analysis import Analysis
 from service.results.coding import coded, is_structure
 from service.results.detected import Detected
 from service.results.source import Source
-from service.results.stamp import MANUFACTURER
 from service.results.storage import LABEL_MAP
+from service.results.uids import MANUFACTURER
 from service.results.writers.regions import (
     Region,
     class_regions,

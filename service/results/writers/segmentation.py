@@ -18,9 +18,8 @@ from service.results.coding import coded
 from service.results.files import keep
 from service.results.profile import Kind, SegmentationForm
 from service.results.remarks import told
-from service.results.stamp import MANUFACTURER
 from service.results.storage import storage
-from service.results.uids import ResultUIDs
+from service.results.uids import MANUFACTURER, ResultUIDs
 from service.results.writers.segmentation_file import write_segmentation
 from service.results.writers.segmentation_frames import Fractions, Frames, Labels, Masks
 from service.results.writers.segmentation_structure import structure

@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection, Pipe
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from service.commitment import Report
 from service.errors import OutOfResources
 from service.header import HeaderFacts
 from service.receive.desk import AtDesk, Desk
@@ -16,6 +17,7 @@ from service.receive.policy import Refused, Seat, Seats
 from tests.waiting import eventually
 
 FACTS = HeaderFacts("1.2.3", "1.2.4", "1.2.5", "1.2.6", "CT", position=(0.0, 0.0, 1.0))
+REPORT = Report("2.25.1", ("1.2.3.4",), (("1.2.3.5", 0x0112),))
 
 
 @dataclass
@@ -27,6 +29,7 @@ class Reception:
     ended: list[tuple[str, int]] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
     error: Exception | None = None
+    reports: list[tuple[Report, str]] = field(default_factory=list)
     lines: list[Connection] = field(default_factory=list)
     attendants: list[threading.Thread] = field(default_factory=list)
 
@@ -46,6 +49,15 @@ class Reception:
             raise self.error
         self.arrived_facts.append(facts)
         self.associations.append(association)
+
+    def is_result(self, sop_instance_uid: str) -> bool:
+        if self.error is not None:
+            raise self.error
+        return sop_instance_uid == "1.2.3.4"
+
+    def reported(self, report: Report, archive: str) -> bool:
+        self.reports.append((report, archive))
+        return report == REPORT
 
     def released(self, association: int) -> None:
         self.ended.append(("released", association))
@@ -83,6 +95,19 @@ def test_an_association_is_in_the_node_what_it_is_in_the_receiver(reception: Rec
     [number] = set(reception.associations)
     assert ("released", number) in reception.ended
     assert isinstance(AtDesk(reception.call).take("ONE"), Seat)
+
+
+def test_what_the_node_knows_of_results_is_asked_of_it(reception: Reception) -> None:
+    at_desk = AtDesk(reception.call)
+    at_desk.take("ONE")
+    assert at_desk.is_result("1.2.3.4")
+    assert not at_desk.is_result("1.2.3.5")
+    assert at_desk.reported(REPORT, "PACS")
+    assert not at_desk.reported(Report("2.25.2", ("1.2",)), "PACS")
+    assert reception.reports[0] == (REPORT, "PACS")
+    reception.error = OperationalError("SELECT", (), Exception("disk I/O error"))
+    with pytest.raises(OutOfResources):
+        at_desk.is_result("1.2.3.4")
 
 
 def test_associations_of_different_receivers_have_different_numbers(reception: Reception) -> None:

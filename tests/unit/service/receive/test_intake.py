@@ -1,5 +1,6 @@
 """What becomes of an instance however it came, on a real spool."""
 
+import io
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from service.series.completeness import Completeness
 from service.settings import SeriesSettings
 from service.spool import Spool, key_of
 from service.versions import Duplicates
+
+SEGMENTATION, EXPLICIT = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.1.2.1"
 
 
 @dataclass
@@ -269,3 +272,58 @@ def test_a_node_that_stops_takes_nothing_more(given: Given, slices: list[bytes])
     assert (stored(given), listener.log) == ([], [])
     given.intake.released(1)
     assert listener.log == [("", "released", 1)]
+
+
+class Known:
+    """Who knows one result, and waits for no report."""
+
+    def is_result(self, sop_instance_uid: str) -> bool:
+        return sop_instance_uid == "1.2.3.4"
+
+    def reported(self, report: object, archive: str) -> bool:
+        return False
+
+
+def carried_along(uid: str, manufacturer: str, sop_class: str = SEGMENTATION, syntax: str = EXPLICIT) -> bytes:
+    """An object that came with a study."""
+    made = pydicom.Dataset()
+    made.SOPClassUID, made.SOPInstanceUID = sop_class, uid
+    made.StudyInstanceUID, made.SeriesInstanceUID = "1.2.5", "1.2.6"
+    made.Modality, made.Manufacturer = "SEG", manufacturer
+    made.file_meta = pydicom.dataset.FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+    stream = io.BytesIO()
+    made.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99"])
+@pytest.mark.parametrize(
+    ("uid", "manufacturer", "comes_back"),
+    [
+        ("1.2.3.4", "ACME", True),  # of this node, whoever has rewritten it
+        ("1.2.3.5", "Wetread", True),  # of another node like it
+        ("1.2.3.5", "ACME", False),
+        ("1.2.3.5", "", False),
+    ],
+)
+def test_a_result_that_comes_back_is_acknowledged_and_kept_nowhere(
+    tmp_path: Path, uid: str, manufacturer: str, comes_back: bool, syntax: str
+) -> None:
+    outcomes, listener = Counter[str](), Listener()
+    intake = Intake(Spool(tmp_path), lambda each: outcomes.update([each]), Known())
+    intake.tell(listener)
+    with capture_logs() as logs:
+        status = intake.take(Received.of(carried_along(uid, manufacturer, syntax=syntax)), "PACS", 1)
+    assert status == SUCCESS
+    assert outcomes == {"returned" if comes_back else "new": 1}
+    assert [entry["event"] for entry in logs] == (["instance.returned"] if comes_back else [])
+    assert bool(listener.log) is not comes_back
+    assert bool(list((tmp_path / "series").glob("*/*"))) is not comes_back
+
+
+def test_an_image_is_taken_whoever_made_it(tmp_path: Path) -> None:
+    outcomes = Counter[str]()
+    intake = Intake(Spool(tmp_path), lambda each: outcomes.update([each]), Known())
+    intake.take(Received.of(carried_along("1.2.3.4", "Wetread", pydicom.uid.CTImageStorage)), "PACS", 1)
+    assert outcomes == {"new": 1}

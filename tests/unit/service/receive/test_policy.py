@@ -21,6 +21,7 @@ from pynetdicom.pdu_primitives import (
 )
 from structlog.testing import capture_logs
 
+from service.commitment import STORAGE_COMMITMENT
 from service.receive.contexts import CARRIED_ALONG, DECODABLE, PROCESSED, STORABLE, stores, stores_encoded
 from service.receive.peer import Certificate, Peer
 from service.receive.policy import Accepted, AssociationPolicy, Refused
@@ -71,6 +72,7 @@ def policy(node: Mapping[str, Any] | None = None, sender: Mapping[str, Any] | No
         "senders": {"CT1": {"archive": "pacs", **(sender or {})}, "CT2": {"archive": "pacs"}},
         "archives": {
             "pacs": {"ae_title": "PACS", "host": "h", "port": 104},
+            "silent": {"ae_title": "SILENT", "host": "h", "port": 104, "commitment": "verify"},
             "moving": {"ae_title": "MOVING", "host": "h", "port": 104, "fetch": "c-move"},
         },
     }
@@ -109,6 +111,7 @@ KNOWN = {"user_identity": "require", "users": {"anna": "pass phrase"}}
         ({}, {}, HERE, {"calling": "CT2"}, None),
         ({}, {}, HERE, {"calling": "MOVING"}, None),
         ({}, {}, HERE, {"calling": "PACS"}, (1, 1, 3)),
+        ({}, {}, HERE, {"calling": "SILENT"}, (1, 1, 3)),
         ({}, {}, HERE, {"calling": "STRANGER"}, (1, 1, 3)),
         ({}, {}, HERE, {"calling": "ct1"}, (1, 1, 3)),
         ({"accept_unknown_senders": True}, {}, HERE, {"calling": "STRANGER"}, None),
@@ -299,6 +302,33 @@ def test_a_peer_may_send_and_is_never_sent_to(
     roles = [item for item in told.user_information if isinstance(item, SCP_SCU_RoleSelectionNegotiation)]
     if replied is not None:
         assert [(item.sop_class_uid, item.scu_role, item.scp_role) for item in roles] == [(CT, *replied)]
+
+
+PUSH = str(STORAGE_COMMITMENT)
+
+
+@pytest.mark.parametrize("roles", [(), ((False, True),), ((True, True),)])
+def test_an_archive_may_report_on_storage_commitment_and_nothing_else(roles: tuple[tuple[bool, bool], ...]) -> None:
+    proposed = [(VERIFICATION, [IMPLICIT]), (PUSH, [IMPLICIT]), (CT, [IMPLICIT])]
+    items = tuple(build_role(PUSH, scu_role=scu, scp_role=scp) for scu, scp in roles)
+    agreed = policy().decide(request(*proposed, calling="PACS", items=items), HERE)
+    assert {str(one.abstract_syntax) for one in accepted(agreed).contexts.values()} == {VERIFICATION, PUSH}
+    answered = [item for item in answer(agreed).user_information if isinstance(item, SCP_SCU_RoleSelectionNegotiation)]
+    assert [(item.scu_role, item.scp_role) for item in answered] == [(False, True) for _ in roles]
+
+
+def test_who_is_no_archive_may_not_report() -> None:
+    agreed = policy().decide(request((PUSH, [IMPLICIT]), (CT, [IMPLICIT])), HERE)
+    assert {str(one.abstract_syntax) for one in accepted(agreed).contexts.values()} == {CT}
+
+
+def test_a_sender_that_is_an_archive_too_may_do_both() -> None:
+    agreed = policy().decide(request((PUSH, [IMPLICIT]), (CT, [IMPLICIT]), calling="MOVING"), HERE)
+    assert {str(one.abstract_syntax) for one in accepted(agreed).contexts.values()} == {CT, PUSH}
+
+
+def test_an_archive_names_no_user_of_ours() -> None:
+    assert isinstance(policy(KNOWN).decide(request((PUSH, [IMPLICIT]), calling="PACS"), HERE), Accepted)
 
 
 def test_extended_negotiation_of_sop_classes_is_left_unanswered() -> None:
