@@ -22,6 +22,7 @@ from service import __version__
 from service.deliver.capabilities import Capabilities
 from service.deliver.sender import Senders
 from service.errors import ConfigurationError
+from service.ledger.jobs import Whose
 from service.ledger.ledger import open_ledger
 from service.ledger.records import ASSEMBLE, COMMIT, DELIVER, ENCODE, INFER
 from service.operate.certificates import CertificateWatch
@@ -43,6 +44,17 @@ log = structlog.get_logger()
 PREPARING, DELIVERING, CONFIRMING = (ASSEMBLE, ENCODE), (DELIVER,), (COMMIT,)
 """Which stages share a thread, beside the inference: an archive that is slow holds up no inference, and the other way
 round; and one that is slow to commit, no delivery."""
+
+
+def whose_results(settings: Settings) -> Iterator[Whose]:
+    """On whose series each thread that delivers works: some for each archive, so that one that is slow holds up no
+    other; and one for senders without an archive, whose jobs end there.
+    """
+    for name, archive in settings.archives.items():
+        senders = tuple(title for title, sender in settings.senders.items() if sender.archive == name)
+        if senders:
+            yield from [Whose(senders)] * archive.parallel
+    yield Whose(tuple(settings.senders), only=False)
 
 
 def served_packages(settings: Settings) -> dict[str, ModelPackage]:
@@ -161,10 +173,14 @@ class Node:
         settings = self._settings
         retry = RetryPolicy.of(settings.retry)
         lanes: list[tuple[str, ...]] = [PREPARING, *[(INFER,)] * settings.engines.parallel] if self._role.works else []
-        lanes += [DELIVERING, CONFIRMING] if self._role.delivers else []
+        lanes += [CONFIRMING] if self._role.delivers else []
         for lane in lanes:
             stages = {stage: pipeline.stages[stage] for stage in lane}
             yield Worker(self._ledger, stages, retry, self._metrics)
+        if self._role.delivers:
+            stages = {stage: pipeline.stages[stage] for stage in DELIVERING}
+            for whose in whose_results(settings):
+                yield Worker(self._ledger, stages, retry, self._metrics, whose=whose)
         if (
             settings.urgent_senders and self._role.works
         ):  # so that no urgent image waits for routine ones to be prepared

@@ -1,6 +1,7 @@
 """STOW-RS to one archive (PS3.18 10.5)."""
 
 import json
+import os
 import secrets
 import ssl
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -103,7 +104,11 @@ class StowRs:
             raise ArchiveUnavailable(f"{self._name}: DICOMweb answers with {code}{fix}")
 
     def _answers(self, batch: Sequence[Sendable], code: int, content: bytes) -> Iterator[Answer]:
-        """What became of each (PS3.18 10.5.3). 200: all stored; 202: some; 409: none."""
+        """What became of each (PS3.18 10.5.3). 200: all stored; 202: some; 409: none.
+
+        Where the answer lists instances it is believed in what it lists alone: there are servers that pass over what
+        they do not understand, and answer 200.
+        """
         self._require_let_in(code)
         told = _told(content)
         failed = _reasons(told, _FAILED_SOP_SEQUENCE, _FAILURE_REASON)
@@ -117,7 +122,7 @@ class StowRs:
             uid = file.sop_instance_uid
             if uid in failed:
                 yield self._failed(file, failed[uid])
-            elif uid in stored or code == httpx.codes.OK:
+            elif uid in stored or (code == httpx.codes.OK and not told):
                 warned = stored.get(uid, 0)
                 yield Answer(file, warning=f"status 0x{warned:04X}" if warned else "")
             else:
@@ -139,32 +144,31 @@ class MultipartBody:
 
     def __init__(self, files: Sequence[Sendable]) -> None:
         self.boundary = secrets.token_hex(16)
-        self._parts = [(self._head(file), file.path, file.path.stat().st_size) for file in files]
+        self._parts = [(file.path, file.path.stat().st_size) for file in files]
+        # no transfer-syntax beside it: Orthanc's plugin 1.7 passes such a part over, and answers 200
+        self._head = f"--{self.boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
         self._end = f"--{self.boundary}--\r\n".encode()
 
     @property
     def length(self) -> int:
         """In bytes."""
-        return sum(len(head) + size + 2 for head, _, size in self._parts) + len(self._end)
+        return sum(len(self._head) + size + 2 for _, size in self._parts) + len(self._end)
 
     def chunks(self) -> Iterator[bytes]:
         """The body from its beginning. Raises `OSError` where a file cannot be read, or has another length by now."""
-        for head, path, size in self._parts:
-            yield head
+        for path, size in self._parts:
+            yield self._head
             yield from _file(path, size)
             yield b"\r\n"
         yield self._end
 
-    def _head(self, file: Sendable) -> bytes:
-        kind = f"application/dicom; transfer-syntax={file.transfer_syntax_uid}"
-        return f"--{self.boundary}\r\nContent-Type: {kind}\r\n\r\n".encode()
-
 
 def _file(path: Path, size: int) -> Iterator[bytes]:
     with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK):
-            size -= len(chunk)
-            yield chunk
+        if os.fstat(file.fileno()).st_size == size:
+            while size and (chunk := file.read(min(size, _CHUNK))):
+                size -= len(chunk)
+                yield chunk
     if size:
         raise OSError("a file that is being sent has another length by now")
 

@@ -8,7 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.errors import ConfigurationError
-from service.node import Node
+from service.ledger.jobs import Whose
+from service.node import Node, whose_results
 from service.settings import Settings, parse
 from service.spool import Spool
 from tests.certificates import Authority, Issued
@@ -55,3 +56,15 @@ def test_a_certificate_that_ends_soon_is_told_at_the_start_and_by_the_metrics(tm
     [told] = [event for event in events if event["event"] == "tls.certificate_expires"]
     assert (told["key"], told["days"]) == ("tls.certificate", 9)
     assert 'wetread_certificate_expiry_timestamp_seconds{certificate="CN=node' in shown
+
+
+def test_each_archive_has_threads_of_its_own_and_nobody_is_left_out() -> None:
+    archives = {name: {"ae_title": name.upper(), "host": "h", "port": 104} for name in ("a", "b", "unused")}
+    senders = {"CT1": {"archive": "a"}, "CT2": {"archive": "b"}, "CT3": {"archive": "a"}}
+    settings = parse({"archives": {**archives, "b": {**archives["b"], "parallel": 2}}, "senders": senders}, "test")
+    assert list(whose_results(settings)) == [
+        Whose(("CT1", "CT3")),
+        Whose(("CT2",)),
+        Whose(("CT2",)),
+        Whose(("CT1", "CT2", "CT3"), only=False),
+    ]

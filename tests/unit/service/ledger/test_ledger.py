@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.ledger.jobs import CRASHES
+from service.ledger.jobs import CRASHES, Whose
 from service.ledger.ledger import Ledger
 from service.ledger.records import (
     ASSEMBLE,
@@ -232,3 +232,13 @@ def test_one_who_takes_only_urgent_jobs_leaves_the_others_until_they_become_urge
     assert job is not None
     ledger.finish(job, [NextJob(INFER), NextJob(ENCODE, priority=ROUTINE)])
     assert {one.stage: one.priority for one in ledger.list_jobs("ready")} == {INFER: STAT, ENCODE: ROUTINE}
+
+
+def test_one_who_works_for_some_senders_leaves_the_jobs_of_the_others(ledger: Ledger) -> None:
+    received(ledger)
+    assert ledger.claim([ASSEMBLE], whose=Whose(("CT1", "CT2"))) is None
+    assert ledger.claim([ASSEMBLE], whose=Whose(("PACS",), only=False)) is None
+    job = ledger.claim([ASSEMBLE], whose=Whose(("CT1", "PACS")))
+    assert job is not None
+    ledger.hand_back(job)
+    assert ledger.claim([ASSEMBLE], whose=Whose(("CT1",), only=False)) is not None
