@@ -3,12 +3,16 @@ import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from service.settings import parse
+from service.operate.metrics import Metrics
+from service.roles import Role
+from service.settings import Settings, parse
 from tests.conftest import REPO_ROOT
 
 DEPLOY = REPO_ROOT / "deploy"
@@ -43,6 +47,109 @@ def test_every_file_that_the_compose_file_mounts_exists() -> None:
     files = [mount for mount in mounts if mount.startswith(".")]
     assert files
     assert all((DEPLOY / "compose" / file).is_file() for file in files)
+
+
+def services_of_several() -> dict[str, Any]:
+    return dict(yaml.safe_load((DEPLOY / "compose" / "several.yaml").read_text())["services"])
+
+
+def kubernetes(folder: str = "base") -> list[dict[str, Any]]:
+    files = sorted((DEPLOY / "kubernetes" / folder).glob("*.yaml"))
+    return [each for file in files for each in yaml.safe_load_all(file.read_text())]
+
+
+def nodes() -> dict[str, dict[str, Any]]:
+    """The container of each stateful set that is a node."""
+    sets = {each["metadata"]["name"]: each for each in kubernetes() if each["kind"] == "StatefulSet"}
+    return {name: each["spec"]["template"]["spec"] for name, each in sets.items() if name != "postgresql"}
+
+
+def settings_keys(environment: Iterable[str]) -> set[str]:
+    return {name for name in environment if name.startswith("WETREAD_")}
+
+
+def is_a_setting(variable: str) -> bool:
+    """Whether an environment variable overrides a key that there is."""
+    section, key = variable.removeprefix("WETREAD_").lower().split("__")
+    return key in type(getattr(Settings(), section)).model_fields
+
+
+def test_several_nodes_of_the_compose_file_have_every_role_and_one_ledger_and_spool() -> None:
+    services = services_of_several()
+    running = {name: each for name, each in services.items() if each.get("image") == "wetread"}
+
+    assert {each["command"][2] for each in running.values()} == {str(role) for role in Role} - {"all"}
+    assert len({each["environment"]["WETREAD_LEDGER__URL"] for each in running.values()}) == 1
+    assert all("spool:/var/lib/wetread" in each["volumes"] for each in running.values())
+    variables = {name for each in running.values() for name in settings_keys(each["environment"])}
+    assert len(variables) > 2
+    assert all(map(is_a_setting, variables))
+    published = [port for each in services.values() for port in each.get("ports", [])]
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    orthanc = json.loads((DEPLOY / "compose" / "orthanc.json").read_text())
+    assert services[orthanc["DicomModalities"]["wetread"]["Host"]]["command"][2] == Role.RECEIVE
+
+
+def test_nodes_of_kubernetes_have_every_role_one_ledger_and_spool_and_names_of_their_own() -> None:
+    pods = nodes()
+
+    assert {pod["containers"][0]["args"][2] for pod in pods.values()} == {str(role) for role in Role} - {"all"}
+    for pod in pods.values():
+        [container] = pod["containers"]
+        environment = {each["name"]: each["valueFrom"] for each in container["env"]}
+        assert environment["WETREAD_LEDGER__NODE"]["fieldRef"]["fieldPath"] == "metadata.name"
+        assert environment["WETREAD_LEDGER__URL"]["secretKeyRef"] == {"name": "wetread-ledger", "key": "url"}
+        assert all(map(is_a_setting, environment))
+        assert {volume["name"]: volume for volume in pod["volumes"]}["spool"] == {
+            "name": "spool",
+            "persistentVolumeClaim": {"claimName": "spool"},
+        }
+        assert pod["terminationGracePeriodSeconds"] > 30
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+
+
+def test_the_configuration_of_kubernetes_is_valid_and_fits_its_pods() -> None:
+    settings = parse(tomllib.loads((DEPLOY / "kubernetes" / "base" / "wetread.toml").read_text()), "wetread.toml")
+
+    for pod in nodes().values():
+        [container] = pod["containers"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert ports.pop("http") == settings.http.port
+        assert list(ports.values()) == ([settings.node.port] if "receive" in container["args"] else [])
+        assert str(settings.spool.path) in {mount["mountPath"] for mount in container["volumeMounts"]}
+    [receiver] = [each for each in kubernetes() if each["kind"] == "Service" and each["metadata"]["name"] == "receiver"]
+    assert receiver["spec"]["sessionAffinity"] == "ClientIP"  # completeness is judged where a series arrives
+
+
+@pytest.mark.parametrize("folder", ["base", "gpu"])
+def test_kubectl_builds_the_manifests(folder: str) -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed")
+    done = subprocess.run(
+        ["kubectl", "kustomize", DEPLOY / "kubernetes" / folder], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    built = [each for each in yaml.safe_load_all(done.stdout) if each["kind"] == "StatefulSet"]
+    images = {each["metadata"]["name"]: each["spec"]["template"]["spec"]["containers"][0]["image"] for each in built}
+    assert "tensorrt" in images["worker"] or folder == "base"
+    assert images["receiver"] == "registry.example/wetread:0.1.0"
+
+
+def test_every_metric_of_the_alerts_is_one_that_a_node_has() -> None:
+    metrics = Metrics.on_new_registry()
+    metrics.watch_jobs(dict)
+    metrics.watch_engines(tuple)
+    metrics.watch_certificates(dict)
+    families = {family.name: family.type for family in metrics.registry.collect()}
+    suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"], "gauge": [""]}
+    there = {name + suffix for name, type_ in families.items() for suffix in suffixes[type_]}
+
+    rules = yaml.safe_load((DEPLOY / "monitoring" / "alerts.yaml").read_text())["groups"][0]["rules"]
+    used = {name for rule in rules for name in re.findall(r"\bwetread_\w+", rule["expr"])}
+    assert len(used) > 5
+    assert used <= there
+    assert all(rule["annotations"]["summary"] for rule in rules)
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.tensorrt"])
