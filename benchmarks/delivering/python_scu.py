@@ -1,4 +1,4 @@
-"""Our SCU, or pynetdicom's, as a process: it sends a folder, and says how many objects were answered, and its CPU time."""
+"""Our SCU, or pynetdicom's, as a process: it sends a folder, and says how much was answered, and its CPU time."""
 
 import json
 import sys
