@@ -15,7 +15,7 @@ from benchmarks.scaling.inputs import HOURS, POOL, Inputs, Scenario, load
 from benchmarks.scaling.simulation import HOUR, Day, Simulation
 
 HERE = Path(__file__).resolve().parent
-LOADS = (0.5, 1, 2, 3, 4, 4.5, 5, 5.5, 6, 6.5, 7)
+LOADS = (0.5, 1, 2, 3, 4, 5, 6, 6.5, 7, 7.5, 8, 9)
 """Of the scenario ``machine``, for the picture that shows where it breaks."""
 
 
@@ -71,10 +71,10 @@ def per_study(inputs: Inputs) -> dict[str, float]:
         for stage, cost in kind.costs.items():
             asks[POOL[stage]] += items * cost.mean(slices)
         received = slices * kind.slice_mb
-        # written as it came, written and read as an image, read again by encoding and its check; results out and in
-        asks["spool MB"] += items * (4 * received + 3 * kind.result_mb)
+        # results: written, read by their check, and to be sent
+        asks["spool MB"] += items * (inputs.limits.spool_passes * received + 3 * kind.result_mb)
         asks["syncs"] += items * (slices + kind.objects)
-        jobs = 2 + 3 * kind.models  # receive, assemble; infer, encode, deliver of each model
+        jobs = 2 + 4 * kind.models  # receive, assemble; infer, encode, deliver, commit of each model
         asks["transitions"] += items * jobs * inputs.limits.transitions_per_job
         asks["objects"] += items * kind.objects
     return asks

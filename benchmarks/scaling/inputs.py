@@ -112,6 +112,8 @@ class Limits(_Part):
     ledger_transitions: float
     """A second, durable, by all workers together."""
     transitions_per_job: float
+    spool_passes: float
+    """How often the bytes of an image are written to the spool or read from it."""
     spool_mb: float
     """A second, written and read together."""
     spool_syncs: float
