@@ -77,6 +77,12 @@ class Reports:
         return asked
 
 
+def require_commitment(archive: Destination, calling_ae_title: str) -> None:
+    """Find out whether an archive takes requests for storage commitment. Raises as `ask` where it does not."""
+    with association(archive, calling_ae_title, [build_context(STORAGE_COMMITMENT)]):
+        pass
+
+
 def ask(
     archive: Destination,
     calling_ae_title: str,

@@ -77,6 +77,8 @@ class Confirmation:
             return Confirmed(_told(records))
         if archive.commitment == "verify":
             return self._verify(job, name, archive)
+        if archive.send == "stow-rs" and archive.commitment == "auto":
+            return self._as_well_as_can_be(job, name, archive, "what is sent by STOW-RS is not committed to")
         try:
             self._ask(job, name, archive, waiting)
         except Rejected as error:
@@ -151,6 +153,8 @@ class Confirmation:
         return Confirmed(f"{confirmed.note}; {why}", confirmed.again)
 
     def _verify(self, job: Job, name: str, archive: ArchiveSettings) -> Confirmed:
+        if archive.send == "stow-rs":
+            archive = archive.model_copy(update={"count": "qido"})
         client = ArchiveClient(self._settings.destination(name), archive, self._calling)
         waiting = [record for record in self._records(job) if record.status == SENT]
         listed: set[str] = set()

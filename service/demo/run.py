@@ -26,11 +26,11 @@ from service.deliver.folder import send_folder
 from service.deliver.scu import echo
 from service.demo.archive import file_in
 from service.demo.phantom import write_chest_ct, write_chest_xray
-from service.demo.show import Arrived, Shown, show, summary
+from service.demo.show import SHOWN, Arrived, Shown, show, summary
 from service.errors import WetreadError
 from service.handover import load_findings, load_item
 from service.ledger.ledger import Ledger, open_ledger
-from service.ledger.records import ASSEMBLE, DEAD, DELIVER, DONE, INFER, READY, RUNNING, STAGES
+from service.ledger.records import ASSEMBLE, DEAD, DELIVER, DONE, INFER, READY, RUNNING
 from service.quarantine import QuarantineEntry
 from service.results.analysis import Analysis
 from service.results.pictures.overlay import overlay_png
@@ -130,6 +130,7 @@ ae_title = "{ARCHIVE}"
 host = "127.0.0.1"
 port = {ports["archive"]}
 count = "no"
+commitment = "no"
 
 [spool]
 path = {json.dumps(str(folder / "spool"))}
@@ -202,13 +203,13 @@ def _watch(ledger: Ledger, console: Console, node: subprocess.Popen[bytes], fold
                     for old in [key for key in bars if key[0] == name[0] and key[1] == "" and name[1]]:
                         progress.remove_task(bars.pop(old))
                     label = f"{job.series.modality} {job.series.key[:6]} {job.model or 'series'}"
-                    bars[name] = progress.add_task(label, total=len(STAGES), stage="")
+                    bars[name] = progress.add_task(label, total=len(SHOWN), stage="")
                 mark = {DONE: " ✓", DEAD: " ✗"}.get(job.state, "")
-                step = STAGES.index(job.stage) + (job.state == DONE)
+                step = SHOWN.index(job.stage) + (job.state == DONE)
                 progress.update(bars[name], completed=step, stage=job.stage + mark)
             if jobs and not any(job.state in (READY, RUNNING) for job in jobs):
                 for bar in bars.values():
-                    progress.update(bar, completed=len(STAGES))
+                    progress.update(bar, completed=len(SHOWN))
                 return True
             if node.poll() is not None:
                 raise DemoFailed(f"the node ended; {folder / 'node.log'} says why")

@@ -9,8 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from service.ledger.records import INFER, STAGES, Job, ResultRecord
+from service.ledger.records import COMMIT, INFER, STAGES, Job, ResultRecord
 from service.quarantine import QuarantineEntry
+
+SHOWN = tuple(stage for stage in STAGES if stage != COMMIT)
+"""Stages that a demo has: its archive commits to nothing."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Shown:
 def show(console: Console, shown: Shown) -> None:
     """Print it for a person."""
     jobs, arrived, folder, ok = shown.jobs, shown.arrived, shown.folder, shown.ok
-    table = Table("#", "series", "model", "in archive", *STAGES, box=None, padding=(0, 1, 0, 0))
+    table = Table("#", "series", "model", "in archive", *SHOWN, box=None, padding=(0, 1, 0, 0))
     studies = {uid: str(number) for number, uid in enumerate(dict.fromkeys(job.series.study_uid for job in jobs), 1)}
     for job in jobs:
         if job.stage != INFER:
@@ -58,7 +61,7 @@ def show(console: Console, shown: Shown) -> None:
         good = [f"{kind}×{count}" if count > 1 else kind for (kind, problem), count in counted.items() if not problem]
         wrong = [f"{kind} ✗ {problem}" for kind, problem in counted if problem]
         found = " ".join([*good, "✓", *wrong] if good else wrong)
-        cells = ["–" if seconds.get(stage) is None else f"{seconds[stage]:.1f} s" for stage in STAGES]
+        cells = ["–" if seconds.get(stage) is None else f"{seconds[stage]:.1f} s" for stage in SHOWN]
         series = f"{job.series.modality} {job.series.key[:6]}"
         table.add_row(studies[job.series.study_uid], series, job.model, found or job.note, *cells)
     console.print(table)
@@ -105,6 +108,6 @@ def summary(shown: Shown) -> dict[str, Any]:
         ],
         "quarantined": [vars(entry) for entry in shown.quarantined],
         "seconds": {
-            stage: round(sum(job.seconds or 0.0 for job in shown.jobs if job.stage == stage), 3) for stage in STAGES
+            stage: round(sum(job.seconds or 0.0 for job in shown.jobs if job.stage == stage), 3) for stage in SHOWN
         },
     }

@@ -13,6 +13,7 @@ from engines.serving.engine_set import open_engines
 from engines.serving.opening import settled
 from service.archive.client import ArchiveClient
 from service.deliver.capabilities import Capabilities, accepted
+from service.deliver.commitment import require_commitment
 from service.deliver.scu import echo
 from service.deliver.stow import StowRs
 from service.errors import ConfigurationError, WetreadError
@@ -70,6 +71,8 @@ def inspect(config: Path) -> Iterator[Line]:
             yield Line(True, f"archive {name}", f"{archive.ae_title} at {archive.host}:{archive.port} answers C-ECHO")
             if archive.send == "c-store":
                 yield _takes(settings.destination(name), archive, settings.node.ae_title)
+            if archive.commitment in ("auto", "require"):
+                yield _commits(settings.destination(name), archive, settings.node.ae_title)
             if archive.count != "no":
                 yield _asked(settings.destination(name), archive, settings.node.ae_title)
     yield from _models(settings)
@@ -123,6 +126,19 @@ def _web(to: Destination) -> Line:
     except WetreadError as error:
         return Line(False, f"archive {to.name} results", str(error))
     return Line(True, f"archive {to.name} results", f"go by STOW-RS to {to.web.url}, which lets this node in")
+
+
+def _commits(to: Destination, archive: ArchiveSettings, ae_title: str) -> Line:
+    """Whether an archive takes requests for storage commitment; that its reports arrive only a real one shows."""
+    what = f"archive {to.name} commitment"
+    try:
+        require_commitment(to, ae_title)
+    except WetreadError as error:
+        if archive.commitment == "require":
+            fix = f'archives.{to.name}.commitment = "auto" asks whether it lists what it was sent'
+            return Line(False, what, f"{error}; {fix}")
+        return Line(True, what, f"none ({error}); it is asked whether it lists what it was sent")
+    return Line(True, what, f"takes requests; its reports come to {ae_title}, whose host and port it must know")
 
 
 def _asked(to: Destination, archive: ArchiveSettings, ae_title: str) -> Line:

@@ -12,10 +12,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from service.ledger.records import READY, SUPERSEDED, DecisionRecord, Job, ResultRecord
+from service.ledger.records import COMMITTED, READY, SUPERSEDED, VERIFIED, DecisionRecord, Job, ResultRecord
 
 FEW = 3
 """So many results of one series are shown one by one."""
+BY = {VERIFIED: "in", COMMITTED: "by"}
 STATE_STYLES = {"done": "green", "dead": "red", "running": "yellow", "cancelled": "dim"}
 
 
@@ -69,7 +70,10 @@ def _fate(record: ResultRecord) -> str:
     if record.status == SUPERSEDED:
         sent = f"was sent to {record.archive}" if record.archive else "was never sent"
         return f"{record.status} ({sent})"
-    return f"{record.status} to {record.archive}" if record.archive else record.status
+    if not record.archive:
+        return record.status
+    again = f", refused {record.refused} times" if record.refused else ""
+    return f"{record.status} {BY.get(record.status, 'to')} {record.archive}{again}"
 
 
 def _decisions_view(decisions: Sequence[DecisionRecord]) -> Iterator[RenderableType]:
@@ -119,6 +123,7 @@ def result_as_json(record: ResultRecord) -> dict[str, Any]:
         "sop_instance_uid": record.result.sop_instance_uid,
         "status": record.status,
         "archive": record.archive,
+        "refused": record.refused,
         "path": str(record.result.path),
         "supersedes": list(record.result.predecessors),
     }

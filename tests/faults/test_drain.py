@@ -35,7 +35,9 @@ def test_a_draining_node_refuses_associations_and_finishes_its_running_stage(
         archive.gate.set()
         assert node.wait() == 0
         assert node.logged("node.stopped")
-        assert [job["state"] for job in node.jobs(series.uid)] == ["done"] * 5
+        states = [(job["stage"], job["state"]) for job in node.jobs(series.uid)]
+        assert [state for stage, state in states if stage != "commit"] == ["done"] * 5
+        assert dict(states)["commit"] in ("ready", "done"), "it may begin just before the end"
         assert len(archive.arrivals) == len(archive.objects) == 2
 
 

@@ -36,7 +36,7 @@ def assert_nothing_is_lost_or_doubled(node: RunningNode, archive: Archive, serie
     """Every slice is in the spool as it was sent; SEG and SR are in the archive, once."""
     jobs = node.ended(series.uid)
     assert [(job["stage"], job["state"]) for job in jobs] == [
-        (stage, "done") for stage in ("receive", "assemble", "infer", "encode", "deliver")
+        (stage, "done") for stage in ("receive", "assemble", "infer", "encode", "deliver", "commit")
     ]
     assert sorted(map(data_set_of, node.stored())) == sorted(map(data_set_of, series.files))
     assert not node.quarantined()
