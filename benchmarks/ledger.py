@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.ledger [FOLDER]``; the folder lies on the file system that is measured, PostgreSQL's cluster in
 the one for temporary files. A *transition* is a claim and a finish that creates the next stage's job; workers do
-nothing else. *wake-up* is the time from the transaction that makes a job ready until a worker that slept has claimed it,
-*idle* the share of one CPU core that workers take which have nothing to do.
+nothing else. *wake-up* is the time from the transaction that makes a job ready until a worker that slept has claimed
+it, *idle* the share of one CPU core that workers take which have nothing to do.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def fill(ledger: Ledger, rows: int) -> None:
         for begin in range(0, len(every), 10_000):
             connection.execute(insert(jobs), every[begin : begin + 10_000])
     if ledger._database.shared:  # as its own upkeep would do some time soon
-        with ledger._database._reader.begin() as connection:  # type: ignore[attr-defined]
+        with ledger._database._single.begin() as connection:  # type: ignore[attr-defined]
             connection.exec_driver_sql("ANALYZE")
 
 

@@ -41,6 +41,7 @@ from service.ledger.records import (
     ENCODED,
     INFER,
     SENT,
+    STAT,
     Job,
     NextJob,
     ResultRecord,
@@ -209,7 +210,7 @@ class Pipeline:
         version = key_of(item.version, package.identity.digest)
         began = self._ledger.analysis_began(job, version)
         fractional = self._settings.profile_for(job.series.sender).segmentation == "fractional"
-        urgent = job.series.sender in self._settings.urgent_senders
+        urgent = job.priority <= STAT
         findings = self._engines.run(job.model, item.image, probabilities=fractional, urgent=urgent)
         findings = replace(findings, analysed_at=began, notes=item.notes + findings.notes)
         save_findings(self._spool.work(job.series.key, job.item, job.model), findings, item)

@@ -26,22 +26,20 @@ class Database(Protocol):
         """What is read within sees one state of the ledger, and holds up nobody."""
         ...
 
-    def writing(self, *, durable: bool = True) -> AbstractContextManager[Connection]:
-        """All that is written within happens, or nothing of it.
+    def writing(self) -> AbstractContextManager[Connection]:
+        """All that is written within happens, and survives a power cut, or nothing of it."""
+        ...
 
-        Parameters
-        ----------
-        durable
-            Whether it must survive a power cut.
-        """
+    def single(self) -> AbstractContextManager[Connection]:
+        """For one statement that writes. Whether that survives the death of everybody who works does not matter."""
         ...
 
     def migrating(self) -> AbstractContextManager[Connection]:
         """As `writing`, and nobody else migrates meanwhile."""
         ...
 
-    def notify(self, connection: Connection) -> None:
-        """When this transaction is written, tell the other nodes that there may be work."""
+    def notify(self) -> None:
+        """Tell the other nodes that there may be work. Where that fails they find it when they look again."""
         ...
 
     def listen(self, ring: Callable[[], None]) -> None:

@@ -1,16 +1,21 @@
-"""Jobs in the ledger: one stage of one series, item and model; who has them, and for how long."""
+"""Jobs in the ledger: one stage of one series, item and model; who has them, and for how long.
 
-from collections.abc import Collection, Iterable
+The statements that every job goes through are built once: building one takes longer than a database needs for it.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Executable, Float, and_, bindparam, not_, or_, select, update
 from sqlalchemy.engine import Row
 
 from service.ledger.records import (
     COMMIT,
     DEAD,
     DELIVER,
+    DONE,
     READY,
     RECEIVE,
     ROUTINE,
@@ -39,18 +44,23 @@ def create_job(
     lease_seconds: float | None = None,
 ) -> None:
     """Create a job; one that is there already starts afresh, and whoever runs it now runs in vain."""
-    fresh = {
-        "state": state, "run_at": now(), "attempts": 0, "note": "", "created_at": now(), "ended_at": None,
-        "seconds": None, "priority": priority if job.priority is None else job.priority, "owner": owner,
-        "lease_until": None if lease_seconds is None else now() + lease_seconds,
+    values = {
+        "series": key, "stage": job.stage, "item": job.item, "model": job.model, "state": state, "owner": owner,
+        "priority": priority if job.priority is None else job.priority, "lease": lease_seconds,
     }  # fmt: skip
-    connection.execute(
-        upsert(connection, jobs)
-        .values(series=key, stage=job.stage, item=job.item, model=job.model, token=0, **fresh)
-        .on_conflict_do_update(
-            index_elements=["series", "item", "model", "stage"], set_={**fresh, "token": jobs.c.token + 1}
-        )
-    )
+    connection.execute(_create(connection.dialect.name), values)
+
+
+@cache
+def _create(dialect: str) -> Executable:
+    fresh = {
+        "state": bindparam("state"), "run_at": now(), "attempts": 0, "note": "", "created_at": now(), "ended_at": None,
+        "seconds": None, "priority": bindparam("priority"), "owner": bindparam("owner"),
+        "lease_until": now() + bindparam("lease", type_=Float),
+    }  # fmt: skip
+    which: dict[str, Any] = {name: bindparam(name) for name in ("series", "stage", "item", "model")}
+    insert = upsert(dialect, jobs).values(**which, token=0, **fresh)
+    return insert.on_conflict_do_update(index_elements=[*which], set_={**fresh, "token": jobs.c.token + 1})
 
 
 def select_jobs(connection: Connection, *conditions: Any) -> list[Job]:
@@ -64,7 +74,7 @@ def select_jobs(connection: Connection, *conditions: Any) -> list[Job]:
 class Whose:
     """Jobs on the series of these senders (calling AE titles), ``only`` these or all but these."""
 
-    senders: Collection[str]
+    senders: tuple[str, ...]
     only: bool = True
 
 
@@ -77,41 +87,65 @@ def claim_job(
     whose: Whose | None = None,
 ) -> Job | None:
     """Take the next job of these stages that is due, or None; what another one is just taking is passed over."""
-    due = [jobs.c.state == READY, jobs.c.stage.in_(list(stages)), jobs.c.run_at <= now()]
+    claim = _claim(tuple(stages), only_urgent, whose)
+    row = connection.execute(claim, {"owner": owner, "lease": lease_seconds}).first()
+    return None if row is None else _job(row)
+
+
+@cache
+def _claim(stages: tuple[str, ...], only_urgent: bool, whose: Whose | None) -> Executable:
+    due = [jobs.c.state == READY, jobs.c.stage.in_(stages), jobs.c.run_at <= now()]
+    if only_urgent:
+        due.append(jobs.c.priority <= STAT)
     if whose is not None:
         # asked of each job that is due, not of every series that there ever was
-        sent = and_(series.c.key == jobs.c.series, series.c.sender.in_(list(whose.senders)))
+        sent = and_(series.c.key == jobs.c.series, series.c.sender.in_(whose.senders))
         theirs = select(series.c.key).where(sent).correlate(jobs).exists()
         due.append(theirs if whose.only else not_(theirs))
     next_one = (
         select(jobs.c.id)
-        .where(*due, *([jobs.c.priority <= STAT] if only_urgent else []))
+        .where(*due)
         .order_by(jobs.c.priority, jobs.c.run_at, jobs.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
-    found = connection.execute(
-        update(jobs)
-        .where(jobs.c.id == next_one.scalar_subquery())
-        .values(
-            state=RUNNING,
-            token=jobs.c.token + 1,
-            attempts=jobs.c.attempts + 1,
-            owner=owner,
-            lease_until=now() + lease_seconds,
-        )
-        .returning(jobs.c.id)
-    ).scalar()
-    return None if found is None else select_jobs(connection, jobs.c.id == found)[0]
+    taken = {
+        "state": RUNNING, "token": jobs.c.token + 1, "attempts": jobs.c.attempts + 1, "owner": bindparam("owner"),
+        "lease_until": now() + bindparam("lease", type_=Float),
+    }  # fmt: skip
+    of_series = [
+        select(column).where(series.c.key == jobs.c.series).correlate(jobs).scalar_subquery().label(column.name)
+        for column in (series.c.study_uid, series.c.series_uid, series.c.modality, series.c.sender)
+    ]
+    return update(jobs).where(jobs.c.id == next_one.scalar_subquery()).values(**taken).returning(*jobs.c, *of_series)
 
 
-def set_job(connection: Connection, job: Job, **values: Any) -> int:
-    """Change a job that is held; return its priority, which may have changed meanwhile. Raises `StaleJob`."""
+def set_job(connection: Connection, job: Job, **values: Any) -> None:
+    """Change a job that is held. Raises `StaleJob`."""
     held = and_(jobs.c.id == job.id, jobs.c.token == job.token, jobs.c.state == RUNNING)
-    priority = connection.execute(update(jobs).where(held).values(**values).returning(jobs.c.priority)).scalar()
+    if connection.execute(update(jobs).where(held).values(**values)).rowcount != 1:
+        raise _stale(job)
+
+
+def finish_job(connection: Connection, job: Job, note: str, seconds: float) -> int:
+    """Finish a job that is held; return its priority, which may have changed meanwhile. Raises `StaleJob`."""
+    values = {"which": job.id, "held": job.token, "said": note, "spent": seconds}
+    priority = connection.execute(_finish(), values).scalar()
     if priority is None:
-        raise StaleJob(f"job {job.id} ({job.stage}) was taken over, reset or cancelled")
+        raise _stale(job)
     return int(priority)
+
+
+@cache
+def _finish() -> Executable:
+    held = and_(jobs.c.id == bindparam("which"), jobs.c.token == bindparam("held"), jobs.c.state == RUNNING)
+    said: dict[str, Any] = {"note": bindparam("said"), "seconds": bindparam("spent")}
+    done = update(jobs).where(held).values(state=DONE, ended_at=now(), lease_until=None, **said)
+    return done.returning(jobs.c.priority)
+
+
+def _stale(job: Job) -> StaleJob:
+    return StaleJob(f"job {job.id} ({job.stage}) was taken over, reset or cancelled")
 
 
 def expired() -> ColumnElement[bool]:

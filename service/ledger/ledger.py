@@ -31,7 +31,17 @@ from service.ledger.commitments import (
 )
 from service.ledger.database import open_database
 from service.ledger.decisions import select_decisions
-from service.ledger.jobs import Whose, advance_jobs, claim_job, create_job, expired, free_jobs, select_jobs, set_job
+from service.ledger.jobs import (
+    Whose,
+    advance_jobs,
+    claim_job,
+    create_job,
+    expired,
+    finish_job,
+    free_jobs,
+    select_jobs,
+    set_job,
+)
 from service.ledger.migrate import upgrade
 from service.ledger.operating import ended_series, forget_history, forget_series, operate, prioritise, rerun
 from service.ledger.receiving import (
@@ -46,7 +56,6 @@ from service.ledger.records import (
     CANCELLED,
     COMMIT,
     DEAD,
-    DONE,
     ENCODED,
     READY,
     RUNNING,
@@ -165,7 +174,7 @@ class Ledger:
         """
         self._heard.strokes = self._bell.strokes
         self._look_round()
-        with self._database.writing(durable=False) as connection:
+        with self._database.single() as connection:
             return claim_job(connection, stages, only_urgent, self._name, self._lease_seconds, whose)
 
     def wait(self, seconds: float) -> None:
@@ -175,12 +184,12 @@ class Ledger:
 
     def heartbeat(self, job: Job) -> None:
         """Prolong the lease of a job. Raises `StaleJob`."""
-        with self._database.writing(durable=False) as connection:
+        with self._database.single() as connection:
             set_job(connection, job, lease_until=now() + self._lease_seconds)
 
     def keep_receiving(self) -> None:
         """Prolong the leases of the series that this node receives."""
-        with self._database.writing(durable=False) as connection:
+        with self._database.single() as connection:
             hold_series(connection, self._name, self._lease_seconds)
 
     def finish(
@@ -193,8 +202,7 @@ class Ledger:
     ) -> None:
         """Finish a job, keep its results and create the next ones, all or nothing. Raises `StaleJob`."""
         with self._making_ready() if next_jobs else self._database.writing() as connection:
-            ended = {"state": DONE, "note": note, "seconds": seconds, "ended_at": now(), "lease_until": None}
-            priority = set_job(connection, job, **ended)
+            priority = finish_job(connection, job, note, seconds)
             for record in results:
                 keep_result(connection, record)
             for next_job in next_jobs:
@@ -212,7 +220,9 @@ class Ledger:
         """
         key = {"series": job.series.key, "item": job.item, "model": job.model, "version": version}
         with self._database.writing() as connection:
-            connection.execute(upsert(connection, analyses).values(**key, began_at=now()).on_conflict_do_nothing())
+            connection.execute(
+                upsert(connection.dialect.name, analyses).values(**key, began_at=now()).on_conflict_do_nothing()
+            )
             where = and_(*(analyses.c[name] == value for name, value in key.items()))
             began = connection.execute(select(analyses.c.began_at).where(where)).scalar_one()
         return datetime.fromtimestamp(began, UTC)
@@ -400,8 +410,8 @@ class Ledger:
         """A transaction after which there may be work."""
         with self._database.writing() as connection:
             yield connection
-            self._database.notify(connection)
         self._bell.ring()
+        self._database.notify()
 
     def _look_round(self) -> None:
         """Now and then: what a node has left that died or stood still for too long is ready again.
@@ -414,7 +424,7 @@ class Ledger:
         self._look_at = time.monotonic() + min(5.0, self._lease_seconds / 4)
         ahead = time.time() - time.monotonic()
         set_back, self._clock_ahead = self._clock_ahead - ahead, ahead
-        with self._database.writing(durable=False) as connection:
+        with self._database.writing() as connection:
             free_jobs(connection, expired())
             if set_back > CLOCK_SET_BACK and not self._database.shared:
                 advance_jobs(connection, set_back)

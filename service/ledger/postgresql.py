@@ -1,14 +1,15 @@
 """The ledger of several machines: PostgreSQL, by psycopg 3."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import structlog
-from sqlalchemy import URL, Connection, create_engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 
 from service.errors import ConfigurationError
 
@@ -16,6 +17,9 @@ log = structlog.get_logger()
 
 CHANNEL = "wetread_ledger"
 """What nodes listen on."""
+
+STALE_SECONDS = 1.0
+"""A connection that has not been used for so long is tried first."""
 
 _MIGRATION = 0x77657472656164  # "wetread": the number of an advisory lock
 _CONNECT: dict[str, Any] = {
@@ -44,21 +48,25 @@ class PostgreSQL:
 
     def __init__(self, url: URL) -> None:
         url = url.set(drivername="postgresql+psycopg")
-        # as many connections as threads ask for, since one that finds none would fail in another way than the database
-        self._engine = create_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=-1, connect_args=_CONNECT)
-        self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = _pool(url, _CONNECT)
+        quick = {**_CONNECT, "options": f"{_CONNECT['options']} -c synchronous_commit=off"}
+        self._single = _pool(url, quick).execution_options(isolation_level="AUTOCOMMIT")
         self._closing = threading.Event()
         self._listener: threading.Thread | None = None
 
     def reading(self) -> AbstractContextManager[Connection]:
         """See `Database.reading`."""
-        return self._reader.begin()
+        return self._single.begin()
 
-    def writing(self, *, durable: bool = True) -> AbstractContextManager[Connection]:
-        """See `Database.writing`. All is durable: where only the server dies, a claim that is lost would be made again
-        under the same token.
-        """
+    def writing(self) -> AbstractContextManager[Connection]:
+        """See `Database.writing`."""
         return self._engine.begin()
+
+    def single(self) -> AbstractContextManager[Connection]:
+        """See `Database.single`. Nobody waits for the disk: where the server dies, a claim may be lost and made again
+        under the same token; then too only one of the two can finish.
+        """
+        return self._single.begin()
 
     @contextmanager
     def migrating(self) -> Iterator[Connection]:
@@ -67,9 +75,10 @@ class PostgreSQL:
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _MIGRATION})
             yield connection
 
-    def notify(self, connection: Connection) -> None:
-        """See `Database.notify`."""
-        connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
+    def notify(self) -> None:
+        """See `Database.notify`. As a part of what was written it would have all others wait for the disk."""
+        with suppress(DBAPIError), self._single.begin() as connection:
+            connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
 
     def listen(self, ring: Callable[[], None]) -> None:
         """See `Database.listen`."""
@@ -124,3 +133,23 @@ class PostgreSQL:
         if self._listener is not None:
             self._listener.join()
         self._engine.dispose()
+        self._single.dispose()
+
+
+def _pool(url: URL, connect: dict[str, Any]) -> Engine:
+    """Connections, as many as threads ask for: one that found none would fail in another way than the database."""
+    engine = create_engine(url, pool_size=8, max_overflow=-1, connect_args=connect)
+
+    def note_use(_connection: Any, record: Any) -> None:
+        record.info["used"] = time.monotonic()
+
+    def try_it(connection: Any, record: Any, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get("used", 0.0) > STALE_SECONDS:
+            try:
+                engine.dialect.do_ping(connection)
+            except engine.dialect.loaded_dbapi.Error as error:
+                raise DisconnectionError(str(error)) from None  # another connection takes its place
+
+    event.listen(engine, "checkin", note_use)
+    event.listen(engine, "checkout", try_it)
+    return engine

@@ -41,7 +41,9 @@ def open_series(
         Senders whose series come first.
     """
     columns = {name: value.replace("\0", "") for name, value in vars(record).items()}  # PostgreSQL takes no NUL
-    fresh = upsert(connection, series).values(**columns, instances=0, opened_at=now()).on_conflict_do_nothing()
+    fresh = (
+        upsert(connection.dialect.name, series).values(**columns, instances=0, opened_at=now()).on_conflict_do_nothing()
+    )
     new = connection.execute(fresh).rowcount == 1
     if not new and _known_counts(connection, record.key) == counts:
         return False

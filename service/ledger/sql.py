@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Float, Table, and_
+from sqlalchemy import ColumnElement, Float, Table, and_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -28,9 +28,9 @@ def _now_postgresql(_element: now, _compiler: SQLCompiler, **_: Any) -> str:
     return "CAST(EXTRACT(epoch FROM statement_timestamp()) AS double precision)"
 
 
-def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+def upsert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
     """An INSERT that can say what is done ``ON CONFLICT``."""
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
 def begins(column: ColumnElement[str], beginning: str) -> ColumnElement[bool]:

@@ -41,17 +41,22 @@ class SQLite:
         return self._reader.begin()
 
     @contextmanager
-    def writing(self, *, durable: bool = True) -> Iterator[Connection]:
-        """See `Database.writing`. What is not durable is not synced: only where the machine dies can it be lost."""
-        engine = self._engine if durable else self._quick
-        with self._turn, engine.begin() as connection:
+    def writing(self) -> Iterator[Connection]:
+        """See `Database.writing`."""
+        with self._turn, self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def single(self) -> Iterator[Connection]:
+        """See `Database.single`. It is not synced: only where the machine dies can it be lost."""
+        with self._turn, self._quick.begin() as connection:
             yield connection
 
     def migrating(self) -> AbstractContextManager[Connection]:
         """See `Database.migrating`."""
         return self.writing()
 
-    def notify(self, connection: Connection) -> None:
+    def notify(self) -> None:
         """See `Database.notify`. There are no other nodes."""
 
     def listen(self, ring: Callable[[], None]) -> None:
@@ -72,8 +77,9 @@ class SQLite:
         """See `Database.backup`."""
         if target.exists():
             raise ConfigurationError(f"{target} exists and is left alone; name another file")
+        path = Path(self._path).resolve()
         with (
-            closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=SECONDS_TO_WAIT)) as source,
+            closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=SECONDS_TO_WAIT)) as source,
             closing(sqlite3.connect(target)) as copy,
         ):
             source.backup(copy)
