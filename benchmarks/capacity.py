@@ -115,7 +115,12 @@ def needs(inputs: Inputs) -> list[str]:
         stored = studies * sum(
             kind.share * kind.items * kind.slices.mean * kind.slice_mb for kind in inputs.kinds.values()
         )
-        cells_ = [f"{rate:.2g}", *(f"{each:,}" for each in planned.values()), f"{asked[0]:,.0f}", f"{asked[1]:,.0f}"]
+        cells_ = [
+            f"{rate:.3f}" if rate < 0.1 else f"{rate:,.2g}" if rate < 10 else f"{rate:,.0f}",
+            *(f"{each:,}" for each in planned.values()),
+            f"{asked[0]:,.0f}",
+            f"{asked[1]:,.0f}",
+        ]
         lines.append(
             f"| {studies:,} | " + " | ".join([*cells_, f"{asked[2]:,.0f}", f"{stored / 1e6:,.1f}", f"{cells:,}"]) + " |"
         )
