@@ -32,7 +32,7 @@ def archive() -> Destination:
 def node(tmp_path: Path, archive: Destination, engines: Section, request: pytest.FixtureRequest) -> RunningNode:
     sections: dict[str, Section] = {
         "engines": engines,
-        "archives.orthanc": getattr(request, "param", {}),
+        **getattr(request, "param", {}),
         "archives.orthanc.results": {"objects": OBJECTS, "captures": 2},
     }
     return RunningNode(tmp_path, archive, senders=[archive.ae_title], sections=sections)
@@ -44,7 +44,10 @@ def orthanc(tmp_path: Path, node: RunningNode, archive: Destination) -> Iterator
         yield orthanc
 
 
-@pytest.mark.parametrize("node", [{"commitment": "require"}], indirect=True)
+REQUIRED: Section = {"archives.orthanc": {"commitment": "require"}}
+
+
+@pytest.mark.parametrize("node", [REQUIRED, {**REQUIRED, "node": {"receivers": 2}}], indirect=True)
 def test_orthanc_commits_and_what_it_forwards_again_runs_nothing_new(
     node: RunningNode, orthanc: Orthanc, phantom_ct: Path, tmp_path: Path
 ) -> None:
@@ -84,3 +87,12 @@ def test_a_node_that_is_killed_while_it_asks_asks_again(
     with node:
         node.ended()
         assert {row["status"] for row in node.results()} == {"committed"}
+
+
+@pytest.mark.parametrize("node", [{"archives.orthanc": {"commitment": "verify"}}], indirect=True)
+def test_orthanc_lists_what_it_was_sent(node: RunningNode, orthanc: Orthanc, phantom_ct: Path, tmp_path: Path) -> None:
+    with node:
+        orthanc.upload(*copy_series(phantom_ct, tmp_path / "sent", MIDDLE).files)
+        node.ended()
+        assert {row["status"] for row in node.results()} == {"verified"}
+        assert not node.logged("commitment.reported")
