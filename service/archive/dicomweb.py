@@ -21,6 +21,7 @@ from service.archive.base import (
     same_patient,
 )
 from service.errors import ArchiveUnavailable, Rejected
+from service.types import Web
 
 PAGE = 1000
 """So many instances are asked for in one search."""
@@ -49,13 +50,14 @@ class DicomWeb:
     ----------
     name
         Of the archive, as the settings have it.
-    root
-        Base URL of its DICOMweb services, without a slash at the end.
+    web
+        Where its DICOMweb services are, and what they are shown of who asks.
     """
 
-    def __init__(self, name: str, root: str) -> None:
+    def __init__(self, name: str, web: Web) -> None:
         self._name = name
-        self._root = root
+        self._root = web.url
+        self._authorization = web.authorization
         self._tls = ssl.create_default_context()
 
     # ---- QIDO-RS ---------------------------------------------------------------------------------------------------
@@ -177,7 +179,7 @@ class DicomWeb:
         limits = httpx.Timeout(min(left, QUIET_SECONDS), connect=CONNECT_SECONDS)
         pieces = []
         try:
-            headers = {"Accept": accept}
+            headers = {"Accept": accept, **self._authorization}
             with client.stream("GET", self._root + path, params=keys, headers=headers, timeout=limits) as answer:
                 for piece in answer.iter_bytes():
                     pieces.append(piece)

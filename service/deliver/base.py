@@ -16,8 +16,8 @@ class Way(Protocol):
     def send(self, files: Sequence[Sendable], pacing: Pacing) -> Generator[Answer]:
         """Send files that belong together, and give each answer as it comes.
 
-        Where it is known before that the archive takes one of them in no case, only those are answered, and none is
-        sent: the others refer to them.
+        Where the archive takes one of them in no case, those that follow are not sent and not answered, because they
+        may refer to it; where that is known before, none is sent.
 
         Raises
         ------

@@ -38,7 +38,10 @@ class CStore:
         waiting = list(files)
         while waiting:
             storages, count = first_storages(waiting)
-            yield from self._batch(waiting[:count], storages, pacing)
+            for answer in self._batch(waiting[:count], storages, pacing):
+                yield answer
+                if answer.unsupported:
+                    waiting = []
             waiting = waiting[count:]
 
     def close(self) -> None:
@@ -62,6 +65,8 @@ class CStore:
                     opened = self._open(storages)  # it has ended while it was not used
                     answer = store(opened, self._to, file)
                 yield answer
+                if answer.unsupported:
+                    return
         finally:
             self._kept.keep(opened)
 

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,12 +12,14 @@ from typing import Any
 import pydicom
 import pytest
 
+from service.archive.client import ArchiveClient
 from service.deliver.capabilities import Capabilities
 from service.deliver.scu import Answer, Sendable, sendable
 from service.deliver.sender import Sender
-from service.deliver.stow import MultipartBody
+from service.deliver.stow import MultipartBody, StowRs
 from service.errors import ArchiveUnavailable, ConfigurationError, Rejected
 from service.settings import Settings, parse
+from service.wire import Patience
 from tests.ct_slice import ct_slice
 from tests.orthanc import Orthanc, running_orthanc
 from tests.running_node import free_ports
@@ -90,6 +92,12 @@ def web_archive(code: int, body: object = None) -> Iterator[WebArchive]:
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
+
+        def do_GET(self) -> None:
+            archive.requests.append((self.path, dict(self.headers.items()), b""))
+            self.send_response(archive.answer()[0])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -211,6 +219,24 @@ def test_it_shows_who_asks(
     assert archive.requests[0][1].get("Authorization") == header
     secrets = {value for key, value in shown.items() if key != "dicomweb_user"}
     assert not any(secret in repr(settings_of(archive.url, **shown).destination("pacs")) for secret in secrets)
+
+
+def test_the_same_is_shown_when_it_is_asked(tmp_path: Path) -> None:
+    with web_archive(204) as archive:
+        settings = settings_of(archive.url, count="qido", dicomweb_token="abc")
+        client = ArchiveClient(settings.destination("pacs"), settings.archives["pacs"], "WETREAD")
+        assert client.count("1.2.3", "1.2.3.4") is None
+    assert archive.requests[0][1]["Authorization"] == "Bearer abc"
+
+
+@pytest.mark.parametrize(("code", "ok"), [(200, True), (204, True), (401, False), (503, False)])
+def test_check_tells_whether_dicomweb_lets_this_node_in(code: int, ok: bool) -> None:
+    with web_archive(code) as archive:
+        to = settings_of(archive.url).destination("pacs")
+        assert to.web is not None
+        way = StowRs(to.name, to.web, to.tls, Patience(1, 1))
+        with nullcontext() if ok else pytest.raises(ArchiveUnavailable, match=str(code)):
+            way.require_open()
 
 
 @pytest.mark.parametrize(

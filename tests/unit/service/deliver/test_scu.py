@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pydicom
@@ -19,10 +20,16 @@ from tests.validators import require_tool
 @pytest.fixture
 def storescp(tmp_path: Path, free_tcp_port: int) -> Iterator[tuple[Destination, Path]]:
     """DCMTK's Storage SCP, which keeps what it is sent bit for bit."""
+    with running_storescp(tmp_path / "received", free_tcp_port) as running:
+        yield running
+
+
+@contextmanager
+def running_storescp(folder: Path, port: int, *options: str) -> Iterator[tuple[Destination, Path]]:
     tool = Path(require_tool("dcmdump")).with_name("storescp")  # pynetdicom installs a command of the same name
-    folder, port = tmp_path / "received", free_tcp_port
     folder.mkdir()
-    command = [tool, "--accept-all", "--bit-preserving", "-aet", "ARCHIVE", "-od", str(folder), str(port)]
+    where = ["-aet", "ARCHIVE", "-od", str(folder), str(port)]
+    command = [tool, "--accept-all", "--bit-preserving", *options, *where]
     process = subprocess.Popen(command, env={**os.environ, "TCP_NODELAY": "1"})
     destination = Destination("archive", "ARCHIVE", "127.0.0.1", port)
     for _ in range(100):
@@ -31,9 +38,11 @@ def storescp(tmp_path: Path, free_tcp_port: int) -> Iterator[tuple[Destination, 
             break
         except ArchiveUnavailable:
             time.sleep(0.1)
-    yield destination, folder
-    process.terminate()
-    process.wait()
+    try:
+        yield destination, folder
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def test_files_arrive_unchanged_in_their_own_transfer_syntax(
@@ -86,3 +95,21 @@ def test_a_sop_class_that_the_peer_does_not_take_is_refused_while_the_others_are
     assert refusals == ["1.2.826.0.1.3680043.8.498.1 is not accepted by ARCHIVE", ""]
     assert len(list(received.iterdir())) == 1
     assert [answer.unsupported for answer in send(destination, "TEST", files[:1])] == [True]
+
+
+@pytest.mark.parametrize("option", ["--abort-during", "--abort-after"])
+def test_a_peer_that_aborts_amid_an_object_is_unavailable(
+    option: str, phantom_xray: Path, tmp_path: Path, free_tcp_port: int
+) -> None:
+    with running_storescp(tmp_path / "received", free_tcp_port, option) as (destination, _):
+        answers = send(destination, "TEST", [sendable(file) for file in phantom_xray.iterdir()])
+        with pytest.raises(ArchiveUnavailable, match="the association ended at a C-STORE"):
+            list(answers)
+
+
+@pytest.mark.parametrize("option", ["--sleep-during", "--sleep-after"])
+def test_a_slow_peer_is_waited_for(option: str, phantom_xray: Path, tmp_path: Path, free_tcp_port: int) -> None:
+    with running_storescp(tmp_path / "received", free_tcp_port, option, "1") as (destination, received):
+        files = [sendable(file) for file in phantom_xray.iterdir()]
+        assert [answer.refusal for answer in send(destination, "TEST", files)] == [""]
+        assert len(list(received.iterdir())) == 1

@@ -154,7 +154,7 @@ def test_what_an_archive_refuses_when_it_is_sent_it_gets_in_another_form_also_af
         to, known = running.destination, Capabilities("WETREAD", tmp_path)
         assert known.fit(profile, to) == (profile, ())
         sender = Sender(to, "WETREAD", ArchiveSettings(ae_title="ARCHIVE", host="h", port=1), known)
-        (answer,) = sender.send([label_map])
+        (answer,) = sender.send([label_map, *slices])  # those that follow may refer to it
         sender.close()
         assert answer.unsupported
         again = Capabilities("WETREAD", tmp_path)
