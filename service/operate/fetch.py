@@ -1,8 +1,9 @@
 """A study from an archive, as if its sender had sent it: what an operator or a timer has fetched, and earlier studies.
 
 What the archive holds of a series is listed, what is not here is fetched, and what is whole runs. So a fetch may be
-repeated: it fetches what is missing, and a study that is here already runs nothing new. C-MOVE has the archive send to
-the node itself, over associations like any other.
+repeated: it fetches what is missing, and a study that is here already runs nothing new. The ledger hears of a series
+when all of it is here; what a fetch that was killed has left in the spool, the next one finds there. C-MOVE has the
+archive send to the node itself, over associations like any other.
 """
 
 import time
@@ -27,7 +28,7 @@ CHUNK = 100
 """So many instances are fetched at a time, within the time limit of `service.archive.base.Archive.fetch`."""
 ATTEMPTS = 3
 RUNS, KNOWN, RECEIVING, SENT, INCOMPLETE = (
-    "runs", "nothing new", "is being received", "sent to the node", "incomplete",
+    "runs", "nothing new", "is being received, look again later", "sent to the node", "incomplete",
 )  # fmt: skip
 """What has become of a series. SENT: by C-MOVE, and the node finds out when it is whole. INCOMPLETE: fetch again."""
 
@@ -162,8 +163,9 @@ class StudyFetch:
         watch(what, len(uids) - len(missing), len(uids))
         if record is None:
             record = SeriesRecord(key, study_uid, entry.series_uid, entry.modality, self._sender)
-            if self._by != "c-move" and uids:  # durable before its instances: none lies here of which nobody knows
-                self._ledger.open_series(record, 0)
+        elif record in self._ledger.receiving() and self._by != "c-move":
+            # whoever receives it knows only what has come to him, and would take what comes from here for missing
+            return Fetched(study_uid, key, entry.modality, len(uids), 0, RECEIVING)
         reason = ""
         for attempt in range(1, ATTEMPTS + 1):
             if not missing:

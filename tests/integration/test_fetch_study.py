@@ -170,3 +170,18 @@ def test_what_is_wrong_is_said_with_the_fix(
             done = command("fetch", *arguments, "--config", node.config)
             assert done.returncode == 1
             assert words in done.stderr.replace("\n", " "), done.stderr
+
+
+def test_a_series_that_is_being_received_is_left_to_its_sender(
+    tmp_path: Path, orthanc: Orthanc, node_port: int, engines: Section, series: Series
+) -> None:
+    sections: dict[str, Section] = {
+        "engines": engines,
+        "node": {"port": node_port},
+        "series": {"quiet_seconds": 0.5, "quiet_ceiling_seconds": 1.0, "limit_seconds": 600},
+    }
+    with RunningNode(tmp_path, orthanc.destination, sections=sections) as node:
+        node.send(series.files[:25])  # the archive has more, so it waits
+        [told] = fetch(node, str(header(series).StudyInstanceUID))
+        assert (told["fetched"], told["state"]) == (0, "is being received, look again later")
+        assert len(node.stored()) == 25
