@@ -14,6 +14,7 @@ from service.deliver.folder import send_folder
 from service.deliver.scu import echo, send, sendable
 from service.errors import ArchiveUnavailable
 from service.types import Destination
+from tests.ct_slice import ct_slice
 from tests.validators import require_tool
 
 
@@ -108,8 +109,8 @@ def test_a_peer_that_aborts_amid_an_object_is_unavailable(
 
 
 @pytest.mark.parametrize("option", ["--sleep-during", "--sleep-after"])
-def test_a_slow_peer_is_waited_for(option: str, phantom_xray: Path, tmp_path: Path, free_tcp_port: int) -> None:
+def test_a_slow_peer_is_waited_for(option: str, tmp_path: Path, free_tcp_port: int) -> None:
     with running_storescp(tmp_path / "received", free_tcp_port, option, "1") as (destination, received):
-        files = [sendable(file) for file in phantom_xray.iterdir()]
+        files = [sendable(ct_slice(tmp_path / "1.dcm"))]  # it sleeps at each PDU
         assert [answer.refusal for answer in send(destination, "TEST", files)] == [""]
         assert len(list(received.iterdir())) == 1
