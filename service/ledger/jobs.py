@@ -67,7 +67,7 @@ def select_jobs(connection: Connection, *conditions: Any) -> list[Job]:
     """The jobs for which all conditions hold, in the order in which they were created."""
     query = select(jobs, series.c.study_uid, series.c.series_uid, series.c.modality, series.c.sender)
     rows = connection.execute(query.join(series).where(*conditions).order_by(jobs.c.id))
-    return [_job(row) for row in rows]
+    return [_job(row, row) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,15 @@ def claim_job(
     """Take the next job of these stages that is due, or None; what another one is just taking is passed over."""
     claim = _claim(tuple(stages), only_urgent, whose)
     row = connection.execute(claim, {"owner": owner, "lease": lease_seconds}).first()
-    return None if row is None else _job(row)
+    if row is None:
+        return None
+    # not a part of the claim: SQLite would look through all series for it
+    return _job(row, connection.execute(_series_of(), {"claimed": row.series}).one())
+
+
+@cache
+def _series_of() -> Executable:
+    return select(series).where(series.c.key == bindparam("claimed"))
 
 
 @cache
@@ -113,11 +121,7 @@ def _claim(stages: tuple[str, ...], only_urgent: bool, whose: Whose | None) -> E
         "state": RUNNING, "token": jobs.c.token + 1, "attempts": jobs.c.attempts + 1, "owner": bindparam("owner"),
         "lease_until": now() + bindparam("lease", type_=Float),
     }  # fmt: skip
-    of_series = [
-        select(column).where(series.c.key == jobs.c.series).correlate(jobs).scalar_subquery().label(column.name)
-        for column in (series.c.study_uid, series.c.series_uid, series.c.modality, series.c.sender)
-    ]
-    return update(jobs).where(jobs.c.id == next_one.scalar_subquery()).values(**taken).returning(*jobs.c, *of_series)
+    return update(jobs).where(jobs.c.id == next_one.scalar_subquery()).values(**taken).returning(*jobs.c)
 
 
 def set_job(connection: Connection, job: Job, **values: Any) -> None:
@@ -176,10 +180,10 @@ def advance_jobs(connection: Connection, seconds: float) -> None:
     connection.execute(leases.values(lease_until=jobs.c.lease_until - seconds))
 
 
-def _job(row: Row[Any]) -> Job:
+def _job(row: Row[Any], of: Row[Any]) -> Job:
     return Job(
         id=row.id,
-        series=SeriesRecord(row.series, row.study_uid, row.series_uid, row.modality, row.sender),
+        series=SeriesRecord(row.series, of.study_uid, of.series_uid, of.modality, of.sender),
         stage=row.stage,
         item=row.item,
         model=row.model,
