@@ -310,7 +310,7 @@ def test_a_disk_that_is_really_full_says_so_and_keeps_what_was_acknowledged(volu
 def test_a_node_whose_disk_is_full_has_its_senders_try_again_and_needs_no_restart(
     tmp_path: Path, archive: Archive, engines: Section, series: Series
 ) -> None:
-    sections: dict[str, Section] = {"engines": engines, "spool": {"reserve_mb": 32, "ready_mb": 8}}
+    sections: dict[str, Section] = {"engines": engines, "spool": {"reserve_mb": 32, "ready_mb": 0}}
     node = RunningNode(tmp_path, archive.destination, sections=sections)
     with mounted(make_image(tmp_path / "volume.img", 160), tmp_path / "spool") as volume, node:
         ballast = shutil.disk_usage(volume).free - 34 * MB
