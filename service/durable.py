@@ -32,6 +32,11 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     sync_folder(path.parent)
 
 
+def new_part(folder: Path) -> Path:
+    """A name that nobody has for a file that is being written; what bears one at a start is removed."""
+    return folder / f"{uuid.uuid4().hex}.part"
+
+
 def write_synced(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file; its content is on disk when this returns, its directory entry only after `sync_folder`."""
     with path.open("wb") as file:

@@ -5,14 +5,13 @@ import math
 import os
 import sys
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import structlog
 
-from service.durable import make_folder, sync_folder, write_all
+from service.durable import make_folder, new_part, sync_folder, write_all
 from service.errors import OutOfResources
 from service.overwriting import Overwriting
 from service.quarantine import Quarantine
@@ -119,7 +118,7 @@ class Instances:
             if received.file is None:  # of a file, each piece has claimed its room
                 self._room.claim(received.length)
             ready = None if received.file else received.ahead or self.ahead(received.length)
-            part = received.file or (ready and ready.path) or self._incoming / f"{uuid.uuid4().hex}.part"
+            part = received.file or (ready and ready.path) or new_part(self._incoming)
             try:
                 self._write(series, instance, received, part, ready)
                 outcome = self._place(series, instance, received, part, again)

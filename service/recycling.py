@@ -37,7 +37,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from service.durable import sync_folder, write_synced
+from service.durable import new_part, sync_folder, write_synced
 from service.record import PAGE, PREAMBLE, Record, read_record, whole_pages
 
 FIRST_SIZES = (129 * PAGE, 130 * PAGE)
@@ -117,7 +117,7 @@ class Ready:
 
         Nobody finds it under its name from now on. Raises `OSError`.
         """
-        part = self._incoming / f"{uuid.uuid4().hex}.part"
+        part = new_part(self._incoming)
         path.rename(part)
         capacity = whole_pages(part.stat().st_size)
         with self._lock:
@@ -193,7 +193,7 @@ class Ready:
         size = self._lacking()
         if size is None or not self._room(size):
             return False
-        part = self._incoming / f"{uuid.uuid4().hex}.part"
+        part = new_part(self._incoming)
         try:
             write_synced(part, lambda file: file.write(bytes(size)))
             self._add(part, size)

@@ -23,7 +23,6 @@ import hashlib
 import math
 import shutil
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +30,7 @@ from typing import IO
 
 import structlog
 
-from service.durable import make_folder, write_synced
+from service.durable import make_folder, new_part, write_synced
 from service.errors import ConfigurationError, OutOfResources
 from service.instances import Instances
 from service.overwriting import Overwriting
@@ -208,7 +207,7 @@ class Spool:
         return Spill(self._new_part(), self._room.claim)
 
     def _new_part(self) -> Path:
-        return self._own / "incoming" / f"{uuid.uuid4().hex}.part"
+        return new_part(self._own / "incoming")
 
     def quarantine(self, series: str, content: bytes | Path | Received, reason: str) -> QuarantineEntry:
         """Keep what cannot be used beside its reason. See `service.quarantine`."""

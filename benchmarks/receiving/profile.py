@@ -66,7 +66,8 @@ def _show(name: str, stacks: Path) -> None:
     inner, total = Counter[tuple[str, str]](), 0
     for line in stacks.read_text().splitlines():
         frames, _, count = line.rpartition(" ")
-        thread, *_, last = frames.split(";")
+        thread, *stack = frames.split(";")
+        last = stack[-1] if stack else "(outside of Python)"
         kind = thread.partition(": ")[2] if thread.startswith("thread (") else thread
         inner[_NUMBER.sub("", kind) or kind, last] += int(count)
         total += int(count)

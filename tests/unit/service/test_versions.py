@@ -81,12 +81,15 @@ def test_an_operator_can_make_the_other_one_count(duplicates: Duplicates, tmp_pa
     assert said(spool.instance_path("series", "one")) == b"first"
 
 
-def test_of_contents_that_come_at_once_one_counts_and_the_others_are_kept(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
+@pytest.mark.parametrize(("duplicates", "others"), [("keep-first", "beside"), ("keep-last", "corrected")])
+def test_of_contents_that_come_at_once_one_counts_and_the_others_are_kept(
+    duplicates: Duplicates, others: str, tmp_path: Path
+) -> None:
+    spool = Spool(tmp_path, duplicates)
     contents = [bytes([number]) for number in range(12)]
     with ThreadPoolExecutor(12) as pool:
         stored = list(pool.map(lambda content: spool.store("series", "one", dicom(content)), contents))
-    assert sorted(each.value for each in stored) == ["beside"] * 11 + ["new"]
+    assert sorted(each.value for each in stored) == [others] * 11 + ["new"]
     [current] = spool.instances("series")
     kept = [said(tmp_path / entry.path) for entry in spool.quarantined()]
     assert sorted([said(current), *kept]) == contents
@@ -234,14 +237,3 @@ def test_a_stop_between_any_two_steps_of_a_correction_leaves_the_old_or_the_new_
     [current] = spool.instances("series")
     assert (said(current), spool.corrections("series")) == (b"new", 1)
     assert [said(tmp_path / entry.path) for entry in spool.quarantined()] == [b"old"]
-
-
-def test_threads_that_bring_different_contents_at_once_lose_none(tmp_path: Path) -> None:
-    spool = keep_last(tmp_path)
-    contents = [bytes([number]) for number in range(12)]
-    with ThreadPoolExecutor(12) as pool:
-        stored = list(pool.map(lambda content: spool.store("series", "one", dicom(content)), contents))
-    assert sorted(each.value for each in stored) == ["corrected"] * 11 + ["new"]
-    [current] = spool.instances("series")
-    kept = [said(tmp_path / entry.path) for entry in spool.quarantined()]
-    assert sorted([said(current), *kept]) == contents
