@@ -1,0 +1,104 @@
+"""Run the campaign: one line of JSON for each seed in FOLDER/runs.jsonl, and a summary at the end.
+
+A seed that has its line is not run again; ``--fresh`` begins anew. What a run with findings has left stays in
+FOLDER/seed-N for a look.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+from service.operate.progress import progress
+from tests.faults.campaign.catalogue import FAULTS
+from tests.faults.campaign.fault import Fault, Harm
+from tests.faults.campaign.run import Reference, references, run
+from tests.faults.campaign.summary import summary, told
+from tests.faults.campaign.world import Parts
+from tests.postgres import PostgresServer, why_not
+from tests.small_models import volume_package
+
+
+def seeds_of(words: str) -> list[int]:
+    """``0-299``, ``7`` or ``1,5,9-12``."""
+    seeds: list[int] = []
+    for word in words.split(","):
+        first, _, last = word.partition("-")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+@contextmanager
+def parts(folder: Path) -> Iterator[Parts]:
+    """A small model and a database server."""
+    models = folder / "models"
+    if not (models / "tiny-ct").exists():
+        shutil.rmtree(models, ignore_errors=True)
+        volume_package(models)
+    engines = {"folders": [str(models)], "models": ["tiny-ct"], "compiled": str(folder / "engines")}
+    if why_not():
+        yield Parts(engines, None)
+        return
+    with PostgresServer() as server:
+        yield Parts(engines, server)
+
+
+def reference_for(fault: Fault, folder: Path, shared: Parts) -> Reference:
+    """From a file, or made now."""
+    path = folder / f"reference-{fault.name if fault.reference != 'standard' else 'standard'}.json"
+    if not path.exists():
+        plain = fault if fault.reference != "standard" else Harm()
+        found = references(plain, folder / "reference", shared)
+        path.write_text(json.dumps(found, indent=1))
+    loaded: Reference = json.loads(path.read_text())
+    return loaded
+
+
+def main() -> int:
+    """Run; the exit code is 1 where anything was found."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults.campaign",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seeds", default="0-299", help="0-299 (default), 7, or 1,5,9-12")
+    parser.add_argument("--only", choices=sorted(FAULTS), action="append", help="this fault alone; may be repeated")
+    parser.add_argument("--folder", type=Path, default=Path(gettempdir()) / "wetread-campaign")
+    parser.add_argument("--fresh", action="store_true", help="forget the runs that the folder has")
+    parser.add_argument("--json", action="store_true", help="nothing but the summary, in one line")
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    log: Path = asked.folder / "runs.jsonl"
+    if asked.fresh:
+        log.unlink(missing_ok=True)
+    lines: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    names = asked.only or list(FAULTS)
+    plan = [(seed, names[seed % len(names)]) for seed in seeds_of(asked.seeds)]
+    ran = {(line["seed"], line["fault"]) for line in lines}
+    with parts(asked.folder) as shared, progress(asked.json) as watch:
+        for done, (seed, name) in enumerate(plan):
+            if (seed, name) in ran:
+                continue
+            watch(f"seed {seed}: {name}", done, len(plan))
+            fault = FAULTS[name]()
+            reference = reference_for(fault, asked.folder, shared)
+            folder = asked.folder / f"seed-{seed}-{name}"
+            shutil.rmtree(folder, ignore_errors=True)
+            line = run(fault, seed, folder, shared, reference).as_json()
+            with log.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            lines.append(line)
+            if not asked.json and not line["ok"]:
+                print(f"seed {seed}, {name}: {line.get('error') or line.get('findings')}", flush=True)
+    mine = [line for line in lines if (line["seed"], line["fault"]) in set(plan)]
+    print(json.dumps(summary(mine)) if asked.json else told(mine))
+    return 0 if all(line["ok"] for line in mine) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
