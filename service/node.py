@@ -258,12 +258,13 @@ class Node:
     def _tick(self) -> None:
         """Several times a second: complete what is whole; now and then: prolong leases, forget what is old."""
         last_beat = last_sweep = time.monotonic()
+        beat_seconds = min(20.0, self._settings.ledger.lease_seconds / 4)
         while not self._stopping.wait(0.1):
             try:
                 self._streaming.tick()
                 if self._reception is not None:
                     self._reception.decide()
-                if time.monotonic() - last_beat > 20:
+                if time.monotonic() - last_beat > beat_seconds:
                     last_beat = time.monotonic()
                     for worker in self._workers:
                         worker.beat()
