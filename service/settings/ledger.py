@@ -16,7 +16,7 @@ class LedgerSettings(Section):
     node: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")] = ""
     """This node's name among those that share the ledger, no two the same; a node that starts again under its name has
     its work back at once, without one after ``lease_seconds``."""
-    lease_seconds: Annotated[float, Field(ge=60)] = 120.0
+    lease_seconds: Annotated[float, Field(ge=2)] = 120.0
     """After so long without a sign of life a node's work is given to others."""
     history_days: Annotated[float, Field(gt=0)] = 90.0
     """How long is kept what was done on a series, after all of its work has ended. Its results are known for longer."""
