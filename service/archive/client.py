@@ -40,7 +40,7 @@ class ArchiveClient:
     def __init__(self, to: Destination, settings: ArchiveSettings, calling_ae_title: str) -> None:
         self._name = to.name
         dimse = Dimse(to, calling_ae_title)
-        web = DicomWeb(to.name, settings.web)
+        web = DicomWeb(to.name, settings.web, to.tls)
         self._query: Query = web if settings.count == "qido" else dimse
         ways: dict[str, Fetch] = {"c-get": dimse.get, "c-move": dimse.move, "wado-rs": web.fetch}
         self._fetch = ways.get(settings.fetch)

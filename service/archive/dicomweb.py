@@ -1,9 +1,9 @@
 """Query and retrieve by DICOMweb: QIDO-RS and WADO-RS (PS3.18 10.6, 10.4)."""
 
 import json
-import ssl
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any
@@ -21,7 +21,8 @@ from service.archive.base import (
     same_patient,
 )
 from service.errors import ArchiveUnavailable, Rejected
-from service.types import Web
+from service.types import ClientTls, Web
+from service.wire.http import web_client
 
 PAGE = 1000
 """So many instances are asked for in one search."""
@@ -52,13 +53,14 @@ class DicomWeb:
         Of the archive, as the settings have it.
     web
         Where its DICOMweb services are, and what they are shown of who asks.
+    tls
+        How TLS is spoken to it; None for ``https`` with the authorities of the system.
     """
 
-    def __init__(self, name: str, web: Web) -> None:
+    def __init__(self, name: str, web: Web, tls: ClientTls | None = None) -> None:
         self._name = name
-        self._root = web.url
-        self._authorization = web.authorization
-        self._tls = ssl.create_default_context()
+        self._web = web
+        self._tls = tls
 
     # ---- QIDO-RS ---------------------------------------------------------------------------------------------------
 
@@ -167,9 +169,8 @@ class DicomWeb:
     def _fix(self) -> str:
         return f"archives.{self._name}.dicomweb must be the base URL of its DICOMweb services"
 
-    def _client(self) -> httpx.Client:
-        """A client that no proxy of the environment comes between: patients' data goes where the settings say."""
-        return httpx.Client(trust_env=False, verify=self._tls)
+    def _client(self) -> AbstractContextManager[httpx.Client]:
+        return web_client(self._name, self._web, self._tls)
 
     def _get(
         self, client: httpx.Client, path: str, accept: str, end: float, keys: dict[str, str] | None = None
@@ -178,20 +179,12 @@ class DicomWeb:
         left = max(0.1, end - time.monotonic())
         limits = httpx.Timeout(min(left, QUIET_SECONDS), connect=CONNECT_SECONDS)
         pieces = []
-        try:
-            headers = {"Accept": accept, **self._authorization}
-            with client.stream("GET", self._root + path, params=keys, headers=headers, timeout=limits) as answer:
-                for piece in answer.iter_bytes():
-                    pieces.append(piece)
-                    if time.monotonic() > end:
-                        raise ArchiveUnavailable(f"{self._name}: DICOMweb takes too long to answer")
-        except httpx.ConnectError as error:
-            message = f"{self._name}: DICOMweb is not there or refuses the connection; start it, or correct "
-            raise ArchiveUnavailable(f"{message}archives.{self._name}.dicomweb") from error
-        except httpx.InvalidURL:
-            raise Rejected(f"{self._name}: not a URL; {self._fix}") from None
-        except httpx.HTTPError as error:  # its text may hold the URL, and so UIDs
-            raise ArchiveUnavailable(f"{self._name}: no answer from DICOMweb ({type(error).__name__})") from None
+        url = self._web.url + path
+        with client.stream("GET", url, params=keys, headers={"Accept": accept}, timeout=limits) as answer:
+            for piece in answer.iter_bytes():
+                pieces.append(piece)
+                if time.monotonic() > end:
+                    raise ArchiveUnavailable(f"{self._name}: DICOMweb takes too long to answer")
         return Answer(answer.status_code, answer.headers.get("content-type", ""), b"".join(pieces))
 
     def _require_ok(self, answer: Answer, what: str) -> None:

@@ -46,7 +46,8 @@ class TlsSettings(Section):
 
 
 class ArchiveTlsSettings(Section):
-    """``[archives.NAME.tls]``: this archive is spoken to by TLS (PS3.15 B.12) on its port."""
+    """``[archives.NAME.tls]``: this archive is spoken to by TLS (PS3.15 B.12) on its port, and where its DICOMweb is
+    ``https``."""
 
     authorities: Path
     """PEM file of the authorities that sign the archive's certificate. Files are read for each association."""
@@ -55,7 +56,7 @@ class ArchiveTlsSettings(Section):
     key: Path | None = None
     """PEM file of its private key, not encrypted."""
     name: str = ""
-    """Which the archive's certificate must be for: a DNS name or an address; default: its host."""
+    """Which the archive's certificate must be for: a DNS name or an address; default: its host, or that of the URL."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
