@@ -16,6 +16,7 @@ from service.receive.stow import stow_servers
 from service.series.completeness import Completeness
 from service.settings import Settings
 from service.spool import Spool
+from service.urgency import Urgency
 
 
 class Reception:
@@ -38,9 +39,16 @@ class Reception:
             reports = Reports(ledger, settings.node.ae_title)
             self._intake = Intake(spool, metrics.count_instance, reports)
             missing = MissingInstances(archives_of(settings), spool, self._intake)
-            self._completeness = Completeness(settings.series, spool, ledger, counts=missing.count, fetch=missing.fetch)
+            self._completeness = Completeness(
+                settings.series,
+                spool,
+                ledger,
+                counts=missing.count,
+                fetch=missing.fetch,
+                urgent=Urgency(settings, spool),
+            )
             begun.callback(self._completeness.close)
-            self._completeness.resume()
+            self._completeness.resume(interrupted=True)
             self._intake.tell(self._completeness, *also)
             seats = Seats.of(settings.node)
             self._receivers = Receivers(settings, spool, seats, self._intake, metrics.count_instance)

@@ -16,7 +16,7 @@ import structlog
 from service.errors import Quarantined, WetreadError
 from service.header import HeaderFacts, facts_of
 from service.ledger.ledger import Ledger
-from service.ledger.records import ASSEMBLE, NextJob, SeriesRecord
+from service.ledger.records import ASSEMBLE, STAT, NextJob, SeriesRecord
 from service.series.evidence import Decision, Observed, judge
 from service.series.incoming import Asked, Incoming
 from service.series.rhythm import Rhythm
@@ -34,6 +34,7 @@ RECENT = 256
 Count = Callable[[SeriesRecord], int | None]
 Fetch = Callable[[SeriesRecord], object]
 Background = Callable[[Callable[[], None]], object]
+Urgent = Callable[[SeriesRecord], bool]
 
 
 class Completeness:
@@ -50,6 +51,8 @@ class Completeness:
         anything.
     background
         Runs a call some time soon in another thread; default: a pool of two threads.
+    urgent
+        Whether a series that is whole comes before others, whoever its sender is.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Completeness:
         counts: Count | None = None,
         fetch: Fetch | None = None,
         background: Background | None = None,
+        urgent: Urgent | None = None,
     ) -> None:
         self._settings = settings
         self._spool = spool
@@ -68,6 +72,7 @@ class Completeness:
         self._clock = clock
         self._counts = counts
         self._fetch = fetch
+        self._urgent = urgent
         self._pool = ThreadPoolExecutor(2, "archive") if counts and not background else None
         self._background: Background | None = background or (self._pool.submit if self._pool else None)
         self._lock = threading.Lock()
@@ -79,15 +84,22 @@ class Completeness:
         self._silent: set[str] = set()
         """Senders whose archive does not answer."""
 
-    def resume(self) -> None:
+    def resume(self, *, interrupted: bool = False) -> None:
         """Take up the series that nobody receives any more and that are not complete; their associations are gone.
 
         An earlier run of the node has left them, or another node that has died. Call it now and then.
+
+        Parameters
+        ----------
+        interrupted
+            Whether they may have been cut off just now, because the node ended and starts again: their senders are
+            given time to come back.
         """
         with self._lock:
             for record in self._ledger.adopt():
                 if record.key not in self._open:
-                    self._open[record.key] = self._from_spool(record)
+                    series = self._open[record.key] = self._from_spool(record)
+                    series.interrupted = interrupted
 
     def close(self) -> None:
         """Ask archives no more; what is being asked or fetched ends first."""
@@ -110,6 +122,8 @@ class Completeness:
                     key, facts.study_uid, facts.series_uid, facts.modality, sender
                 )
                 if not self._ledger.open_series(record, len(self._spool.instances(key)), self._spool.corrections(key)):
+                    if key in self._recent:  # it was stored, and counted, while the series became complete
+                        self._recent[key].take(facts)
                     return
                 instance = key_of(facts.sop_instance_uid)
                 known = self._recent.pop(key) if key in self._recent else self._from_spool(record, but=instance)
@@ -158,7 +172,8 @@ class Completeness:
         count = len(self._spool.instances(key))
         note = f"{count} {'instance' if count == 1 else 'instances'}: {decision}"
         corrected = self._spool.corrections(key)
-        self._ledger.complete_series(key, count, note, [NextJob(ASSEMBLE)], decision, corrected, yielding=True)
+        first = NextJob(ASSEMBLE, priority=STAT if self._urgent and self._urgent(series.record) else None)
+        self._ledger.complete_series(key, count, note, [first], decision, corrected, yielding=True)
         log.info(
             "series.completed",
             series=key,

@@ -86,6 +86,9 @@ class Observed:
         Whether all associations that carried it were released by the sender.
     lost
         Whether an association that carried it was aborted, and no later one brought the series again.
+    interrupted
+        Whether the node itself has ended meanwhile, and nobody has brought more of it since: its sender may need a
+        while to come back, so silence tells little.
     moved_on
         Whether another series began in the same association after the last image of this one.
     slices
@@ -109,6 +112,7 @@ class Observed:
     open: bool = False
     released: bool = False
     lost: bool = False
+    interrupted: bool = False
     moved_on: bool = False
     slices: Verdict = field(default_factory=Verdict)
     announced: bool = False
@@ -167,7 +171,7 @@ def _evidence(name: str, text: str) -> Evidence:
 def _units(silence: float, observed: Observed, settings: SeriesSettings, against: bool) -> float:
     """Silence in units, each of which is evidence enough by itself."""
     ceiling = settings.silent_seconds if observed.open else settings.quiet_ceiling_seconds
-    if against:
+    if against or observed.interrupted:
         return silence / ceiling
     floor = max(settings.quiet_seconds, 1e-3)
     unit = max(floor, min(PAUSES * observed.usual_pause, ceiling))

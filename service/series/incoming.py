@@ -52,6 +52,8 @@ class Incoming:
     arrivals: int = 0
     moved_on: bool = False
     lost: bool = False
+    interrupted: bool = False
+    """Whether the node ended while it was open, and has started again."""
     _instances: set[str] = field(default_factory=set)
     _open: set[int] = field(default_factory=set)
     _carried: bool = False
@@ -131,6 +133,7 @@ class Incoming:
             open=self.open,
             released=self._carried and not self._open and not lost,
             lost=lost,
+            interrupted=self.interrupted and not self._carried,
             moved_on=self.moved_on,
             slices=self.continuity.verdict,
             announced=bool(self._acquired) and self._announced == dict(self._acquired),

@@ -278,7 +278,7 @@ def test_after_an_abort_it_waits_for_the_sender_to_come_again(scanner: Scanner) 
 def test_when_the_sender_does_not_come_again_it_is_partial(scanner: Scanner) -> None:
     scanner.slices(1, 2, 3)
     scanner.aborted()
-    assert scanner.seconds_until_complete() == 48.0
+    assert scanner.seconds_until_complete() == 60.0
     assert scanner.decided()[-1].partial
 
 
@@ -393,6 +393,39 @@ def test_after_a_restart_the_series_completes_without_its_association(scanner: S
     scanner.completeness = scanner.watcher()
     scanner.completeness.resume()
     assert scanner.seconds_until_complete() == 2.0
+
+
+def test_after_a_restart_a_sender_that_was_cut_off_has_time_to_come_back(scanner: Scanner) -> None:
+    scanner.slices(1, 2, 3)
+    scanner.completeness = scanner.watcher()
+    scanner.completeness.resume(interrupted=True)
+    scanner.now = 50.0
+    assert not scanner.complete()
+    scanner.slices(4, 5, 6, association=2)
+    scanner.released(2)
+    assert scanner.seconds_until_complete() == 0.6
+    [decision] = scanner.decided()
+    assert (decision.instances, decision.partial) == (6, False)
+
+
+def test_after_a_restart_a_series_that_nobody_brings_more_of_is_complete_and_not_partial(scanner: Scanner) -> None:
+    scanner.slices(1, 2, 3)
+    scanner.completeness = scanner.watcher()
+    scanner.completeness.resume(interrupted=True)
+    assert scanner.seconds_until_complete() == 60.0
+    [decision] = scanner.decided()
+    assert not decision.partial
+
+
+def test_a_slice_that_is_stored_while_its_series_becomes_complete_is_no_gap_when_more_come(scanner: Scanner) -> None:
+    scanner.slices(1, 2, 3)
+    scanner.released()
+    scanner.spool.store(key(), key_of("A.4"), dicom(b"A.4"))  # its thread has not told of it yet
+    scanner.seconds_until_complete()
+    scanner.slices(4, 5, 6, association=2)
+    scanner.released(2)
+    scanner.seconds_until_complete()
+    assert [(decision.instances, decision.against) for decision in scanner.decided()] == [(4, ()), (6, ())]
 
 
 def test_after_a_restart_the_slices_that_came_before_are_known(scanner: Scanner, phantom_ct: Path) -> None:
