@@ -1,6 +1,6 @@
 """All faults by name."""
 
-from tests.faults.campaign import processes
+from tests.faults.campaign import archives, databases, processes, reports
 from tests.faults.campaign.fault import Fault
 
 FAULTS: dict[str, type[Fault]] = {
@@ -15,6 +15,21 @@ FAULTS: dict[str, type[Fault]] = {
         processes.KilledAtStart,
         processes.OneOfTwoKilled,
         processes.StoppedPastLease,
+        archives.Away,
+        archives.Silent,
+        archives.Slow,
+        archives.Aborts,
+        archives.NoRoom,
+        archives.RefusesSeg,
+        archives.RefusesSegWhenSent,
+        archives.NeverCommits,
+        reports.Reports,
+        databases.SqliteLocked,
+        databases.SqliteFull,
+        databases.Restarted,
+        databases.Gone,
+        databases.ConnectionsKilled,
+        databases.CutOff,
     )
 }
 """A run with seed N has the fault number N modulo their number, in this order, unless one is asked for."""

@@ -2,17 +2,21 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
+
+import psycopg
+from sqlalchemy import make_url
 
 from service.types import Destination
 from tests.faults.campaign import ledger_file
@@ -93,6 +97,8 @@ class World:
         Mean seconds between two images of a sender.
     spool
         Where the spool lies; a fault may put it on a small volume.
+    database_ports
+        Where nodes, by number, reach the database server, if not where it listens: a fault may stand in between.
 
     nodes, orthanc, senders
         What runs, from the start on.
@@ -117,12 +123,17 @@ class World:
         self.nodes: list[SiteNode] = []
         self.senders: list[Sender] = []
         self.notes: dict[str, Any] = {}
+        self.database_ports: dict[int, int] = {}
         self._random = random
-        self._stack = ExitStack()
+        self._stack, self._kept = ExitStack(), ExitStack()
 
     def note(self, **values: object) -> None:
         """Have something told of this run."""
         self.notes.update(values)
+
+    def keep(self, part: AbstractContextManager[T]) -> T:
+        """Begin something in `Fault.arrange` that ends with the site."""
+        return self._kept.enter_context(part)
 
     # ---- start and end ---------------------------------------------------------------------------------------------
 
@@ -143,7 +154,8 @@ class World:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        with self._kept:
+            self._stack.close()
 
     def _end(self) -> None:
         for sender in self.senders:
@@ -170,14 +182,17 @@ class World:
     def _node(self, number: int) -> SiteNode:
         folder = self.folder / f"node{number}"
         folder.mkdir(exist_ok=True)
-        ledger: dict[str, object] = {"url": self.ledger_url, "node": f"node{number}", "lease_seconds": 3.0}
+        url = self.ledger_url
+        if number in self.database_ports:
+            url = make_url(url).set(port=self.database_ports[number]).render_as_string()
+        ledger: dict[str, object] = {"url": url, "node": f"node{number}", "lease_seconds": 3.0}
         standard: dict[str, Section] = {
             "node": {"port": self.node_ports[number]},
             "engines": {**self.parts.engines, "threads": 1, "models": ["tiny-ct"]},
             "spool": {"path": str(self.spool), "ready_mb": 2, "reserve_mb": 4},
             "ledger": ledger if self.database == "postgresql" else {"lease_seconds": 3.0},
             f"archives.{self.archive.name}": {"count": "no", "commitment_seconds": 4.0, "answer_seconds": 10.0},
-            "series": {"quiet_seconds": 0.5, "quiet_ceiling_seconds": 10.0},
+            "series": {"quiet_seconds": 0.5, "quiet_ceiling_seconds": 6.0},
             "retry": {"first_seconds": 0.3, "longest_seconds": 1.0},
         }
         for name, section in self.sections.items():
@@ -232,7 +247,10 @@ class World:
 
     def rows(self, query: str) -> list[dict[str, Any]]:
         """Read the ledger, by plain SQL, behind the nodes' backs. Empty while it cannot be read."""
-        return ledger_file.rows(self.ledger_url or str(self.spool / "ledger.sqlite"), query)
+        try:
+            return ledger_file.rows(self.ledger_url or str(self.spool / "ledger.sqlite"), query)
+        except (sqlite3.Error, psycopg.Error):
+            return []
 
     def settle(self, seconds: float = SETTLED_SECONDS) -> bool:
         """Wait until all is sent and all work has ended; whether that came in time."""
