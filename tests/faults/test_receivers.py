@@ -102,7 +102,7 @@ def test_associations_spread_over_the_receivers_and_one_series_is_whole(
         sent = pool.map(lambda part, title: node.send(part, title), parts, SENDERS)
         assert sum(map(len, sent)) == len(series.files)
     jobs = node.ended(series.uid)
-    assert [job["state"] for job in jobs] == ["done"] * 5
+    assert [job["state"] for job in jobs] == ["done"] * 6
     assert jobs[0]["note"].startswith("40 instances")
     assert sorted(map(data_set_of, node.stored())) == sorted(map(data_set_of, series.files))
     assert len(archive.objects) == 2
