@@ -50,6 +50,7 @@ from service.results.analysis import Analysis
 from service.results.encode import encode
 from service.results.storage import Storage, storage
 from service.routing.models import route
+from service.routing.triage import is_urgent
 from service.series.assembly import Assembly, Item, assemble_from
 from service.series.reader import LeftOut
 from service.series.streaming import Streaming
@@ -86,11 +87,15 @@ class NoEngines:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage has come to: a note for the operator, the jobs that follow, the results so far."""
+    """What a stage has come to: a note for the operator, the jobs that follow, the results so far.
+
+    ``urgent`` says that the work on the study comes before all other from now on.
+    """
 
     note: str
     next_jobs: tuple[NextJob, ...] = ()
     results: tuple[ResultRecord, ...] = ()
+    urgent: bool = False
 
 
 Stage = Callable[[Job], Outcome]
@@ -216,7 +221,11 @@ class Pipeline:
         save_findings(self._spool.work(job.series.key, job.item, job.model), findings, item)
         engine = findings.engine
         note = f"{engine.runtime}, {engine.precision}, {engine.device}"
-        return Outcome(note, (NextJob(ENCODE, job.item, job.model),))
+        triage = self._settings.routing.get(job.model)
+        stat = triage is not None and is_urgent(findings, triage.stat)
+        # not what was found: notes are logged
+        note += f"; its study comes first from now on (routing.{job.model}.stat)" if stat else ""
+        return Outcome(note, (NextJob(ENCODE, job.item, job.model),), urgent=stat)
 
     def encode(self, job: Job) -> Outcome:
         """Findings to result objects, checked against the source series; they supersede what was said before."""

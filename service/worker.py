@@ -99,7 +99,11 @@ class Worker(threading.Thread):
         try:
             outcome = self._stages[job.stage](job)
             seconds = time.monotonic() - began
-            self._write(lambda: self._ledger.finish(job, outcome.next_jobs, outcome.note, seconds, outcome.results))
+            self._write(
+                lambda: self._ledger.finish(
+                    job, outcome.next_jobs, outcome.note, seconds, outcome.results, urgent=outcome.urgent
+                )
+            )
             self._metrics.stage_seconds.labels(job.stage).observe(seconds)
             event.info(f"{job.stage}.finished", seconds=round(seconds, 3), note=outcome.note)
         except StaleJob:

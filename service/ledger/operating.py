@@ -67,6 +67,14 @@ def prioritise(connection: Connection, beginning: str, priority: int) -> int:
     return connection.execute(update(jobs).where(mine).values(priority=priority)).rowcount
 
 
+def prioritise_study(connection: Connection, study_uid: str, priority: int) -> None:
+    """Give a priority to all jobs of a study that have not ended and come later; so to what follows them."""
+    active = and_(jobs.c.state.in_((READY, RUNNING)), jobs.c.priority > priority)
+    theirs = and_(series.c.key == jobs.c.series, series.c.study_uid == study_uid)
+    mine = select(series.c.key).where(theirs).correlate(jobs).exists()  # asked of each active job, not of every series
+    connection.execute(update(jobs).where(active, mine).values(priority=priority))
+
+
 def ended_series(moment: float) -> Select[str]:
     """The keys of the series whose work has all ended (done or cancelled) before a moment."""
     ended = and_(jobs.c.state.in_((DONE, CANCELLED)), jobs.c.stage == RECEIVE, jobs.c.ended_at < moment)

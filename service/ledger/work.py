@@ -9,7 +9,8 @@ from sqlalchemy import and_, select, true
 from service.ledger.base import LedgerBase
 from service.ledger.commitments import wake_if_answered
 from service.ledger.jobs import Whose, advance_jobs, claim_job, create_job, expired, finish_job, free_jobs, set_job
-from service.ledger.records import COMMIT, DEAD, READY, Job, NextJob, ResultRecord
+from service.ledger.operating import prioritise_study
+from service.ledger.records import COMMIT, DEAD, READY, STAT, Job, NextJob, ResultRecord
 from service.ledger.results import keep_result
 from service.ledger.schema import analyses, jobs
 from service.ledger.sql import now, upsert
@@ -53,10 +54,21 @@ class Work(LedgerBase):
         note: str = "",
         seconds: float = 0.0,
         results: Sequence[ResultRecord] = (),
+        *,
+        urgent: bool = False,
     ) -> None:
-        """Finish a job, keep its results and create the next ones, all or nothing. Raises `StaleJob`."""
+        """Finish a job, keep its results and create the next ones, all or nothing. Raises `StaleJob`.
+
+        Parameters
+        ----------
+        urgent
+            Whether all work on its study comes before all other from now on.
+        """
         with self._making_ready() if next_jobs else self._database.writing() as connection:
             priority = finish_job(connection, job, note, seconds)
+            if urgent:
+                priority = min(priority, STAT)
+                prioritise_study(connection, job.series.study_uid, priority)
             for record in results:
                 keep_result(connection, record)
             for next_job in next_jobs:

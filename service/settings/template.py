@@ -38,7 +38,8 @@ port = 11112
 # Who may send, by calling AE title, and which archive gets the results.
 [senders.ORTHANC]
 archive = "orthanc"
-# priority = "routine"            # "stat": comes before all others (an emergency department's scanner)
+# priority = "header"             # what its images say is STAT comes first; "stat": all (an emergency department's
+                                  # scanner), "routine": none
 # addresses = []                  # only from these addresses and networks: ["10.1.0.0/16", "192.168.7.5"]
 # certificates = []               # only with one of these by TLS: ["CN=ct1, O=Clinic", "sha256:9f86d0..."]
 
@@ -82,6 +83,9 @@ path = "{spool}"
 # sync = "each"                   # "group": one sync for all that wait; "off": a power cut takes what was acknowledged
 # ready_mb = 256                  # files that are ready to be written over: instances are durable sooner; 0: none
 # reserve_mb = 1024               # stays free for the ledger and results; below it, senders have to try again later
+# url = ""                        # "s3://bucket/wetread": several nodes that share no folder, but an object store
+# endpoint = ""                   # of an S3 that is not Amazon's; keys: in the environment, a profile or a role
+# cache_mb = 20000                # with url: what copies of that which lies there may take in path
 
 # The record of every series and stage: a file in the spool, or a PostgreSQL server that several nodes share.
 [ledger]
@@ -120,6 +124,7 @@ path = "{spool}"
 #senders = ["CT1"]                # only from these calling AE titles
 #kernel = ["FC5*", "!*H"]         # only these; letter case does not matter, a leading ! excludes
 #enabled = false                  # not at all
+#stat = { Pneumonia = 0.9 }       # finding one of these so surely has the work on its study come before all other
 # docs/operating.md has all keys; `wetread route PATH` shows what would run on the images of a folder, and why not.
 
 [retry]

@@ -101,6 +101,15 @@ class Settings(BaseSettings):
             raise ValueError("stow.tls needs [tls] certificate and key; name them, or leave HTTPS to a proxy")
         return self
 
+    @model_validator(mode="after")
+    def _store_has_a_shared_list(self) -> Self:
+        if self.spool.url and not self.shared:
+            raise ValueError(
+                f"spool.url = {self.spool.url!r}: what lies there is listed in the ledger, which others have to reach; "
+                "set ledger.url to a PostgreSQL database"
+            )
+        return self
+
     @property
     def shared(self) -> str:
         """The name of this node where several share ledger and spool; empty for the only one."""
@@ -121,6 +130,11 @@ class Settings(BaseSettings):
     def urgent_senders(self) -> tuple[str, ...]:
         """Calling AE titles whose series come first."""
         return tuple(title for title, sender in self.senders.items() if sender.priority == "stat")
+
+    @property
+    def expects_urgent(self) -> bool:
+        """Whether some work is known to come before other work, so that a thread is kept free for it."""
+        return bool(self.urgent_senders) or any(each.stat for each in self.routing.values())
 
     def destination_for(self, sender: str) -> Destination | None:
         """The archive that gets the results of ``sender`` (a calling AE title), or None where none is configured."""
