@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -93,19 +93,19 @@ class Node:
         self._settings = settings
         self._role = role
         self._metrics = Metrics.on_new_registry()
-        self._certificates = CertificateWatch(settings.tls)
+        self._certificates = CertificateWatch(settings)
         self._stopping = threading.Event()
-        self._started = False
+        self._begun: ExitStack | None = None
+        self._grace_seconds = 0.0
+        self._workers: tuple[Worker, ...] = ()
         self._engines: EnginePool | None = None
-        self._upkeep: EngineUpkeep | None = None
         self._reception: Reception | None = None
 
     def start(self) -> None:
         """Open the spool, ledger and engines, then listen: a sender finds either a node that works or none."""
-        with ExitStack() as begun:  # what has begun ends where what follows fails
+        with ExitStack() as begun:  # what has begun ends, the last first, where what follows fails; or at `stop`
             self._begin(begun)
-            begun.pop_all()
-        self._started = True
+            self._begun = begun.pop_all()
         models = sorted(self._engines.packages) if self._engines else []
         log.info("node.started", version=__version__, role=str(self._role), models=models, http_port=self._http.port)
 
@@ -134,21 +134,15 @@ class Node:
         if reclaimed := self._ledger.reclaim():
             log.info("ledger.reclaimed", jobs=reclaimed)
         if role.works:
-            self._engines = EnginePool(engine_spec(settings), settings.engines.devices)
-            begun.callback(self._engines.close)
-            self._engines.open(packages)
-            self._upkeep = EngineUpkeep(
-                settings, self._engines, lambda: served_packages(settings), compiled_folder(settings)
-            )
+            self._begin_engines(begun, packages)
         self._streaming = Streaming(self._spool, min(4, os.cpu_count() or 1))
         begun.callback(self._streaming.stop)
         capabilities = Capabilities(settings.node.ae_title, settings.spool.path)
         senders = Senders(settings, capabilities)
         begun.callback(senders.close)
-        self._senders = senders
         engines = self._engines or NoEngines()
         pipeline = Pipeline(settings, self._spool, self._ledger, self._streaming, engines, capabilities, senders)
-        self._workers = list(self._make_workers(pipeline))
+        self._workers = tuple(self._make_workers(pipeline))
         if role.receives:
             # what is read while it comes is of use where it is assembled
             also = (self._streaming,) if role.works else ()
@@ -156,18 +150,32 @@ class Node:
             begun.callback(self._reception.close)
             begun.callback(self._reception.drain)
         self._metrics.watch_jobs(self._ledger.counts)
-        if self._engines is not None:
-            self._metrics.watch_engines(lambda: self._engines.statuses if self._engines else ())
+        self._metrics.watch_engines(lambda: self._engines.statuses if self._engines else ())
         self._metrics.watch_certificates(self._certificates.ends)
         self._http = HttpServer(settings.http.host, settings.http.port, self.health, self._metrics)
         self._http.start()
-        if self._upkeep is not None:
-            self._upkeep.start()
+        begun.callback(self._http.stop)
+        self._certificates.look()
+        ticker = threading.Thread(target=self._tick, name="ticker", daemon=True)
+        ticker.start()
+        begun.callback(ticker.join)
+        begun.callback(self._stopping.set)
         for worker in self._workers:
             worker.start()
-        self._ticker = threading.Thread(target=self._tick, name="ticker", daemon=True)
-        self._ticker.start()
-        self._certificates.look()
+        begun.callback(self._end_workers)  # while the ticker still prolongs their leases
+        if self._reception is not None:
+            begun.callback(self._reception.drain)  # once more: what comes is stopped before what works on it
+
+    def _begin_engines(self, begun: ExitStack, packages: Mapping[str, ModelPackage]) -> None:
+        settings = self._settings
+        self._engines = EnginePool(engine_spec(settings), settings.engines.devices)
+        with ExitStack() as opening:
+            opening.callback(self._engines.close)
+            self._engines.open(packages)
+            upkeep = EngineUpkeep(settings, self._engines, lambda: served_packages(settings), compiled_folder(settings))
+            upkeep.start()
+            begun.callback(upkeep.stop)
+            begun.push(opening.pop_all())  # ends before the upkeep, which may be at a reload that would take long
 
     def _make_workers(self, pipeline: Pipeline) -> Iterator[Worker]:
         settings = self._settings
@@ -181,40 +189,29 @@ class Node:
             stages = {stage: pipeline.stages[stage] for stage in DELIVERING}
             for whose in whose_results(settings):
                 yield Worker(self._ledger, stages, retry, self._metrics, whose=whose)
-        if (
-            settings.urgent_senders and self._role.works
-        ):  # so that no urgent image waits for routine ones to be prepared
+        if settings.expects_urgent and self._role.works:  # so that no urgent image waits for routine ones
             infer = {INFER: pipeline.infer}
             yield Worker(self._ledger, infer, retry, self._metrics, only_urgent=True)
 
     def stop(self, grace_seconds: float = 30.0) -> None:
         """Drain: take no new associations, let running stages finish or hand them back, close everything."""
-        if not self._started:
+        if self._begun is None:
             return
         log.info("node.draining")
-        if self._reception is not None:
-            self._reception.drain()
+        self._grace_seconds = grace_seconds
+        begun, self._begun = self._begun, None
+        begun.close()
+        log.info("node.stopped")
+
+    def _end_workers(self) -> None:
+        """Have them finish what they are at, or hand it back."""
         for worker in self._workers:
             worker.stop()
-        deadline = time.monotonic() + grace_seconds
+        deadline = time.monotonic() + self._grace_seconds
         for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
             if worker.is_alive():
                 worker.hand_back()
-        self._senders.close()
-        self._stopping.set()
-        self._ticker.join()
-        if self._reception is not None:
-            self._reception.close()
-        self._http.stop()
-        self._streaming.stop()
-        if self._engines is not None and self._upkeep is not None:
-            self._engines.close()  # first: the upkeep may be at a reload that would take long
-            self._upkeep.stop()
-        self._ledger.close()
-        self._spool.unlock()
-        self._started = False
-        log.info("node.stopped")
 
     @property
     def port(self) -> int:
@@ -327,7 +324,7 @@ def engine_spec(settings: Settings) -> EngineSpec:
         fallback=None if asked_for.runtime == "openvino" else cpu,
         memory_mb=engines.memory_mb or None,
         batch_seconds=engines.batch_seconds,
-        parallel=engines.parallel + bool(settings.urgent_senders),
+        parallel=engines.parallel + settings.expects_urgent,
         hang_seconds=engines.hang_seconds,
     )
 

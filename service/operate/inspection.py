@@ -46,8 +46,7 @@ def inspect(config: Path) -> Iterator[Line]:
         return
     yield Line(True, "configuration", f"{config} is valid")
     yield from _senders(settings)
-    if settings.tls.on:
-        yield from (Line(ok, "tls", finding) for ok, finding in looked_at(settings.tls))
+    yield from (Line(ok, "tls", finding) for ok, finding in looked_at(settings))
     yield _spool(settings)
     if version := _running(settings):
         yield Line(True, "node", f"a wetread node ({version}) runs with these ports")
