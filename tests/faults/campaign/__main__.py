@@ -5,12 +5,16 @@ FOLDER/seed-N for a look.
 """
 
 import argparse
+import fcntl
 import json
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from queue import Queue
 from tempfile import gettempdir
 from typing import Any
 
@@ -59,6 +63,17 @@ def reference_for(fault: Fault, folder: Path, shared: Parts) -> Reference:
     return loaded
 
 
+@contextmanager
+def undisturbed(path: Path | None) -> Iterator[None]:
+    """Hold a shared lock on a file."""
+    if path is None:
+        yield
+        return
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
 def main() -> int:
     """Run; the exit code is 1 where anything was found."""
     parser = argparse.ArgumentParser(
@@ -70,6 +85,10 @@ def main() -> int:
     parser.add_argument("--only", choices=sorted(FAULTS), action="append", help="this fault alone; may be repeated")
     parser.add_argument("--folder", type=Path, default=Path(gettempdir()) / "wetread-campaign")
     parser.add_argument("--fresh", action="store_true", help="forget the runs that the folder has")
+    parser.add_argument("--jobs", type=int, default=1, help="so many runs at a time (default: 1)")
+    parser.add_argument(
+        "--lock", type=Path, help="shared lock on this file during each run: who measures locks it alone"
+    )
     parser.add_argument("--json", action="store_true", help="nothing but the summary, in one line")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
@@ -80,21 +99,33 @@ def main() -> int:
     names = asked.only or list(FAULTS)
     plan = [(seed, names[seed % len(names)]) for seed in seeds_of(asked.seeds)]
     ran = {(line["seed"], line["fault"]) for line in lines}
-    with parts(asked.folder) as shared, progress(asked.json) as watch:
-        for done, (seed, name) in enumerate(plan):
-            if (seed, name) in ran:
-                continue
-            watch(f"seed {seed}: {name}", done, len(plan))
-            fault = FAULTS[name]()
-            reference = reference_for(fault, asked.folder, shared)
-            folder = asked.folder / f"seed-{seed}-{name}"
-            shutil.rmtree(folder, ignore_errors=True)
-            line = run(fault, seed, folder, shared, reference).as_json()
-            with log.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-            lines.append(line)
-            if not asked.json and not line["ok"]:
-                print(f"seed {seed}, {name}: {line.get('error') or line.get('findings')}", flush=True)
+    waiting = [(seed, name) for seed, name in plan if (seed, name) not in ran]
+    guard = threading.Lock()
+    with progress(asked.json) as watch, ExitStack() as stack:
+        free: Queue[Parts] = Queue()
+        for _ in range(asked.jobs):  # a database server each: harm to one is none to another
+            free.put(stack.enter_context(parts(asked.folder)))
+
+        def one(seed: int, name: str) -> None:
+            shared, fault = free.get(), FAULTS[name]()
+            try:
+                with guard:
+                    reference = reference_for(fault, asked.folder, shared)
+                with undisturbed(asked.lock):
+                    line = run(fault, seed, asked.folder / f"seed-{seed}-{name}", shared, reference).as_json()
+            finally:
+                free.put(shared)
+            with guard:
+                with log.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+                lines.append(line)
+                watch(f"seed {seed}: {name}", len(lines), len(plan))
+                if not asked.json and not line["ok"]:
+                    print(f"seed {seed}, {name}: {line.get('error') or line.get('findings')}", flush=True)
+
+        with ThreadPoolExecutor(asked.jobs) as pool:
+            for done in [pool.submit(one, seed, name) for seed, name in waiting]:
+                done.result()
     mine = [line for line in lines if (line["seed"], line["fault"]) in set(plan)]
     print(json.dumps(summary(mine)) if asked.json else told(mine))
     return 0 if all(line["ok"] for line in mine) else 1

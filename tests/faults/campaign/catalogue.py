@@ -1,6 +1,6 @@
 """All faults by name."""
 
-from tests.faults.campaign import archives, databases, processes, reports
+from tests.faults.campaign import archives, databases, machines, processes, reports
 from tests.faults.campaign.fault import Fault
 
 FAULTS: dict[str, type[Fault]] = {
@@ -15,6 +15,11 @@ FAULTS: dict[str, type[Fault]] = {
         processes.KilledAtStart,
         processes.OneOfTwoKilled,
         processes.StoppedPastLease,
+        processes.StoodStill,
+        processes.KilledAtSystemCall,
+        processes.EngineKilled,
+        machines.DiskFull,
+        machines.ClockJumps,
         archives.Away,
         archives.Silent,
         archives.Slow,

@@ -1,10 +1,15 @@
 """Faults of processes: nodes that are killed, that stand still, that start again and again."""
 
+import os
+import shutil
 import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
 from random import Random
 from typing import ClassVar
 
-from tests.faults.campaign.fault import Harm
+from tests.faults.campaign.fault import Harm, NotHere
 from tests.faults.campaign.world import World
 
 
@@ -144,3 +149,84 @@ class StoppedPastLease(Harm):
         world.pause_for(random.uniform(6.0, 8.0))
         victim.process.send_signal(signal.SIGCONT)
         world.note(stage=stage, refused=len(world.events("job.stale")))
+
+
+class StoodStill(Harm):
+    """The only node stands still for longer than its leases, at a random moment, and goes on."""
+
+    name = "stop"
+
+    def strike(self, world: World, random: Random) -> None:
+        """Stop it for more than its lease."""
+        stage = random.choice(("receive", "assemble", "infer", "encode", "deliver", "commit"))
+        if stage == "receive":
+            moment = random.randrange(world.wanted)
+            world.wait(lambda: world.acknowledged >= moment, 15)
+        else:
+            world.wait(lambda: world.events(f"{stage}.started"), 15)
+            world.pause_for(random.uniform(0, 0.1))
+        world.node.process.send_signal(signal.SIGSTOP)
+        world.pause_for(random.uniform(3.5, 6.0))
+        world.node.process.send_signal(signal.SIGCONT)
+        world.note(stage=stage)
+
+
+class KilledAtSystemCall(Harm):
+    """SIGKILL at the n-th system call of a kind that changes a file or talks to somebody, in whichever thread is first.
+
+    strace attaches to the node and has the signal delivered at the entry of that call, so that it falls between any two
+    of the steps by which something becomes durable.
+    """
+
+    name = "kill-syscall"
+    calls = ("pwrite64", "write", "fdatasync", "fsync", "rename", "unlink", "openat", "sendto", "sendmsg", "ftruncate")
+
+    def arrange(self, world: World, random: Random) -> None:
+        """More time between images."""
+        if shutil.which("strace") is None:
+            raise NotHere("needs strace (make counterparts)")
+        world.pause = 0.015
+
+    def strike(self, world: World, random: Random) -> None:
+        """Kill, start, and perhaps once more."""
+        drawn = [(random.choice(self.calls), random.choice((1, 3, 9, 27, 81)) + random.randrange(9)) for _ in range(2)]
+        killed = []
+        for call, number in drawn:
+            line = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}"]
+            line += ["-e", f"inject={call}:signal=SIGKILL:when={number}", "-p", str(world.node.process.pid)]
+            tracer = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                if world.wait(lambda: not world.node.alive, 8, 0.02):
+                    killed.append(f"{call} {number}")
+                    world.node.wait()
+            finally:
+                tracer.terminate()
+                tracer.wait(20)
+            world.node.restart()
+        world.note(kills=len(killed), killed=killed)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+class EngineKilled(Harm):
+    """SIGKILL of the process that runs the models, not of the node, at a random moment of an inference."""
+
+    name = "kill-engine"
+
+    def strike(self, world: World, random: Random) -> None:
+        """Kill it once or twice."""
+        kills = 0
+        for _ in range(random.choice((1, 2))):
+            before = len(world.node.logged("infer.started"))
+            world.wait(lambda before=before: len(world.node.logged("infer.started")) > before, 10)
+            world.pause_for(random.uniform(0, 0.15))
+            for child in children(world.node.process.pid):
+                with suppress(OSError):  # it has ended just now
+                    if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                        os.kill(child, signal.SIGKILL)
+                        kills += 1
+        world.note(kills=kills)

@@ -44,6 +44,7 @@ class Run:
 
 def run(fault: Fault, seed: int, folder: Path, parts: Parts, reference: Reference) -> Run:
     """Do harm to a site, and look. The folder stays where something was found."""
+    shutil.rmtree(folder, ignore_errors=True)
     random = Random(f"{fault.name} {seed}")
     world = World(folder, parts, random)
     fault.arrange(world, random)

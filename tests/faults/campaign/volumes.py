@@ -28,8 +28,8 @@ def volume(folder: Path, megabytes: int, name: str = "volume") -> Iterator[Path]
         subprocess.run(["umount", "--lazy", str(target)], check=True)
 
 
-def fill(folder: Path) -> Path:
-    """Leave not a byte free; remove the file to free it."""
+def fill(folder: Path, left: int = 0) -> Path:
+    """Leave not a byte free, or so many; remove the file to free it."""
     ballast = folder / "something else"
     with ballast.open("ab", buffering=0) as file:
         for piece in (MB, 1 << 12, 1):
@@ -38,4 +38,5 @@ def fill(folder: Path) -> Path:
                     pass
             except OSError:  # no space left for so much
                 continue
+        file.truncate(max(0, file.tell() - left))
     return ballast
