@@ -19,8 +19,9 @@ from tempfile import gettempdir
 from typing import Any
 
 from service.operate.progress import progress
-from tests.faults.campaign.catalogue import FAULTS
+from tests.faults.campaign.catalogue import FAULTS, LONG
 from tests.faults.campaign.fault import Fault, Harm
+from tests.faults.campaign.nursery import Nursery
 from tests.faults.campaign.run import Reference, references, run
 from tests.faults.campaign.summary import summary, told
 from tests.faults.campaign.world import Parts
@@ -45,11 +46,9 @@ def parts(folder: Path) -> Iterator[Parts]:
         shutil.rmtree(models, ignore_errors=True)
         volume_package(models)
     engines = {"folders": [str(models)], "models": ["tiny-ct"], "compiled": str(folder / "engines")}
-    if why_not():
-        yield Parts(engines, None)
-        return
-    with PostgresServer() as server:
-        yield Parts(engines, server)
+    with ExitStack() as stack:
+        server = None if why_not() else stack.enter_context(PostgresServer())
+        yield Parts(engines, stack.enter_context(Nursery()), server)
 
 
 def reference_for(fault: Fault, folder: Path, shared: Parts) -> Reference:
@@ -82,7 +81,9 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seeds", default="0-299", help="0-299 (default), 7, or 1,5,9-12")
-    parser.add_argument("--only", choices=sorted(FAULTS), action="append", help="this fault alone; may be repeated")
+    parser.add_argument(
+        "--only", choices=sorted(FAULTS | LONG), action="append", help="this fault alone; may be repeated"
+    )
     parser.add_argument("--folder", type=Path, default=Path(gettempdir()) / "wetread-campaign")
     parser.add_argument("--fresh", action="store_true", help="forget the runs that the folder has")
     parser.add_argument("--jobs", type=int, default=1, help="so many runs at a time (default: 1)")
@@ -107,7 +108,7 @@ def main() -> int:
             free.put(stack.enter_context(parts(asked.folder)))
 
         def one(seed: int, name: str) -> None:
-            shared, fault = free.get(), FAULTS[name]()
+            shared, fault = free.get(), (FAULTS | LONG)[name]()
             try:
                 with guard:
                     reference = reference_for(fault, asked.folder, shared)

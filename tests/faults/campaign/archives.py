@@ -11,6 +11,7 @@ from pydicom.uid import SegmentationStorage
 from tests.faults.campaign.fault import Harm
 from tests.faults.campaign.front import C_STORE_RQ, N_ACTION_RQ, Front, Message, Talk
 from tests.faults.campaign.holding import held
+from tests.faults.campaign.jumping_clock import JumpingClock
 from tests.faults.campaign.world import World
 
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
@@ -65,6 +66,70 @@ class Away(InFront):
             away = held(world.node.process.pid, self.front.port)
             self.front.open()
         world.note(killed=killed, waiting=waiting, before=before.as_json(), away=away.as_json())
+
+
+class AwayForHours(InFront):
+    """The archive is not there for twelve hours of the node's clock, with the retry times that are shipped. The clock is
+    set on as soon as all that was due has been tried.
+
+    How many results wait is noted, what the node holds then and before, and how often work was tried.
+    """
+
+    name = "archive-away-12h"
+    hours: ClassVar[float] = 12.0
+    settle_seconds: ClassVar[float] = 120.0
+
+    def arrange(self, world: World, random: Random) -> None:
+        """The shipped times of retries, and a clock."""
+        super().arrange(world, random)
+        self._clock = JumpingClock(world.folder / "clock")
+        world.environment = {**world.environment, **self._clock.environment}
+        world.sections["retry"] = {"first_seconds": 5.0, "longest_seconds": 900.0}
+        world.settle_seconds = self.settle_seconds
+
+    def strike(self, world: World, random: Random) -> None:
+        """Shut, and let hours pass."""
+        before = held(world.node.process.pid, self.front.port)
+        self.front.shut()
+        series = sum(map(len, world.series.values()))
+        waiting = "SELECT id FROM jobs WHERE stage = 'deliver' AND state = 'ready' AND attempts > 0"
+        world.wait(lambda: len(world.rows(waiting)) >= series, 10 * SEND_SECONDS + series, 0.1)
+        most, looks = before, 0
+        while self._clock.seconds < self.hours * 3600:
+            self._clock.jump(random.randint(30, 900))
+            world.wait(lambda: not self._due(world), SEND_SECONDS + series, 0.05)
+            away, looks = held(world.node.process.pid, self.front.port), looks + 1
+            most = max(most, away, key=lambda one: one.threads + one.sockets)
+        jobs = world.rows("SELECT attempts, state FROM jobs WHERE stage = 'deliver'")
+        results = world.rows("SELECT id FROM results WHERE status IN ('encoded', 'sending')")
+        tried = [job["attempts"] for job in jobs]
+        world.note(hours=round(self._clock.seconds / 3600, 1), looks=looks, waiting=len(results), tried=max(tried))
+        world.note(before=before.as_json(), away=most.as_json(), states=sorted({job["state"] for job in jobs}))
+
+    def _due(self, world: World) -> bool:
+        """Whether a delivery is to be tried now, or is being."""
+        now = time.time() + self._clock.seconds
+        jobs = world.rows("SELECT state, run_at FROM jobs WHERE stage = 'deliver'")
+        return any(job["state"] == "running" or (job["state"] == "ready" and job["run_at"] <= now) for job in jobs)
+
+    def relent(self, world: World) -> None:
+        """It is there again; after the longest wait all is due."""
+        super().relent(world)
+        self._clock.jump(1080)
+
+
+class AwayForHoursWithFiveHundred(AwayForHours):
+    """The same with 500 results that wait."""
+
+    name = "archive-away-12h-500"
+    reference = "own"
+    settle_seconds = 600.0
+
+    def arrange(self, world: World, random: Random) -> None:
+        """Two results of each series."""
+        super().arrange(world, random)
+        world.series = {"CT1": list(range(0, 250, 2)), "CT2": list(range(1, 250, 2))}
+        world.pause = 0.0
 
 
 class Silent(InFront):

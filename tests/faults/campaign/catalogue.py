@@ -21,6 +21,7 @@ FAULTS: dict[str, type[Fault]] = {
         machines.DiskFull,
         machines.ClockJumps,
         archives.Away,
+        archives.AwayForHours,
         archives.Silent,
         archives.Slow,
         archives.Aborts,
@@ -38,3 +39,6 @@ FAULTS: dict[str, type[Fault]] = {
     )
 }
 """A run with seed N has the fault number N modulo their number, in this order, unless one is asked for."""
+
+LONG: dict[str, type[Fault]] = {fault.name: fault for fault in (archives.AwayForHoursWithFiveHundred,)}
+"""Faults that take many minutes, and are run only where they are asked for by name."""

@@ -226,7 +226,7 @@ class EngineKilled(Harm):
             world.pause_for(random.uniform(0, 0.15))
             for child in children(world.node.process.pid):
                 with suppress(OSError):  # it has ended just now
-                    if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    if b"engines.serving" in Path(f"/proc/{child}/cmdline").read_bytes():
                         os.kill(child, signal.SIGKILL)
                         kills += 1
         world.note(kills=kills)

@@ -102,7 +102,8 @@ def references(fault: Fault, folder: Path, parts: Parts) -> Reference:
     if found.findings:
         raise AssertionError(f"a run without faults: {found.findings}")
     series = {row["key"]: row["series_uid"] for row in world.last_rows["series"]}
-    reference: dict[str, dict[str, str]] = {slices(number)[0].series_uid: {} for number in range(SERIES)}
+    numbers = {number for each in world.series.values() for number in each}
+    reference: dict[str, dict[str, str]] = {slices(number)[0].series_uid: {} for number in numbers}
     for row in world.last_rows["results"]:
         reference[series[row["series"]]][row["sop_instance_uid"]] = found.objects[row["sop_instance_uid"]]
     if not all(reference.values()):

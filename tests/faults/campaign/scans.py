@@ -11,7 +11,7 @@ from pydicom.uid import CTImageStorage
 from tests.synthetic_ct import Scan, decimal
 
 SERIES = 6
-"""How many there are."""
+"""How many differ in what they show; there are as many series as anybody wants."""
 SLICES = 16
 _ROOT = "1.2.826.0.1.3680043.10.1999.8"
 _SCAN = Scan(places=[2.0 * place for place in range(SLICES)], shape=(64, 64), attributes={"BodyPartExamined": "CHEST"})
@@ -35,7 +35,7 @@ class Slice:
 def slices(series: int) -> tuple[Slice, ...]:
     """The images of a series, by its number."""
     study_uid, series_uid = f"{_ROOT}.{series}", f"{_ROOT}.{series}.1"
-    scan = Scan(**{**vars(_SCAN), "radius": 9.0 + series})
+    scan = Scan(**{**vars(_SCAN), "radius": 9.0 + series % SERIES})
     found = []
     for index in range(SLICES):
         header = scan.header(study_uid, series_uid)

@@ -20,6 +20,7 @@ from sqlalchemy import make_url
 
 from service.types import Destination
 from tests.faults.campaign import ledger_file
+from tests.faults.campaign.nursery import Nursery
 from tests.faults.campaign.scans import SERIES, slices
 from tests.faults.campaign.sender import Sender
 from tests.orthanc import running_orthanc
@@ -39,24 +40,26 @@ class Parts:
     """What all runs share: it takes long to make, and no harm comes to it but by name."""
 
     engines: Section
+    nursery: Nursery
     postgres: PostgresServer | None
 
 
 class SiteNode(RunningNode):
-    """A node of a site; `environment` is added to its process's."""
+    """A node of a site, from a nursery; one with something of its own in its `environment` starts from nothing."""
 
+    nursery: Nursery
     environment: Mapping[str, str] = {}
-    wrapper: tuple[str, ...] = ()
-    role: str = "all"
     started_seconds: float = 3.0
 
     def launch(self) -> None:
         """Start it; it may well refuse."""
-        line = [*self.wrapper, sys.executable, "-m", "service.cli", "serve", "--role", self.role]
-        line += ["--config", str(self.config)]
-        self.process = subprocess.Popen(
-            line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env={**os.environ, **self.environment}
-        )
+        arguments = ["serve", "--config", str(self.config)]
+        if self.environment:
+            line = [sys.executable, "-m", "service.cli", *arguments]
+            everything = {**os.environ, **self.environment}
+            self.process = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=everything)
+        else:
+            self.process = self.nursery.start(arguments)  # type: ignore[assignment]
         self._kill_at = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -99,6 +102,8 @@ class World:
         Where the spool lies; a fault may put it on a small volume.
     database_ports
         Where nodes, by number, reach the database server, if not where it listens: a fault may stand in between.
+    settle_seconds
+        For all work to end after peace.
 
     nodes, orthanc, senders
         What runs, from the start on.
@@ -124,6 +129,7 @@ class World:
         self.senders: list[Sender] = []
         self.notes: dict[str, Any] = {}
         self.database_ports: dict[int, int] = {}
+        self.settle_seconds = SETTLED_SECONDS
         self._random = random
         self._stack, self._kept = ExitStack(), ExitStack()
 
@@ -198,7 +204,7 @@ class World:
         for name, section in self.sections.items():
             standard[name] = {**standard.get(name, {}), **section}
         node = SiteNode(folder, self.archive, senders=list(self.series), sections=standard)
-        node.environment = self.environment
+        node.nursery, node.environment = self.parts.nursery, self.environment
         return node
 
     # ---- what goes on ----------------------------------------------------------------------------------------------
@@ -252,9 +258,9 @@ class World:
         except (sqlite3.Error, psycopg.Error):
             return []
 
-    def settle(self, seconds: float = SETTLED_SECONDS) -> bool:
+    def settle(self) -> bool:
         """Wait until all is sent and all work has ended; whether that came in time."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + self.settle_seconds
         for node in self.nodes:
             node.restart()
         for sender in self.senders:
