@@ -137,10 +137,10 @@ def route(
     as_json: AsJson = False,
 ) -> None:
     """Show what would run on these images, where results would go, and why not. Nothing is stored, nothing runs."""
-    from service.node import served_packages
     from service.operate.progress import progress
     from service.routing.dry_run import dry_run
     from service.routing.dry_run_view import as_object, view
+    from service.served import served_packages
 
     if config is None and DEFAULT_CONFIG.exists():
         config = DEFAULT_CONFIG

@@ -4,75 +4,39 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
-from engines.runtimes.base import GPU, RuntimeSettings
-from engines.serving.messages import EngineSpec
-from engines.serving.pool import DRIVER, EnginePool
+from engines.packages.package import ModelPackage
+from engines.serving.pool import EnginePool
 from service import __version__
 from service.deliver.capabilities import Capabilities
 from service.deliver.sender import Senders
 from service.errors import ConfigurationError
-from service.ledger.jobs import Whose
+from service.lanes import make_workers
 from service.ledger.ledger import open_ledger
-from service.ledger.records import ASSEMBLE, COMMIT, DELIVER, ENCODE, INFER
 from service.operate.certificates import CertificateWatch
+from service.operate.fetching import Fetching
 from service.operate.http import EngineHealth, Health, HttpServer
 from service.operate.metrics import Metrics
+from service.operate.operator import operator_routes
+from service.operate.page import Page
 from service.pipeline import NoEngines, Pipeline
 from service.reception import Reception
-from service.retry import RetryPolicy
 from service.roles import Role
-from service.routing.narrowing import check_narrowing
 from service.series.streaming import Streaming
+from service.served import compiled_folder, engine_spec, served_packages
 from service.settings import Settings
 from service.spool import Spool
 from service.upkeep import EngineUpkeep
 from service.worker import Worker
 
 log = structlog.get_logger()
-
-PREPARING, DELIVERING, CONFIRMING = (ASSEMBLE, ENCODE), (DELIVER,), (COMMIT,)
-"""Which stages share a thread, beside the inference: an archive that is slow holds up no inference, and the other way
-round; and one that is slow to commit, no delivery."""
-
-
-def whose_results(settings: Settings) -> Iterator[Whose]:
-    """On whose series each thread that delivers works: some for each archive, so that one that is slow holds up no
-    other; and one for senders without an archive, whose jobs end there.
-    """
-    for name, archive in settings.archives.items():
-        senders = tuple(title for title, sender in settings.senders.items() if sender.archive == name)
-        if senders:
-            yield from [Whose(senders)] * archive.parallel
-    yield Whose(tuple(settings.senders), only=False)
-
-
-def served_packages(settings: Settings) -> dict[str, ModelPackage]:
-    """The model packages that the settings ask for.
-
-    Raises
-    ------
-    ModelPackageError
-        A package is wrong.
-    ConfigurationError
-        ``engines.models`` or ``[routing.MODEL]`` names a model that is not there, or narrows it by what it has not.
-    """
-    engines = settings.engines
-    packages = load_packages(SHIPPED_MODELS, *engines.folders)
-    if unknown := sorted(set(engines.models) - set(packages)):
-        raise ConfigurationError(f"engines.models = {unknown}: no such model; there are {', '.join(sorted(packages))}")
-    check_narrowing(settings, packages)
-    return {name: packages[name] for name in engines.models} if engines.models else packages
 
 
 class Node:
@@ -100,6 +64,7 @@ class Node:
         self._workers: tuple[Worker, ...] = ()
         self._engines: EnginePool | None = None
         self._reception: Reception | None = None
+        self._fetching: Fetching | None = None
 
     def start(self) -> None:
         """Open the spool, ledger and engines, then listen: a sender finds either a node that works or none."""
@@ -142,17 +107,20 @@ class Node:
         begun.callback(senders.close)
         engines = self._engines or NoEngines()
         pipeline = Pipeline(settings, self._spool, self._ledger, self._streaming, engines, capabilities, senders)
-        self._workers = tuple(self._make_workers(pipeline))
+        self._workers = tuple(make_workers(settings, role, pipeline, self._ledger, self._metrics))
         if role.receives:
             # what is read while it comes is of use where it is assembled
             also = (self._streaming,) if role.works else ()
             self._reception = Reception(settings, self._spool, self._ledger, self._metrics, *also)
             begun.callback(self._reception.close)
             begun.callback(self._reception.drain)
+            self._fetching = Fetching(settings, self._spool, self._ledger) if settings.fetch else None
         self._metrics.watch_jobs(self._ledger.counts)
         self._metrics.watch_engines(lambda: self._engines.statuses if self._engines else ())
         self._metrics.watch_certificates(self._certificates.ends)
-        self._http = HttpServer(settings.http.host, settings.http.port, self.health, self._metrics)
+        page = Page(self.health, self._ledger, settings)
+        routes = operator_routes(page, self._ledger, settings.http.password.get_secret_value())
+        self._http = HttpServer(settings.http.host, settings.http.port, self.health, self._metrics, routes)
         self._http.start()
         begun.callback(self._http.stop)
         self._certificates.look()
@@ -160,6 +128,9 @@ class Node:
         ticker.start()
         begun.callback(ticker.join)
         begun.callback(self._stopping.set)
+        if self._fetching is not None:
+            self._fetching.start()
+            begun.callback(self._fetching.stop)
         for worker in self._workers:
             worker.start()
         begun.callback(self._end_workers)  # while the ticker still prolongs their leases
@@ -176,22 +147,6 @@ class Node:
             upkeep.start()
             begun.callback(upkeep.stop)
             begun.push(opening.pop_all())  # ends before the upkeep, which may be at a reload that would take long
-
-    def _make_workers(self, pipeline: Pipeline) -> Iterator[Worker]:
-        settings = self._settings
-        retry = RetryPolicy.of(settings.retry)
-        lanes: list[tuple[str, ...]] = [PREPARING, *[(INFER,)] * settings.engines.parallel] if self._role.works else []
-        lanes += [CONFIRMING] if self._role.delivers else []
-        for lane in lanes:
-            stages = {stage: pipeline.stages[stage] for stage in lane}
-            yield Worker(self._ledger, stages, retry, self._metrics)
-        if self._role.delivers:
-            stages = {stage: pipeline.stages[stage] for stage in DELIVERING}
-            for whose in whose_results(settings):
-                yield Worker(self._ledger, stages, retry, self._metrics, whose=whose)
-        if settings.expects_urgent and self._role.works:  # so that no urgent image waits for routine ones
-            infer = {INFER: pipeline.infer}
-            yield Worker(self._ledger, infer, retry, self._metrics, only_urgent=True)
 
     def stop(self, grace_seconds: float = 30.0) -> None:
         """Drain: take no new associations, let running stages finish or hand them back, close everything."""
@@ -293,40 +248,6 @@ class Node:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def runtime_settings(settings: Settings) -> RuntimeSettings:
-    """What the engines run on."""
-    engines = settings.engines
-    on_gpu = GPU if DRIVER.exists() else "openvino"
-    return RuntimeSettings(
-        runtime=on_gpu if engines.runtime == "auto" else engines.runtime,
-        precision=engines.precision,
-        engines=compiled_folder(settings),
-        threads=engines.threads,
-        hint=engines.hint,
-        batch=engines.batch,
-    )
-
-
-def compiled_folder(settings: Settings) -> Path:
-    """The folder of engine files and of the runtimes' caches."""
-    return settings.engines.compiled or settings.spool.path / "engines"
-
-
-def engine_spec(settings: Settings) -> EngineSpec:
-    """What each engines' process serves."""
-    engines, asked_for = settings.engines, runtime_settings(settings)
-    cpu = replace(asked_for, runtime="openvino", precision="auto", batch=1)
-    return EngineSpec(
-        packages=(),
-        settings=asked_for,
-        fallback=None if asked_for.runtime == "openvino" else cpu,
-        memory_mb=engines.memory_mb or None,
-        batch_seconds=engines.batch_seconds,
-        parallel=engines.parallel + settings.expects_urgent,
-        hang_seconds=engines.hang_seconds,
-    )
 
 
 def notify_systemd(state: str) -> None:

@@ -80,7 +80,8 @@ class Reception:
         self._completeness.close()
 
     def decide(self) -> None:
-        """Complete what is whole. Call it several times a second."""
+        """Complete what is whole, and end receivers that hang. Call it several times a second."""
+        self._receivers.ask()
         self._completeness.decide()
 
     def beat(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from service.archive.base import Archive, Fetch, Keep, Query, SeriesEntry, StudyEntry
+from service.archive.base import Archive, Fetch, Keep, Query, SeriesEntry, Sought, StudyEntry
 from service.archive.dicomweb import DicomWeb
 from service.archive.dimse import Dimse
 from service.errors import Rejected
@@ -70,6 +70,10 @@ class ArchiveClient:
     def studies(self, study_uid: str) -> tuple[StudyEntry, ...]:
         """As `Query.studies`. Raises as `Archive`."""
         return self._query.studies(study_uid) if _known((study_uid,)) else ()
+
+    def search(self, sought: Sought) -> tuple[StudyEntry, ...]:
+        """As `Query.search`. Raises as `Archive`."""
+        return self._query.search(sought)
 
     @property
     def fetches(self) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from email.message import Message
@@ -17,6 +17,7 @@ from service.archive.base import (
     QUIET_SECONDS,
     Keep,
     SeriesEntry,
+    Sought,
     StudyEntry,
     same_patient,
 )
@@ -26,12 +27,13 @@ from service.wire.http import web_client
 
 PAGE = 1000
 """So many instances are asked for in one search."""
-NUMBER_OF_SERIES_RELATED_INSTANCES = "00201209"
+NUMBER_OF_STUDY_RELATED_INSTANCES, NUMBER_OF_SERIES_RELATED_INSTANCES = "00201208", "00201209"
 STUDY_INSTANCE_UID, SERIES_INSTANCE_UID = "0020000D", "0020000E"
 SOP_INSTANCE_UID = "00080018"
 STUDY_DATE, MODALITY, MODALITIES_IN_STUDY = "00080020", "00080060", "00080061"
 PATIENT_ID, ISSUER_OF_PATIENT_ID = "00100020", "00100021"
 
+_STUDY = f"{MODALITIES_IN_STUDY},{NUMBER_OF_STUDY_RELATED_INSTANCES}"
 _AS_IT_IS = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
@@ -99,18 +101,25 @@ class DicomWeb:
             this = next(iter(self._search(client, "studies", keys, time.monotonic() + QUERY_SECONDS)), None)
             if this is None or not _value(this, PATIENT_ID):
                 return ()
-            keys = {"PatientID": _value(this, PATIENT_ID), "includefield": MODALITIES_IN_STUDY}
+            keys = {"PatientID": _value(this, PATIENT_ID), "includefield": _STUDY}
             found = self._search(client, "studies", keys, time.monotonic() + QUERY_SECONDS)
-        return tuple(
-            StudyEntry(
-                _value(match, STUDY_INSTANCE_UID),
-                _value(match, STUDY_DATE),
-                tuple(map(str, match.get(MODALITIES_IN_STUDY, {}).get("Value") or ())),
-            )
-            for match in found
-            # an identifier may hold * and ?, which match others; and two hospitals may have given the same one
-            if _value(match, STUDY_INSTANCE_UID) and same_patient(_patient(this), _patient(match))
-        )
+        # an identifier may hold * and ?, which match others; and two hospitals may have given the same one
+        return _studies(match for match in found if same_patient(_patient(this), _patient(match)))
+
+    def search(self, sought: Sought) -> tuple[StudyEntry, ...]:
+        """From a search for studies, page by page."""
+        keys = {"StudyDate": sought.dates, "includefield": _STUDY}
+        keys |= {"ModalitiesInStudy": sought.modality} if sought.modality else {}
+        keys |= {"StudyDescription": sought.description} if sought.description else {}
+        end = time.monotonic() + QUERY_SECONDS
+        entries: dict[str, StudyEntry] = {}
+        with self._client() as client:
+            while True:
+                page = {**keys, "limit": str(PAGE), "offset": str(len(entries))}
+                found = _studies(self._search(client, "studies", page, end))
+                if not (new := {entry.study_uid: entry for entry in found if entry.study_uid not in entries}):
+                    return tuple(entries.values())
+                entries |= new
 
     def _list(self, client: httpx.Client, study_uid: str, series_uid: str, end: float) -> tuple[str, ...]:
         uids: dict[str, None] = {}
@@ -219,6 +228,19 @@ def _value(match: dict[str, Any], tag: str) -> str:
     """The first value of an attribute (PS3.18 F.2), or nothing. Numbers may come as strings."""
     values = match.get(tag, {}).get("Value") or [""]
     return str(values[0])
+
+
+def _studies(matches: Iterable[dict[str, Any]]) -> tuple[StudyEntry, ...]:
+    return tuple(
+        StudyEntry(
+            _value(match, STUDY_INSTANCE_UID),
+            _value(match, STUDY_DATE),
+            tuple(map(str, match.get(MODALITIES_IN_STUDY, {}).get("Value") or ())),
+            int(count) if (count := _value(match, NUMBER_OF_STUDY_RELATED_INSTANCES)).isdigit() else None,
+        )
+        for match in matches
+        if _value(match, STUDY_INSTANCE_UID)
+    )
 
 
 def _patient(match: dict[str, Any]) -> tuple[str, str]:

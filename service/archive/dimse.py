@@ -17,6 +17,7 @@ from service.archive.base import (
     QUIET_SECONDS,
     Keep,
     SeriesEntry,
+    Sought,
     StudyEntry,
     same_patient,
 )
@@ -36,6 +37,7 @@ CHUNK = 100
 _QUERY = Patience(CONNECT_SECONDS, QUERY_SECONDS)
 _FETCH = Patience(CONNECT_SECONDS, QUIET_SECONDS)
 _SYNTAXES: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+_STUDY: dict[str, str | None] = dict.fromkeys(("StudyDate", "ModalitiesInStudy", "NumberOfStudyRelatedInstances"))
 _PENDING = (0xFF00, 0xFF01)
 _OUT_OF_RESOURCES = 0xA700
 _FOR_GOOD = {
@@ -99,9 +101,7 @@ class Dimse:
 
     def studies(self, study_uid: str) -> tuple[StudyEntry, ...]:
         """From two queries at STUDY level: for the Patient ID, and by it."""
-        keys: dict[str, str | None] = dict.fromkeys(
-            ("PatientID", "IssuerOfPatientID", "StudyDate", "ModalitiesInStudy")
-        )
+        keys = {**_STUDY, "PatientID": None, "IssuerOfPatientID": None}
         with association(
             self._archive, self._calling, [build_context(STUDY_ROOT_FIND, _SYNTAXES)], patience=_QUERY
         ) as to:
@@ -112,14 +112,19 @@ class Dimse:
                 return ()
             wanted = _query("STUDY", StudyInstanceUID=None, **(keys | {"PatientID": patient}))
             found = list(self._find(to, wanted, time.monotonic() + QUERY_SECONDS))
-        return tuple(
-            StudyEntry(
-                str(match.StudyInstanceUID), str(match.get("StudyDate") or ""), _values(match.get("ModalitiesInStudy"))
-            )
-            for match in found
-            # an identifier may hold * and ?, which match others; and two hospitals may have given the same one
-            if match.get("StudyInstanceUID") and same_patient(_patient(this), _patient(match))
-        )
+        # an identifier may hold * and ?, which match others; and two hospitals may have given the same one
+        return _studies(match for match in found if same_patient(_patient(this), _patient(match)))
+
+    def search(self, sought: Sought) -> tuple[StudyEntry, ...]:
+        """From a query at STUDY level."""
+        keys: dict[str, str | None] = {"StudyDate": sought.dates, "ModalitiesInStudy": sought.modality or None}
+        if sought.description:
+            keys["StudyDescription"] = sought.description
+        wanted = _query("STUDY", StudyInstanceUID=None, **(_STUDY | keys))
+        with association(
+            self._archive, self._calling, [build_context(STUDY_ROOT_FIND, _SYNTAXES)], patience=_QUERY
+        ) as to:
+            return _studies(list(self._find(to, wanted, time.monotonic() + QUERY_SECONDS)))
 
     def _list(self, to: Association, study_uid: str, series_uid: str, end: float) -> tuple[str, ...]:
         wanted = _identifier("IMAGE", study_uid, series_uid, SOPInstanceUID=None)
@@ -205,6 +210,19 @@ class Dimse:
         if code not in (0x0000, 0xB000, *_PENDING):  # 0xB000: some could not be sent
             raise ArchiveUnavailable(f"{name}: {service} failed with status 0x{code:04X}")
         return code in _PENDING
+
+
+def _studies(matches: Iterable[Dataset]) -> tuple[StudyEntry, ...]:
+    return tuple(
+        StudyEntry(
+            str(match.StudyInstanceUID),
+            str(match.get("StudyDate") or ""),
+            _values(match.get("ModalitiesInStudy")),
+            None if (count := match.get("NumberOfStudyRelatedInstances")) is None else int(count),
+        )
+        for match in matches
+        if match.get("StudyInstanceUID")
+    )
 
 
 def _patient(match: Dataset) -> tuple[str, str]:

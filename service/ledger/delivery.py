@@ -9,7 +9,7 @@ from service.ledger.base import LedgerBase
 from service.ledger.commitments import TransactionOf, forgive, is_result, keep_refused, keep_report, keep_verified
 from service.ledger.jobs import set_job
 from service.ledger.records import ENCODED, RUNNING, SENDING, SUPERSEDED, Job, ResultRecord
-from service.ledger.results import select_results, withdraw
+from service.ledger.results import count_results, select_results, withdraw
 from service.ledger.schema import results
 from service.ledger.sql import begins
 
@@ -65,6 +65,11 @@ class Delivery(LedgerBase):
         """Whether it is an instance that was made here."""
         with self._database.reading() as connection:
             return is_result(connection, sop_instance_uid)
+
+    def result_counts(self) -> dict[tuple[str, str], int]:
+        """Number of results by archive and status."""
+        with self._database.reading() as connection:
+            return count_results(connection)
 
     def results(self, series_key: str | None = None) -> list[ResultRecord]:
         """What was encoded, in that order, and how far it got."""

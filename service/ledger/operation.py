@@ -11,6 +11,7 @@ from service.ledger.operating import ended_series, forget_history, forget_series
 from service.ledger.records import CANCELLED, DEAD, READY, RUNNING, DecisionRecord, Job
 from service.ledger.schema import decisions, jobs
 from service.ledger.sql import begins, now
+from service.ledger.turns import Turn, end_turn, hold_turn, take_turn
 
 
 class Operation(LedgerBase):
@@ -31,6 +32,12 @@ class Operation(LedgerBase):
         with self._database.reading() as connection:
             found = select_jobs(connection, jobs.c.id == id)
             return found[0] if found else None
+
+    def last_noted(self, state: str, limit: int) -> list[Job]:
+        """The last jobs in a state of which a note says why, at most so many, in the order in which they came."""
+        with self._database.reading() as connection:
+            noted = select(jobs.c.id).where(jobs.c.state == state, jobs.c.note != "").order_by(jobs.c.id.desc())
+            return select_jobs(connection, jobs.c.id.in_(noted.limit(limit)))
 
     def decisions(self, series_key: str) -> list[DecisionRecord]:
         """Each time a series was found complete, in order; ``series_key`` may be the beginning of one."""
@@ -85,6 +92,21 @@ class Operation(LedgerBase):
             while more:
                 with self._database.writing() as connection:
                     more = forget(connection, moment)
+
+    def take_turn(self, name: str, seconds: float) -> Turn | None:
+        """Take a turn at what one node of several does now and then, for so long; None where it is not due."""
+        with self._database.writing() as connection:
+            return take_turn(connection, name, seconds)
+
+    def hold_turn(self, turn: Turn, seconds: float) -> None:
+        """Go on with a turn for so long."""
+        with self._database.writing() as connection:
+            hold_turn(connection, turn, seconds)
+
+    def end_turn(self, turn: Turn, again_in: float, *, done: bool) -> None:
+        """End a turn; the next is due after so many seconds, and goes on from here where all was ``done``."""
+        with self._database.writing() as connection:
+            end_turn(connection, turn, again_in, done=done)
 
     def check(self) -> list[str]:
         """Look the whole ledger over; what is wrong with it, empty for nothing."""

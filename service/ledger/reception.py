@@ -1,13 +1,15 @@
 """The ledger's side of reception: which series are being received, and when each was found complete."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from service.ledger.base import LedgerBase
 from service.ledger.receiving import (
     adopt_series,
     complete_series,
     hold_series,
+    instances_of,
     open_series,
+    received_since,
     select_series,
     series_being_received,
 )
@@ -69,6 +71,16 @@ class Reception(LedgerBase):
         counts, unless_by = (instances, corrected), self._among_others if yielding else None
         with self._making_ready() as connection:
             complete_series(connection, key, counts, note, next_jobs, decision, unless_by)
+
+    def received_since(self, moment: float, senders: Collection[str]) -> list[SeriesRecord]:
+        """The series of some senders that were found complete since a moment, and were not fetched."""
+        with self._database.reading() as connection:
+            return received_since(connection, moment, senders)
+
+    def instances_of(self, key: str) -> int | None:
+        """How many instances a series had when it was last found complete; None where it is not known."""
+        with self._database.reading() as connection:
+            return instances_of(connection, key)
 
     def series(self, key: str) -> SeriesRecord | None:
         """What is known of a series from its first instance."""

@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from service.ledger.records import ROUTINE
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration: what these tables are."""
 
 metadata = MetaData()
@@ -129,4 +129,12 @@ leavings = Table(
     "leavings",
     metadata,
     Column("key", Text, primary_key=True),  # in the store, to be removed there
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("name", Text, primary_key=True),  # of what is done now and then, by one node of several
+    Column("due_at", Float, nullable=False),  # when it is somebody's turn
+    Column("done_until", Float, nullable=False),  # the beginning of the last turn that came to its end
 )

@@ -17,10 +17,11 @@ from service.deliver.commitment import require_commitment
 from service.deliver.scu import echo
 from service.deliver.stow import StowRs
 from service.errors import ConfigurationError, WetreadError
-from service.node import engine_spec, served_packages
 from service.operate.certificates import looked_at
+from service.operate.fetch_way import sender_of, way_of
 from service.results.storage import all_storages, fallback
 from service.room import RESUME
+from service.served import engine_spec, served_packages
 from service.settings import ArchiveSettings, Settings, load
 from service.spool import Spool
 from service.types import Destination
@@ -74,6 +75,7 @@ def inspect(config: Path) -> Iterator[Line]:
                 yield _commits(settings.destination(name), archive, settings.node.ae_title)
             if archive.count != "no":
                 yield _asked(settings.destination(name), archive, settings.node.ae_title)
+    yield from _fetches(settings)
     yield from _models(settings)
 
 
@@ -153,6 +155,20 @@ def _asked(to: Destination, archive: ArchiveSettings, ae_title: str) -> Line:
     ways = {"no": "missing images are not fetched", "c-move": f"missing images come by c-move, to {ae_title}"}
     fetch = ways.get(archive.fetch, f"missing images come by {archive.fetch}")
     return Line(True, what, f"can be asked what a series has ({archive.count}); {fetch}")
+
+
+def _fetches(settings: Settings) -> Iterator[Line]:
+    """Whether the rules by which studies are fetched name what is there."""
+    for name, rule in settings.fetch.items():
+        try:
+            by = way_of(settings, rule.archive, rule.by or "")
+            whose = sender_of(settings, rule.archive, by, rule.sender or "")
+        except ConfigurationError as error:
+            yield Line(False, f"fetch {name}", f"fetch.{name}: {error}")
+            continue
+        what = "studies that it lists" if rule.studies == "found" else "earlier studies of what was received"
+        when = f"every {rule.every_minutes:g} minutes" + "".join(f", {window}" for window in rule.windows)
+        yield Line(True, f"fetch {name}", f"{what}, from {rule.archive} by {by}, {when}; results as for {whose}")
 
 
 def _spool(settings: Settings) -> Line:

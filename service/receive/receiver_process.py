@@ -20,7 +20,7 @@ import structlog
 from service.errors import OutOfResources, WetreadError, told_by_place
 from service.logs import silence_libraries
 from service.receive.connections import Connections
-from service.receive.control import Associated, Begin, Begun, Control, Ended, Logged, Serve, Stop
+from service.receive.control import Asked, Associated, Begin, Begun, Control, Ended, Here, Logged, Serve, Stop
 from service.receive.desk import AtDesk
 from service.receive.intake import Intake
 from service.receive.policy import AssociationPolicy
@@ -83,6 +83,8 @@ class Receiver:
             match message:
                 case Serve():
                     self._begin(self._connections[message.secured], socket.socket(fileno=descriptor))
+                case Asked():
+                    self._control.send(Here())
                 case Stop():  # in a thread, for the node may be gone before all are ended
                     threading.Thread(target=self._stop, name="stop", daemon=True).start()
 

@@ -23,6 +23,8 @@ WEIGHTS = {
     "quiet": 100.0,  # times the silence, in units
 }
 """What each piece of evidence is worth."""
+FETCHED = "fetched"
+"""Evidence of a series that this node has fetched, and not been sent: the archive's own list of its instances."""
 
 PAUSES = 5.0
 """A unit of silence is so many times the sender's usual longest pause."""

@@ -7,6 +7,7 @@ Each table is a module of its own.
 
 from service.settings.archives import ArchiveSettings
 from service.settings.engines import EngineSettings
+from service.settings.fetch import FetchSettings
 from service.settings.http import HttpSettings
 from service.settings.ledger import LedgerSettings
 from service.settings.log import LogSettings
@@ -29,6 +30,7 @@ __all__ = [
     "ArchiveSettings",
     "ArchiveTlsSettings",
     "EngineSettings",
+    "FetchSettings",
     "HttpSettings",
     "LedgerSettings",
     "LogSettings",

@@ -10,7 +10,12 @@ from pydantic import BaseModel, ValidationError
 from service.errors import ConfigurationError
 from service.settings.tree import Settings
 
-_PASSCODES = (("node", "users"), ("stow", "tokens"), ("ledger", "url"))
+_PASSCODES = (
+    ("node", "users"),
+    ("stow", "tokens"),
+    ("ledger", "url"),
+    ("http", "password"),
+)
 _ARCHIVE_PASSCODES = (("dicomweb_token",), ("dicomweb_password",))
 
 

@@ -74,6 +74,16 @@ port = 4242
 # captures = 24                   # at most so many slices as secondary captures, beside the summary page
 # uid_root = "2.25"               # a registered root of your own, for all UIDs of results
 
+# What is fetched by a rule, as if it had been sent, one table for each; for example all CT of the last days, at night:
+#[fetch.nightly]
+#archive = "orthanc"
+#studies = "found"                # "received": earlier studies of the patients of what its sender has sent (priors = 2)
+#modalities = ["CT"]
+#description = "*CHEST*"          # StudyDescription
+#days = 1                         # today and so many days before
+#every_minutes = 60.0
+#windows = ["19:00-06:00"]
+
 [spool]
 # Received images, intermediate files, results and the ledger. Needs room for a day of images.
 path = "{spool}"
@@ -133,8 +143,9 @@ path = "{spool}"
 # give_up_hours = 72.0
 
 [http]
-# host = "127.0.0.1"              # /health and /metrics
+# host = "127.0.0.1"              # /health, /metrics and, at /, the operator's page
 # port = 8080
+# password = ""                   # for the operator's page; without one it is for this machine only
 
 # STOW-RS, a second way in: POST to http://HOST:PORT/studies
 [stow]

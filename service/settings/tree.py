@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from service.results.profile import ResultProfile
 from service.settings.archives import ArchiveSettings
 from service.settings.engines import EngineSettings
+from service.settings.fetch import FetchSettings
 from service.settings.http import HttpSettings
 from service.settings.ledger import LedgerSettings
 from service.settings.log import LogSettings
@@ -42,6 +43,7 @@ class Settings(BaseSettings):
     tls: TlsSettings = TlsSettings()
     senders: dict[AETitle, SenderSettings] = {}
     archives: dict[str, ArchiveSettings] = {}
+    fetch: dict[str, FetchSettings] = {}
     spool: SpoolSettings = SpoolSettings()
     ledger: LedgerSettings = LedgerSettings()
     series: SeriesSettings = SeriesSettings()

@@ -236,6 +236,17 @@ def test_associations_of_a_receiver_that_is_killed_are_lost_and_their_seats_free
         assert answer_to(node, "ONE") == ACCEPTED, "who comes while none serves has to wait, and is served"
 
 
+def test_a_receiver_that_hangs_is_ended_and_started_again_and_others_serve_meanwhile(node: RunningNode) -> None:
+    first, second = receivers(node).values()
+    os.kill(first, signal.SIGSTOP)
+    node.event("receiver.hangs")
+    again = eventually(lambda: {*receivers(node).values()} - {first, second}, "it is started again", 60)
+    assert gone([first])
+    with ExitStack() as stack:
+        assert len(peers(node, stack, *SENDERS)) == len(SENDERS)
+        assert {connections(pid) for pid in (second, *again)} == {2}
+
+
 def test_a_node_that_is_killed_leaves_no_process_and_another_can_start_at_once(node: RunningNode) -> None:
     pids = [*receivers(node).values()]
     image = SentImage(SEED, 1, FIRST)
