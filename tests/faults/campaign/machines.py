@@ -1,12 +1,9 @@
 """Faults of the machine: a disk that is full, a clock that jumps."""
 
-import shutil
-import struct
-import subprocess
-from pathlib import Path
 from random import Random
 
-from tests.faults.campaign.fault import Harm, NotHere
+from tests.faults.campaign.fault import Harm
+from tests.faults.campaign.jumping_clock import JumpingClock
 from tests.faults.campaign.volumes import fill, volume
 from tests.faults.campaign.world import World
 
@@ -53,24 +50,13 @@ class ClockJumps(Harm):
 
     def arrange(self, world: World, random: Random) -> None:
         """A clock that a file sets."""
-        compiler = shutil.which("cc")
-        if compiler is None:
-            raise NotHere("needs a C compiler")
-        world.folder.mkdir(parents=True, exist_ok=True)
-        library, self._ahead = world.folder / "jumping_clock.so", world.folder / "ahead"
-        source = Path(__file__).with_name("jumping_clock.c")
-        subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl", "-lm"], check=True)
-        self._ahead.write_bytes(struct.pack("d", 0.0))
-        world.environment = {"LD_PRELOAD": str(library), "JUMPING_CLOCK": str(self._ahead)}
+        self._clock = JumpingClock(world.folder / "clock")
+        world.environment = self._clock.environment
 
     def strike(self, world: World, random: Random) -> None:
         """Set it a few times."""
         jumps = [random.choice((-1, 1)) * random.choice((5, 60, 3600, 43_200, 30 * 86_400)) for _ in range(3)]
-        ahead = 0.0
-        with self._ahead.open("r+b", buffering=0) as file:
-            for jump in jumps:
-                world.pause_for(random.uniform(0.1, 1.5))
-                ahead += jump
-                file.seek(0)
-                file.write(struct.pack("d", ahead))
+        for jump in jumps:
+            world.pause_for(random.uniform(0.1, 1.5))
+            self._clock.jump(jump)
         world.note(jumps=jumps)
