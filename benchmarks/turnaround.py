@@ -10,6 +10,7 @@ What is measured can be kept in a file, to go on with later: ``--keep FILE --rou
 
 import argparse
 import math
+import signal
 import statistics
 import sys
 import tempfile
@@ -34,6 +35,7 @@ ROOM_SECONDS = 20.0
 
 def main() -> None:
     options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     measured = kept(options.keep) if options.keep else []
     if options.rounds:
         with tempfile.TemporaryDirectory(prefix="wetread-bench-", dir=options.folder) as folder:
@@ -54,6 +56,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="wetread bench turnaround", description=__doc__)
     parser.add_argument("--rounds", type=int, default=30, help="of the node; 0: tell what was kept")
     parser.add_argument("--timers", type=int, default=8, help="how many of the rounds one behind the timer goes with")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no round after so long")
     parser.add_argument("--slices", type=int, default=300)
     parser.add_argument("--data", type=Path, default=SHARED_DATA, help="real images; without them a phantom is sent")
     parser.add_argument("--keep", type=Path, help="append what is measured to this file, and tell all that is in it")
@@ -67,7 +70,7 @@ def parse() -> argparse.Namespace:
 def measure(folder: Path, options: argparse.Namespace) -> Iterator[Taken]:
     """Rounds of the node, and of the one behind the timer as many as are wanted; each as it ends."""
     series = write_series(folder / "sent", options.slices, options.data)
-    runs = count(1)
+    runs, begun = count(1), time.time()
     rounds, timers = options.rounds, options.timers
     with ExitStack() as stack:
         names = [NODE, TIMER] if timers else [NODE]
@@ -79,8 +82,8 @@ def measure(folder: Path, options: argparse.Namespace) -> Iterator[Taken]:
         for one in subjects.values():  # what happens once only, and not with every series
             one.begin(str(pydicom.dcmread(next(xray.iterdir())).SeriesInstanceUID), list(xray.iterdir()))
             one.end()
-        while rounds or timers:
-            until = math.inf
+        while (rounds or timers) and time.time() < begun + options.seconds:
+            until = begun + options.seconds
             behind = subjects[TIMER] if timers else None
             if behind:
                 behind.begin(series.renew(next(runs)), series.paths)

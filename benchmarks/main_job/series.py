@@ -1,7 +1,7 @@
 """The CT that is sent: a real chest where it is there, else the demo's, in as many slices as are wanted.
 
-Each time it is sent it is another one: it has other UIDs, so that nothing of it is known, and a voxel has another value,
-so that what a model found in it before is not taken for what it finds now (`engines.serving.recent`).
+Each time it is sent it is another one: it has other UIDs, so that nothing of it is known, and a voxel has another
+value, so that what a model found in it before is not taken for what it finds now (`engines.serving.recent`).
 """
 
 import os
