@@ -14,7 +14,7 @@ from service.worker import Worker
 
 PREPARING, DELIVERING, CONFIRMING = (ASSEMBLE, ENCODE), (DELIVER,), (COMMIT,)
 """Which stages share a thread, beside the inference: an archive that is slow holds up no inference, and the other way
-round; and one that is slow to commit, no delivery."""
+round; and one that is slow to commit, neither a delivery nor what another one commits."""
 
 
 def whose_results(settings: Settings) -> Iterator[Whose]:
@@ -34,14 +34,15 @@ def make_workers(
     """The workers of a node of this role, to be started."""
     retry = RetryPolicy.of(settings.retry)
     lanes: list[tuple[str, ...]] = [PREPARING, *[(INFER,)] * settings.engines.parallel] if role.works else []
-    lanes += [CONFIRMING] if role.delivers else []
     for lane in lanes:
         stages = {stage: pipeline.stages[stage] for stage in lane}
         yield Worker(ledger, stages, retry, metrics)
     if role.delivers:
-        stages = {stage: pipeline.stages[stage] for stage in DELIVERING}
-        for whose in whose_results(settings):
-            yield Worker(ledger, stages, retry, metrics, whose=whose)
+        whoses = list(whose_results(settings))
+        for lane, each in ((DELIVERING, whoses), (CONFIRMING, dict.fromkeys(whoses))):
+            stages = {stage: pipeline.stages[stage] for stage in lane}
+            for whose in each:
+                yield Worker(ledger, stages, retry, metrics, whose=whose)
     if settings.expects_urgent and role.works:  # so that no urgent image waits for routine ones
         infer = {INFER: pipeline.infer}
         yield Worker(ledger, infer, retry, metrics, only_urgent=True)

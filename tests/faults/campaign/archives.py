@@ -69,8 +69,9 @@ class Away(InFront):
 
 
 class AwayForHours(InFront):
-    """The archive is not there for twelve hours of the node's clock, and retries wait as long as they are shipped to. The
-    clock is set on as soon as all that was due has been tried.
+    """The archive is not there for twelve hours of the node's clock, with the retry times that are shipped.
+
+    The clock is set on as soon as all that was due has been tried.
 
     How many results wait is noted, what the node holds then and before, and how often work was tried.
     """
