@@ -42,6 +42,8 @@ class Taken:
         the turnaround.
     waited
         What of these was waiting: for the decision, for a thread, for the one before to be written down.
+    work
+        Seconds that the jobs of each stage were at work, of all models together.
     first
         Seconds until the results of the model that came first were committed.
     objects
@@ -51,6 +53,7 @@ class Taken:
     subject: str
     stages: Mapping[str, float]
     waited: Mapping[str, float]
+    work: Mapping[str, float]
     first: float
     objects: int
 
@@ -84,7 +87,8 @@ def taken(subject: str, answered_at: float, jobs: Sequence[Job], objects: int) -
         stages[name] = job.ended_at - before
         waited[name] = stages[name] - (job.seconds if name != COMPLETE else 0.0)
         before = job.ended_at
-    return Taken(subject, stages, waited, commits[0].ended_at - answered_at, objects)
+    work = {stage: sum(job.seconds for job in jobs if job.stage == stage) for stage in WAY[1:]}
+    return Taken(subject, stages, waited, work, commits[0].ended_at - answered_at, objects)
 
 
 def keep(path: Path, one: Taken) -> None:
