@@ -107,14 +107,14 @@ def _dead(jobs: list[Job], more: int) -> str:
     heads = ["job", "stage", "model", "series", "from", "since", "what happened, and what to do", ""]
     rows = [[*_who(job), _when(job.ended_at), _cell(job.note, "reason"), _acts(job)] for job in jobs]
     others = f"<p>and {more} more: <code>wetread jobs list --state dead</code></p>" if more else ""
-    return _table(heads, rows, "Nothing: no job is a dead letter.") + others
+    return _table(heads, rows, "Nothing: no job is a dead letter.", numbers=(0,)) + others
 
 
 def _waiting(jobs: list[Job]) -> str:
     heads = ["job", "stage", "model", "series", "from", "next try", "why"]
     jobs.sort(key=lambda job: job.run_at)
     rows = [[*_who(job), _when(job.run_at), _cell(job.note, "reason")] for job in jobs]
-    return _table(heads, rows, "Nothing has failed and waits.")
+    return _table(heads, rows, "Nothing has failed and waits.", numbers=(0,))
 
 
 def _work(counts: Mapping[tuple[str, str], int]) -> str:
@@ -122,7 +122,7 @@ def _work(counts: Mapping[tuple[str, str], int]) -> str:
         [_cell(stage, "short"), *(_number(counts.get((stage, state), 0), _STYLES.get(state, "")) for state in STATES)]
         for stage in STAGES
     ]
-    return _table(["stage", *STATES], rows, "", numbers=range(1, 1 + len(STATES)))
+    return _table(["stage", *STATES], rows, "", numbers=range(1, 1 + len(STATES)), style="narrow")
 
 
 def _models(health: Health) -> str:
@@ -174,7 +174,9 @@ def _section(title: str, content: str) -> str:
     return f"<section><h2>{title}</h2>{content}</section>"
 
 
-def _table(heads: Iterable[str], rows: list[list[str]], none: str, numbers: Iterable[int] = ()) -> str:
+def _table(
+    heads: Iterable[str], rows: list[list[str]], none: str, numbers: Iterable[int] = (), style: str = "wide"
+) -> str:
     if not rows:
         return f'<p class="none">{none}</p>'
     right = set(numbers)
@@ -182,7 +184,7 @@ def _table(heads: Iterable[str], rows: list[list[str]], none: str, numbers: Iter
         f'<th class="number">{name}</th>' if place in right else f"<th>{name}</th>" for place, name in enumerate(heads)
     )
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<table class="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 _DOCUMENT = """<!doctype html>

@@ -3,71 +3,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
 from service.deliver.capabilities import Capabilities
-from service.ledger.ledger import Ledger
 from service.ledger.records import ASSEMBLE, DELIVER, NextJob, ResultRecord, SeriesRecord
-from service.operate.http import EngineHealth, Health, HttpServer
-from service.operate.metrics import Metrics
-from service.operate.operator import operator_routes
-from service.operate.page import Page
-from service.settings import Settings, parse
 from service.types import ResultObject
+from tests.operated import Operated
 
-HEALTH = Health(
-    version="1.2.3",
-    receiver_listening=True,
-    ledger_reachable=True,
-    spool_writable=True,
-    spool_free_bytes=5_000_000_000,
-    engines=(EngineHealth("ct-lung", "openvino", "fp32", "CPU", verified=True),),
-)
 PASSWORD = "correct horse battery"
-
-
-class Operated:
-    """A ledger with a dead letter, and the page over it."""
-
-    def __init__(self, folder: Path, password: str = "") -> None:
-        self.settings: Settings = parse(
-            {
-                "spool": {"path": str(folder)},
-                "archives": {"pacs": {"ae_title": "PACS", "host": "pacs.example", "port": 104}},
-                "senders": {"CT1": {"archive": "pacs"}},
-            },
-            "test",
-        )
-        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite'}")
-        routes = operator_routes(Page(lambda: HEALTH, self.ledger, self.settings), self.ledger, password)
-        self.server = HttpServer("127.0.0.1", 0, lambda: HEALTH, Metrics.on_new_registry(), routes)
-        self.server.start()
-        self.url = f"http://127.0.0.1:{self.server.port}"
-
-    def dead(self, note: str = "two slices at <one> position", key: str = "abcdef0123456789") -> int:
-        self.ledger.open_series(SeriesRecord(key, "1.2", f"1.2.{key}", "CT", "CT1"), 3)
-        self.ledger.complete_series(key, 3, "", [NextJob(ASSEMBLE)])
-        job = self.ledger.claim([ASSEMBLE])
-        assert job is not None
-        self.ledger.bury(job, note)
-        return job.id
-
-    def get(self, path: str = "/", **headers: str) -> httpx.Response:
-        return httpx.get(self.url + path, headers=headers, trust_env=False)
-
-    def post(self, path: str, **headers: str) -> httpx.Response:
-        return httpx.post(self.url + path, headers=headers, trust_env=False)
-
-    def state(self, job: int) -> str:
-        found = self.ledger.job(job)
-        assert found is not None
-        return found.state
-
-    def close(self) -> None:
-        self.server.stop()
-        self.ledger.close()
 
 
 @pytest.fixture
