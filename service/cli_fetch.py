@@ -14,7 +14,7 @@ from service.operate.fetch import INCOMPLETE, MODALITIES, Fetched
 from service.operate.fetch_way import WAYS, study_fetch
 from service.operate.progress import progress
 from service.settings import LogSettings, load
-from service.spool import Spool
+from service.shared_spool import open_spool
 
 
 def fetch(
@@ -33,8 +33,7 @@ def fetch(
     configure(LogSettings(format="console", level="error"))
     settings = load(config)
     ledger = existing_ledger(config)
-    kept = settings.spool
-    spool = Spool(kept.path, kept.duplicates, sync=kept.sync, reserve_mb=kept.reserve_mb)
+    spool = open_spool(settings)
     _, study = study_fetch(settings, spool, ledger, archive, by, sender, modality or MODALITIES)
     with progress(quiet=as_json) as watch:
         studies = (study_uid, *(study.earlier(study_uid, priors) if priors else ()))

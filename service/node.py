@@ -32,7 +32,7 @@ from service.roles import Role
 from service.series.streaming import Streaming
 from service.served import compiled_folder, engine_spec, served_packages
 from service.settings import Settings
-from service.spool import Spool
+from service.shared_spool import open_spool
 from service.upkeep import EngineUpkeep
 from service.worker import Worker
 
@@ -79,19 +79,13 @@ class Node:
         if role is not Role.ALL and not settings.shared:
             raise ConfigurationError(
                 f"--role {role}: the other roles need the same ledger; set ledger.url to a PostgreSQL database, and "
-                "spool.path to a folder that all of them see under the same path"
+                "spool.path to a folder that all of them see under the same path, or spool.url to an object store"
             )
         packages = served_packages(settings) if role.works else {}
         spool = settings.spool
         receivers = settings.node.receivers if role.receives and settings.node.receivers > 1 else 0
-        self._spool = Spool(
-            spool.path,
-            spool.duplicates,
-            sync=spool.sync,
-            ready_mb=spool.ready_mb if role.receives and not receivers else 0,
-            reserve_mb=spool.reserve_mb,
-            node=settings.shared,
-        )
+        ready_mb = spool.ready_mb if role.receives and not receivers else 0
+        self._spool = open_spool(settings, ready_mb=ready_mb, node=settings.shared)
         self._spool.lock(receivers)
         begun.callback(self._spool.unlock)
         self._ledger = open_ledger(settings.spool.path, settings.ledger, settings.urgent_senders)
@@ -102,7 +96,7 @@ class Node:
             self._begin_engines(begun, packages)
         self._streaming = Streaming(self._spool, min(4, os.cpu_count() or 1))
         begun.callback(self._streaming.stop)
-        capabilities = Capabilities(settings.node.ae_title, settings.spool.path)
+        capabilities = Capabilities(settings.node.ae_title, settings.spool.path, self._spool)
         senders = Senders(settings, capabilities)
         begun.callback(senders.close)
         engines = self._engines or NoEngines()
@@ -222,6 +216,7 @@ class Node:
                         worker.beat()
                     if self._reception is not None:
                         self._reception.beat()
+                    self._spool.tidy()
                 if time.monotonic() - last_sweep > 600:
                     last_sweep = time.monotonic()
                     self._certificates.look()
@@ -239,6 +234,7 @@ class Node:
         begun = time.time() - 1.0  # file times are of a coarser clock
         for series in self._ledger.ended_before(time.time() - self._settings.spool.keep_hours * 3600):
             self._spool.forget(series, before=begun)
+        self._spool.clear_away()
 
     def __enter__(self) -> Self:
         self.start()

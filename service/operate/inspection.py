@@ -23,7 +23,7 @@ from service.results.storage import all_storages, fallback
 from service.room import RESUME
 from service.served import engine_spec, served_packages
 from service.settings import ArchiveSettings, Settings, load
-from service.spool import Spool
+from service.shared_spool import open_spool
 from service.types import Destination
 from service.wire import Patience
 
@@ -173,12 +173,13 @@ def _fetches(settings: Settings) -> Iterator[Line]:
 
 def _spool(settings: Settings) -> Line:
     try:
-        free = Spool(settings.spool.path).free_bytes()
-    except ConfigurationError as error:
+        free = open_spool(settings).free_bytes()
+    except WetreadError as error:
         return Line(False, "spool", str(error))
     enough = free > RESUME * (settings.spool.reserve_mb << 20)
     fix = "" if enough else "; nothing would be taken: make room, or lower spool.reserve_mb"
-    return Line(enough, "spool", f"spool.path = {settings.spool.path}: {free / 1e9:.1f} GB free{fix}")
+    store = f"; {settings.spool.url} takes and gives" if settings.spool.url else ""
+    return Line(enough, "spool", f"spool.path = {settings.spool.path}: {free / 1e9:.1f} GB free{fix}{store}")
 
 
 def _running(settings: Settings) -> str | None:

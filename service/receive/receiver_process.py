@@ -26,6 +26,7 @@ from service.receive.intake import Intake
 from service.receive.policy import AssociationPolicy
 from service.receive.tls import Tls
 from service.settings import Settings
+from service.shared_spool import open_spool
 from service.spool import Spool
 
 log = structlog.get_logger()
@@ -116,16 +117,8 @@ class Receiver:
 
 def spool_of(settings: Settings, number: int) -> Spool:
     """The spool as a receiver works with it: it has its part of the ready files."""
-    spool = settings.spool
-    return Spool(
-        spool.path,
-        spool.duplicates,
-        sync=spool.sync,
-        ready_mb=spool.ready_mb // settings.node.receivers,
-        reserve_mb=spool.reserve_mb,
-        receiver=number,
-        node=settings.shared,
-    )
+    ready_mb = settings.spool.ready_mb // settings.node.receivers
+    return open_spool(settings, ready_mb=ready_mb, receiver=number, node=settings.shared)
 
 
 class Forwarding:

@@ -192,6 +192,7 @@ class Completeness:
     def _from_spool(self, record: SeriesRecord, but: str = "") -> Incoming:
         """A series of which nothing is remembered but its instances (all ``but`` one) in the spool."""
         series = Incoming(record, self._clock())
+        self._spool.fetch(record.key)
         for path in self._spool.instances(record.key):
             if instance_of(path) != but:
                 try:

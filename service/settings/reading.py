@@ -15,6 +15,8 @@ _PASSCODES = (
     ("stow", "tokens"),
     ("ledger", "url"),
     ("http", "password"),
+    ("spool", "url"),
+    ("spool", "endpoint"),
 )
 _ARCHIVE_PASSCODES = (("dicomweb_token",), ("dicomweb_password",))
 

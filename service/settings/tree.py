@@ -103,6 +103,15 @@ class Settings(BaseSettings):
             raise ValueError("stow.tls needs [tls] certificate and key; name them, or leave HTTPS to a proxy")
         return self
 
+    @model_validator(mode="after")
+    def _store_has_a_shared_list(self) -> Self:
+        if self.spool.url and not self.shared:
+            raise ValueError(
+                f"spool.url = {self.spool.url!r}: what lies there is listed in the ledger, which others have to reach; "
+                "set ledger.url to a PostgreSQL database"
+            )
+        return self
+
     @property
     def shared(self) -> str:
         """The name of this node where several share ledger and spool; empty for the only one."""
