@@ -108,8 +108,7 @@ def summary(measured: Sequence[Taken], gpu: float) -> tuple[list[Row], dict[str,
         for stage in WAY:
             rows.append(row(name, stage, [one.stages[stage] for one in its], "s"))
             rows.append(row(name, f"{stage}: of it waiting", [one.waited[stage] for one in its], "s"))
-        for stage in WAY[1:]:
-            rows.append(row(name, f"{stage}: work for all models", [one.work[stage] for one in its], "s"))
+        rows += [row(name, f"{stage}: work for all models", [one.work[stage] for one in its], "s") for stage in WAY[1:]]
         rows.append(row(name, "first model's results", [one.first for one in its], "s"))
         rows.append(row(name, "turnaround", [one.turnaround for one in its], "s"))
         rows.append(row(name, f"computed: infer {gpu:g} times as fast", [one.with_gpu(gpu) for one in its], "s"))
