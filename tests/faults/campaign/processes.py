@@ -29,7 +29,7 @@ class KilledInStage(Harm):
         done = 0
         for _ in range(kills):
             before = len(world.node.logged(f"{self.stage}.started"))
-            seen = world.wait(lambda before=before: len(world.node.logged(f"{self.stage}.started")) > before, 15)
+            seen = world.wait(lambda before=before: len(world.node.logged(f"{self.stage}.started")) > before, 30)
             if not seen:
                 break
             world.pause_for(random.uniform(0, self.seconds))

@@ -1,5 +1,6 @@
 """A site of real processes in a folder: nodes, an Orthanc, a database of their own, and modalities that send."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -146,6 +147,7 @@ class World:
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as begun:
+            begun.enter_context(self._kept)
             begun.callback(self._end)
             self.ledger_url = self._new_ledger()
             self.orthanc = begun.enter_context(self._orthanc())
@@ -160,8 +162,7 @@ class World:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._kept:
-            self._stack.close()
+        self._stack.close()
 
     def _end(self) -> None:
         for sender in self.senders:
@@ -170,6 +171,8 @@ class World:
             if hasattr(node, "process") and node.alive:
                 node.process.send_signal(signal.SIGCONT)
                 node.kill()
+            lines = "".join(json.dumps(event) + "\n" for event in node.events)
+            (node.config.parent / "events.jsonl").write_text(lines)  # for a look, where the folder stays
 
     def _new_ledger(self) -> str:
         if self.database == "sqlite":
@@ -297,8 +300,11 @@ class World:
     def bugs(self) -> list[str]:
         """What nodes say of themselves that nobody has foreseen."""
         events = [event for node in self.nodes for event in node.events]
-        told = [str(event.get("reason", "")) for event in events if "please report" in str(event.get("reason", ""))]
-        return told + [str(event["text"]) for event in events if str(event.get("text", "")).startswith("Traceback")]
+        unforeseen = [str(event.get("reason", "")) for event in events]
+        unforeseen = [reason for reason in unforeseen if "please report" in reason]
+        said = [str(event.get("text", "")) for event in events]
+        ends = [at for at, text in enumerate(said) if text.startswith("Traceback")]
+        return unforeseen + [next((text for text in said[at + 1 :] if text[:1].strip()), "") for at in ends]
 
     def stop(self) -> list[int]:
         """End the nodes as an operator does; their exit codes."""
