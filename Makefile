@@ -10,7 +10,7 @@ CODE := $(PACKAGES) tests $(wildcard benchmarks)
 CHECKED_ALREADY := $(if $(filter check,$(MAKECMDGOALS)),--ignore=tests/unit)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check format test counterparts outcomes validators test-viewer bench-receive soak-receive test-train ladder ladder-tables lock clean
+.PHONY: help install demo check format test counterparts outcomes validators test-viewer bench-receive soak soak-receive test-train ladder ladder-tables lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ validators: $(VENV)/.installed-test counterparts  ## write docs/validators.md an
 
 bench-receive: $(VENV)/.installed-test counterparts  ## how fast instances are received, against DCMTK, Orthanc and pynetdicom (half an hour)
 	$(BIN)/wetread bench receive --json
+
+soak: $(VENV)/.installed-test counterparts  ## the fault campaign: 320 seeded runs against a real Orthanc and PostgreSQL (an hour); goes on where it was
+	$(BIN)/python -m tests.faults.campaign --seeds 0-319 --folder soak-out
 
 soak-receive: $(VENV)/.installed-test  ## kill -9 of the node a hundred times while instances come, and 10,000 health probes (a quarter of an hour)
 	$(BIN)/python -m tests.soak_receive

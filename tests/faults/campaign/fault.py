@@ -43,10 +43,6 @@ class Fault(Protocol):
         """Peace again."""
 
 
-class NotHere(Exception):
-    """This machine has not what a fault needs; from `Fault.arrange`. The message names it."""
-
-
 class Harm:
     """A fault that does nothing; what others are made from."""
 

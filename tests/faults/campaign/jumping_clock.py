@@ -3,13 +3,12 @@
 libfaketime is not it: where it leaves the monotonic clock alone, version 0.9.10 has Python's ``time.sleep`` fail.
 """
 
-import shutil
 import struct
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.faults.campaign.fault import NotHere
+from tests.validators import require_tool
 
 SOURCE = Path(__file__).with_suffix(".c")
 
@@ -24,9 +23,7 @@ class JumpingClock:
     """
 
     def __init__(self, folder: Path) -> None:
-        compiler = shutil.which("cc") or shutil.which("gcc")
-        if compiler is None:
-            raise NotHere("needs a C compiler")
+        compiler = require_tool("cc")
         folder.mkdir(parents=True, exist_ok=True)
         library, self._file = folder / "jumping_clock.so", folder / "ahead"
         subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl", "-lm"], check=True)

@@ -1,7 +1,6 @@
 """Faults of processes: nodes that are killed, that stand still, that start again and again."""
 
 import os
-import shutil
 import signal
 import subprocess
 from contextlib import suppress
@@ -9,8 +8,9 @@ from pathlib import Path
 from random import Random
 from typing import ClassVar
 
-from tests.faults.campaign.fault import Harm, NotHere
+from tests.faults.campaign.fault import Harm
 from tests.faults.campaign.world import World
+from tests.validators import require_tool
 
 
 class KilledInStage(Harm):
@@ -183,8 +183,7 @@ class KilledAtSystemCall(Harm):
 
     def arrange(self, world: World, random: Random) -> None:
         """More time between images."""
-        if shutil.which("strace") is None:
-            raise NotHere("needs strace (make counterparts)")
+        require_tool("strace")
         world.pause = 0.015
 
     def strike(self, world: World, random: Random) -> None:
