@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from email.message import Message
 from typing import Any
 
 import httpx
@@ -21,6 +20,7 @@ from service.archive.base import (
     StudyEntry,
     same_patient,
 )
+from service.archive.multipart import parameter_of, parts
 from service.errors import ArchiveUnavailable, Rejected
 from service.types import ClientTls, Web
 from service.wire.http import web_client
@@ -164,7 +164,7 @@ class DicomWeb:
         return sent
 
     def _files(self, answer: Answer) -> Iterator[bytes]:
-        boundary = _parameter(answer.content_type, "boundary")
+        boundary = parameter_of(answer.content_type, "boundary")
         if not boundary:
             raise Rejected(f"{self._name} answers a retrieval with no multipart content; {self._fix}")
         try:
@@ -205,21 +205,6 @@ class DicomWeb:
         raise Rejected(f"{self._name}: DICOMweb answers {what} with {code}; {self._fix}, open to this node")
 
 
-def parts(body: bytes, boundary: bytes) -> Iterator[bytes]:
-    """The contents of a multipart body (RFC 2046 5.1.1), bit for bit. Raises `ValueError` where it has no end."""
-    delimiter = b"\r\n--" + boundary
-    before = len(boundary) + 2 if body.startswith(delimiter[2:]) else body.find(delimiter) + len(delimiter)
-    if before < len(delimiter) - 2:
-        raise ValueError("no delimiter")
-    while not body.startswith(b"--", before):
-        head = body.find(b"\r\n\r\n", before)
-        end = body.find(delimiter, head + 4)
-        if head < 0 or end < 0:
-            raise ValueError("no closing delimiter")
-        yield body[head + 4 : end]
-        before = end + len(delimiter)
-
-
 def _keys(study_uid: str, series_uid: str, **others: str) -> dict[str, str]:
     return {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, **others}
 
@@ -245,9 +230,3 @@ def _studies(matches: Iterable[dict[str, Any]]) -> tuple[StudyEntry, ...]:
 
 def _patient(match: dict[str, Any]) -> tuple[str, str]:
     return _value(match, PATIENT_ID), _value(match, ISSUER_OF_PATIENT_ID)
-
-
-def _parameter(content_type: str, name: str) -> str:
-    message = Message()
-    message["content-type"] = content_type
-    return str(message.get_param(name) or "")

@@ -34,6 +34,7 @@ AGAIN_SECONDS = 300.0
 FAILURES = 3
 """After so many studies in a row that the archive did not send, it is left alone until the next turn."""
 REMEMBERED = 10_000
+STOP_SECONDS = 10.0
 
 
 class Fetching(threading.Thread):
@@ -65,9 +66,9 @@ class Fetching(threading.Thread):
                     log.error("fetch.failed", rule=rule.name, reason=told_by_place(error))  # noqa: TRY400
 
     def stop(self) -> None:
-        """End, also amid a study: the next turn goes on with it."""
+        """End, also amid a study: the next turn goes on with it. An archive that does not answer is not waited for."""
         self._stopping.set()
-        self.join()
+        self.join(STOP_SECONDS)
 
 
 @dataclass(frozen=True)
