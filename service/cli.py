@@ -23,7 +23,7 @@ from service.cli_ledger import prioritise, rerun
 from service.cli_options import DEFAULT_CONFIG, AsJson, Config, console, existing_ledger
 from service.cli_quarantine import app as quarantine_app
 from service.errors import ConfigurationError, WetreadError
-from service.ledger.records import STATES
+from service.ledger.records import STAGES, STATES
 from service.logs import configure, silence_libraries
 from service.operate import inspection, jobs_view
 from service.roles import Role
@@ -192,8 +192,19 @@ def jobs_show(
 
 
 @jobs_app.command("retry")
-def jobs_retry(job: Annotated[int, typer.Argument(help="The job's number.")], config: Config = DEFAULT_CONFIG) -> None:
-    """Run a dead or cancelled job again."""
+def jobs_retry(
+    job: Annotated[int | None, typer.Argument(help="The job's number.", show_default=False)] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="All dead jobs instead.")] = False,
+    stage: Annotated[str | None, typer.Option(help=f"With --dead: of this stage: {', '.join(STAGES)}.")] = None,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Run a dead or cancelled job again, or all that are dead."""
+    if (job is None) != dead or (stage is not None and (not dead or stage not in STAGES)):
+        raise ConfigurationError(f"name a job's number, or --dead, perhaps with --stage: {', '.join(STAGES)}")
+    if job is None:
+        count = existing_ledger(config).retry_dead(stage)
+        console.print(f"{count} {'job is' if count == 1 else 'jobs are'} ready again")
+        return
     _operate(existing_ledger(config).operator_retry(job), job, "is ready again", "neither dead nor cancelled")
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, or_, select, true, update
 
 from service.ledger.jobs import create_job
 from service.ledger.records import (
@@ -21,7 +21,7 @@ from service.ledger.records import (
     NextJob,
 )
 from service.ledger.schema import decisions, jobs, results, series
-from service.ledger.sql import begins
+from service.ledger.sql import begins, now
 
 _BATCH = 500
 """So many series are forgotten in one transaction, so that it holds up nobody for long."""
@@ -59,6 +59,13 @@ def operate(connection: Connection, id: int, states: tuple[str, ...], **values: 
     """Change a job in one of these states; whoever runs it now runs in vain. Return whether there was one."""
     where = and_(jobs.c.id == id, jobs.c.state.in_(states))
     return connection.execute(update(jobs).where(where).values(token=jobs.c.token + 1, **values)).rowcount == 1
+
+
+def retry_dead(connection: Connection, stage: str | None) -> int:
+    """Make all dead jobs ready again, or those of a stage; return how many."""
+    where = and_(jobs.c.state == DEAD, true() if stage is None else jobs.c.stage == stage)
+    again = {"state": READY, "run_at": now(), "attempts": 0, "ended_at": None, "token": jobs.c.token + 1}
+    return connection.execute(update(jobs).where(where).values(**again)).rowcount
 
 
 def prioritise(connection: Connection, beginning: str, priority: int) -> int:

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from service.ledger.base import LedgerBase
 from service.ledger.decisions import select_decisions
 from service.ledger.jobs import select_jobs
-from service.ledger.operating import ended_series, forget_history, forget_series, operate, prioritise, rerun
+from service.ledger.operating import ended_series, forget_history, forget_series, operate, prioritise, rerun, retry_dead
 from service.ledger.records import CANCELLED, DEAD, READY, RUNNING, DecisionRecord, Job
 from service.ledger.schema import decisions, jobs
 from service.ledger.sql import begins, now
@@ -48,6 +48,11 @@ class Operation(LedgerBase):
         """Make a dead or cancelled job ready again; return whether there was one."""
         with self._making_ready() as connection:
             return operate(connection, id, (DEAD, CANCELLED), state=READY, run_at=now(), attempts=0, ended_at=None)
+
+    def retry_dead(self, stage: str | None = None) -> int:
+        """Make all dead jobs ready again, or those of a stage; return how many."""
+        with self._making_ready() as connection:
+            return retry_dead(connection, stage)
 
     def operator_cancel(self, id: int) -> bool:
         """Cancel a job that has not ended; return whether there was one."""

@@ -57,6 +57,11 @@ def operator_routes(page: Page, ledger: Ledger, password: str) -> list[Route]:
         log.info("operator.acted", verb=verb, job=job, done=done)
         return RedirectResponse("/", status_code=303)
 
+    async def retry_all(_request: Request) -> Response:
+        count = await run_in_threadpool(ledger.retry_dead)
+        log.info("operator.acted", verb="retry", jobs=count)
+        return RedirectResponse("/", status_code=303)
+
     def guarded(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def guard(request: Request) -> Response:
             response = _refusal(request, password)
@@ -75,6 +80,7 @@ def operator_routes(page: Page, ledger: Ledger, password: str) -> list[Route]:
         Route("/", guarded(show)),
         Route("/page.css", guarded(style)),
         Route("/jobs/{job:int}/{verb}", guarded(act), methods=["POST"]),
+        Route("/jobs/dead/retry", guarded(retry_all), methods=["POST"]),
     ]
 
 

@@ -106,8 +106,13 @@ def _head(health: Health) -> str:
 def _dead(jobs: list[Job], more: int) -> str:
     heads = ["job", "stage", "model", "series", "from", "since", "what happened, and what to do", ""]
     rows = [[*_who(job), _when(job.ended_at), _cell(job.note, "reason"), _acts(job)] for job in jobs]
+    again = '<form method="post" action="/jobs/dead/retry"><button>Try all again</button></form>'
     others = f"<p>and {more} more: <code>wetread jobs list --state dead</code></p>" if more else ""
-    return _table(heads, rows, "Nothing: no job is a dead letter.", numbers=(0,)) + others
+    return (
+        _table(heads, rows, "Nothing: no job is a dead letter.", numbers=(0,))
+        + others
+        + (f'<p class="all">{again}</p>' if len(jobs) > 1 else "")
+    )
 
 
 def _waiting(jobs: list[Job]) -> str:

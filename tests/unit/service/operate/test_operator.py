@@ -43,6 +43,14 @@ def test_a_dead_letter_is_shown_with_its_reason_and_tried_again_by_a_button(oper
     assert "Nothing: no job is a dead letter." in operated.get().text
 
 
+def test_all_dead_letters_are_tried_again_by_one_button(operated: Operated) -> None:
+    jobs = [operated.dead(key=f"{number}bcdef0123456789") for number in range(3)]
+    assert "Try all again" in operated.get().text
+    assert operated.post("/jobs/dead/retry", Origin="http://evil.example").status_code == 403
+    assert operated.post("/jobs/dead/retry").status_code == 303
+    assert {operated.state(job) for job in jobs} == {"ready"}
+
+
 def test_a_job_is_given_up_by_a_button(operated: Operated) -> None:
     job = operated.dead()
     assert operated.post(f"/jobs/{job}/cancel").status_code == 303
