@@ -40,6 +40,10 @@ MOMENTS = {
 """Elements that tell when the analysis began (PS3.3 C.12.1, C.7.3.1)."""
 
 
+SINGLE = ("SEG", "SR")
+"""Kinds of which an analysis has one object; of the others the run without faults tells how many."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """Something that must not be.
@@ -281,12 +285,17 @@ def ended(ledger: str) -> Iterator[Finding]:
 
 def known(results: list[dict[str, Any]], held: Mapping[str, Dataset], spool: Path) -> Iterator[Finding]:
     """The ledger tells of each result what is true of it, and the archive has what the node has made."""
-    made = Counter((row["series"], row["item"], row["model"], row["kind"]) for row in results)
+    counted = [row for row in results if row["status"] != "superseded" and row["kind"] in SINGLE]
+    made = Counter((row["series"], row["item"], row["model"], row["kind"]) for row in counted)
     for what, count in made.items():
         if count > 1:
             yield Finding("doubled", f"{count} results {what[-1]} of {what[0]} in the ledger")
     for row in results:
         uid, status = row["sop_instance_uid"], row["status"]
+        if status == "superseded":
+            if uid in held:
+                yield Finding("unsound", f"result {uid} is superseded, so it was never sent, and is in the archive")
+            continue
         if status not in ("sent", "verified", "committed"):
             yield Finding("held", f"result {uid} is {status}")
         if uid not in held:
