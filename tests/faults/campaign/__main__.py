@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import gettempdir
 
 from service.operate.progress import progress
-from tests.faults.campaign.catalogue import FAULTS
+from tests.faults.campaign.catalogue import ALL, FAULTS
 from tests.faults.campaign.many import LINES, Line, run_all
 from tests.faults.campaign.summary import summary, told
 
@@ -33,7 +33,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seeds", default="0-299", help="0-299 (default), 7, or 1,5,9-12")
-    parser.add_argument("--only", choices=sorted(FAULTS), action="append", help="this fault alone; may be repeated")
+    parser.add_argument("--only", choices=sorted(ALL), action="append", help="this fault alone; may be repeated")
     parser.add_argument("--folder", type=Path, default=Path(gettempdir()) / "wetread-campaign")
     parser.add_argument("--fresh", action="store_true", help="forget the runs that the folder has")
     parser.add_argument("--jobs", type=int, default=2, help="so many runs at a time (default: 2)")

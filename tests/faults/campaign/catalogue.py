@@ -42,3 +42,4 @@ FAULTS: dict[str, type[Fault]] = {
 
 LONG: dict[str, type[Fault]] = {fault.name: fault for fault in (archives.AwayForHoursWithFiveHundred,)}
 """Faults that take many minutes, and are run only where they are asked for by name."""
+ALL = FAULTS | LONG

@@ -11,7 +11,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from tests.faults.campaign.catalogue import FAULTS
+from tests.faults.campaign.catalogue import ALL
 from tests.faults.campaign.fault import Fault, Harm
 from tests.faults.campaign.nursery import Nursery
 from tests.faults.campaign.run import Reference, references, run
@@ -54,7 +54,7 @@ def run_all(
     writing, free = threading.Lock(), Queue[Parts]()
 
     def one(seed: int, name: str) -> None:
-        parts, fault = free.get(), FAULTS[name]()
+        parts, fault = free.get(), ALL[name]()
         try:
             with writing:
                 reference = reference_for(fault, folder, parts)
