@@ -34,7 +34,7 @@ class Reception:
     """
 
     def __init__(self, settings: Settings, spool: Spool, ledger: Ledger, metrics: Metrics, *also: Arrivals) -> None:
-        self._ledger = ledger
+        self._ledger, self._shared = ledger, bool(settings.shared)
         with ExitStack() as begun:
             reports = Reports(ledger, settings.node.ae_title)
             self._intake = Intake(spool, metrics.count_instance, reports)
@@ -86,8 +86,10 @@ class Reception:
 
     def beat(self) -> None:
         """Go on receiving what is being received here, and take up what a node has left that is no more."""
+        if not self._ledger.still_receiving:
+            self._completeness.reopen()
         self._ledger.keep_receiving()
-        self._completeness.resume()
+        self._completeness.resume(interrupted=self._shared)
 
     @property
     def port(self) -> int:

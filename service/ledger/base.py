@@ -14,6 +14,11 @@ from service.ledger.database import open_database
 from service.ledger.migrate import upgrade
 
 
+def running_seconds() -> float:
+    """A clock that no one sets, and that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class LedgerBase:
     """The record, in SQLite or PostgreSQL; what a method has written survives a power cut.
 
@@ -41,6 +46,7 @@ class LedgerBase:
         self._bell = Bell()
         self._heard = threading.local()
         self._look_at = 0.0
+        self._receiving_until = running_seconds() + lease_seconds
         self._clock_ahead = time.time() - time.monotonic()
         upgrade(self._database)
 

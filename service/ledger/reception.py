@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from service.ledger.base import LedgerBase
+from service.ledger.base import LedgerBase, running_seconds
 from service.ledger.receiving import (
     adopt_series,
     complete_series,
@@ -47,8 +47,15 @@ class Reception(LedgerBase):
 
     def keep_receiving(self) -> None:
         """Prolong the leases of the series that this node receives."""
+        until = running_seconds() + self._lease_seconds
         with self._database.single() as connection:
             hold_series(connection, self._name, self._lease_seconds)
+        self._receiving_until = until
+
+    @property
+    def still_receiving(self) -> bool:
+        """Whether no other node can have taken over what this one receives: its leases have not ended."""
+        return self._among_others is None or running_seconds() < self._receiving_until
 
     def complete_series(
         self,

@@ -98,8 +98,34 @@ class Completeness:
         with self._lock:
             for record in self._ledger.adopt():
                 if record.key not in self._open:
-                    series = self._open[record.key] = self._from_spool(record)
-                    series.interrupted = interrupted
+                    series = Incoming(record, self._clock(), interrupted=interrupted)
+                    self._open[record.key] = self._with_spool(series)
+
+    def reopen(self) -> None:
+        """This node has stood still, or the ledger was away, for longer than its leases last: another one may have
+        found complete what is open here. What has come since opens it again; nothing was acknowledged meanwhile that
+        the ledger did not hear of (`arrived`).
+        """
+        with self._lock:
+            for series in list(self._open.values()):
+                self._reopen(series.record)
+
+    def _reopen(self, record: SeriesRecord) -> bool:
+        """Have the ledger note that a series is received here; it is open here no longer if that is nothing new."""
+        new = self._ledger.open_series(
+            record, len(self._spool.instances(record.key)), self._spool.corrections(record.key)
+        )
+        if not new and record.key in self._open:
+            self._close(self._open[record.key])
+        return new
+
+    def _close(self, series: Incoming) -> None:
+        """A series is complete, here or elsewhere."""
+        del self._open[series.record.key]
+        series.asked = Asked()
+        self._recent[series.record.key] = series
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
 
     def close(self) -> None:
         """Ask archives no more; what is being asked or fetched ends first."""
@@ -116,19 +142,19 @@ class Completeness:
             for other in carried & self._open.keys() - {key}:
                 self._open[other].alive_until = self._clock()
                 self._open[other].moved_on |= begins
-            if key not in self._open:
+            if key not in self._open or not self._ledger.still_receiving:
                 # a series stays its first sender's, whoever brings more of it
                 record = self._ledger.series(key) or SeriesRecord(
                     key, facts.study_uid, facts.series_uid, facts.modality, sender
                 )
-                if not self._ledger.open_series(record, len(self._spool.instances(key)), self._spool.corrections(key)):
+                if not self._reopen(record):
                     if key in self._recent:  # it was stored, and counted, while the series became complete
                         self._recent[key].take(facts)
                     return
-                instance = key_of(facts.sop_instance_uid)
-                known = self._recent.pop(key) if key in self._recent else self._from_spool(record, but=instance)
-                self._open[key] = known
-                log.info("series.opened", series=key, modality=facts.modality, sender=sender)
+                if key not in self._open:
+                    known = self._recent.pop(key, None) or Incoming(record, self._clock())
+                    self._open[key] = self._with_spool(known, but=key_of(facts.sop_instance_uid))
+                    log.info("series.opened", series=key, modality=facts.modality, sender=sender)
             self._open[key].arrived(association, facts, self._clock(), self._settings)
 
     def released(self, association: int) -> None:
@@ -183,18 +209,13 @@ class Completeness:
             against=list(decision.against),
         )
         self._rhythm.note(sender, replace(series.pauses, aborts=series.lost))
-        del self._open[key]
-        series.asked = Asked()
-        self._recent[key] = series
-        if len(self._recent) > RECENT:
-            self._recent.popitem(last=False)
+        self._close(series)
 
-    def _from_spool(self, record: SeriesRecord, but: str = "") -> Incoming:
-        """A series of which nothing is remembered but its instances (all ``but`` one) in the spool."""
-        series = Incoming(record, self._clock())
-        self._spool.fetch(record.key)
-        for path in self._spool.instances(record.key):
-            if instance_of(path) != but:
+    def _with_spool(self, series: Incoming, but: str = "") -> Incoming:
+        """A series, and what else of it (all ``but`` one) lies in the spool, from an earlier run or another node."""
+        self._spool.fetch(series.record.key)
+        for path in self._spool.instances(series.record.key):
+            if instance_of(path) != but and not series.knows(instance_of(path)):
                 try:
                     series.take(facts_of(path))
                 except (OSError, Quarantined):  # it could be read when it came; assembly will say what is wrong

@@ -56,6 +56,12 @@ class Incoming:
     """Whether the node ended while it was open, and has started again."""
     _instances: set[str] = field(default_factory=set)
     _open: set[int] = field(default_factory=set)
+    _last: dict[int, str] = field(default_factory=dict)
+    """The last instance of each open association."""
+    _bringer: dict[str, int] = field(default_factory=dict)
+    """Which association has brought an instance first."""
+    _twice: set[str] = field(default_factory=set)
+    """Instances that a second association has brought, too."""
     _carried: bool = False
     """Whether any association is known to have carried it: after a restart there is none."""
     _announced: dict[int | None, int | None] = field(default_factory=dict)
@@ -93,11 +99,18 @@ class Incoming:
         if association not in self._open:
             self.lost = False
         self._open.add(association)
+        instance = self._last[association] = key_of(facts.sop_instance_uid)
+        if self._bringer.setdefault(instance, association) != association:
+            self._twice.add(instance)
         self._carried = True
         self.moved_on = False
         self.arrivals += 1
         self.last_event = now
         self.take(facts)
+
+    def knows(self, instance: str) -> bool:
+        """Whether an instance (its key) was taken."""
+        return instance in self._instances
 
     @property
     def _returned(self) -> bool:
@@ -107,7 +120,8 @@ class Incoming:
         """An association that carried it has ended."""
         if association in self._open:
             self._open.remove(association)
-            self.lost |= aborted
+            # a sender that has waited too long for its answer brings the instance anew, before its end is noticed here
+            self.lost |= self._last.pop(association) not in self._twice and aborted
             if not self._open:
                 self.last_event = now
 
