@@ -201,7 +201,7 @@ class World:
             "spool": {"path": str(self.spool), "ready_mb": 2, "reserve_mb": 4},
             "ledger": ledger if self.database == "postgresql" else {"lease_seconds": 3.0},
             f"archives.{self.archive.name}": {"count": "no", "commitment_seconds": 4.0, "answer_seconds": 10.0},
-            "series": {"quiet_seconds": 0.5, "quiet_ceiling_seconds": 6.0},
+            "series": {"quiet_seconds": 0.5, "quiet_ceiling_seconds": 8.0},
             "retry": {"first_seconds": 0.3, "longest_seconds": 1.0},
         }
         for name, section in self.sections.items():
