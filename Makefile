@@ -6,6 +6,11 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PACKAGES := service engines evaluation build_engines
 CODE := $(PACKAGES) tests $(wildcard benchmarks)
 
+# Tests wait for other processes much of the time, so one runs more than there are cores. What the tests of a file share
+# is set up once; files that take long come first as they are named.
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 # `make check test` runs the unit tests once, in `check`.
 CHECKED_ALREADY := $(if $(filter check,$(MAKECMDGOALS)),--ignore=tests/unit)
 
@@ -25,14 +30,14 @@ check: $(VENV)/.installed-test  ## format, lint, strict types, import rule, unit
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest tests/unit
+	$(PYTEST) tests/unit
 
 format: $(VENV)/.installed-test  ## let ruff format and repair what it can
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
 test: $(VENV)/.installed-test counterparts  ## all tests, against a real Orthanc, DCMTK and validators
-	$(BIN)/python -m pytest tests --ignore=tests/train --ignore=tests/viewer $(CHECKED_ALREADY)
+	$(PYTEST) tests --ignore=tests/train --ignore=tests/viewer $(CHECKED_ALREADY)
 
 counterparts:  ## the Debian packages that the tests need (with sudo when not root), and dcmjs from npm
 	scripts/counterparts
