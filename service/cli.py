@@ -25,7 +25,7 @@ from service.cli_quarantine import app as quarantine_app
 from service.errors import ConfigurationError, WetreadError
 from service.ledger.records import STAGES, STATES
 from service.logs import configure, silence_libraries
-from service.operate import inspection, jobs_view
+from service.operate import jobs_view
 from service.roles import Role
 from service.settings import TEMPLATE, LogSettings, Settings, load
 
@@ -72,8 +72,10 @@ def init(
 @app.command()
 def check(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Say in one screen what is right and what is wrong: configuration, spool, archives, models, ports."""
+    from service.operate.inspection import inspect  # all of the node, which no other command waits for
+
     configure(LogSettings(format="console", level="error"))
-    lines = list(inspection.inspect(config))
+    lines = list(inspect(config))
     if as_json:
         print(json.dumps({"ok": all(line.ok for line in lines), "lines": [vars(line) for line in lines]}))
     else:
