@@ -91,10 +91,13 @@ class Nursling:
 
 
 def serve(line: socket.socket) -> None:
-    """Answer until the other end hangs up. There are no threads here: a fork has all of the process."""
+    """Answer until the other end hangs up; what runs then is killed. There are no threads: a fork has all of it."""
+    running: set[int] = set()
     while True:
         content, descriptors, _flags, _address = socket.recv_fds(line, LONGEST, 1)
         if not content:
+            for pid in running:
+                os.kill(pid, signal.SIGKILL)
             return
         message = json.loads(content)
         if "start" in message:
@@ -104,9 +107,11 @@ def serve(line: socket.socket) -> None:
                 _become(message["start"], descriptors[0])
             for descriptor in descriptors:
                 os.close(descriptor)
+            running.add(pid)
             answer: int | None = pid
         else:
             ended, status = os.waitpid(message["poll"], os.WNOHANG)
+            running.discard(ended)
             answer = os.waitstatus_to_exitcode(status) if ended else None
         line.send(json.dumps(answer).encode())
 
