@@ -101,7 +101,7 @@ def subject(name: str, folder: Path, engines: Path) -> Iterator[Subject]:
     folder.mkdir()
     where = Destination("orthanc", ARCHIVE, "127.0.0.1", free_ports(1)[0])
     node = RunningNode(folder, where, models=(), senders=[ARCHIVE], sections=sections(name, engines))
-    forwards_nothing = {"LuaScripts": []}
+    forwards_nothing: Section = {"LuaScripts": []}
     with (
         running_orthanc(
             folder / "orthanc", node.destination.port, dicom_port=where.port, also=forwards_nothing

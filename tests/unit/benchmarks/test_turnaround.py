@@ -6,6 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from benchmarks.inference.images import NLST
 from benchmarks.main_job.series import SIZE, write_series
 from benchmarks.main_job.stages import COMPLETE, WAY, Job, keep, kept, taken
 from benchmarks.turnaround import summary
@@ -13,9 +14,11 @@ from service.ledger.records import ASSEMBLE, COMMIT, DELIVER, ENCODE, INFER, REC
 from service.series.assembly import assemble
 
 
-def test_each_round_is_another_series_of_the_same_chest(tmp_path: Path) -> None:
-    series = write_series(tmp_path / "ct", 6, tmp_path / "no-real-images")
-    assert series.words == f"phantom, 6 × {SIZE}²"
+def test_each_round_is_another_series_of_the_same_chest(tmp_path: Path, phantom_ct: Path) -> None:
+    (tmp_path / NLST).mkdir(parents=True)
+    (tmp_path / NLST / "CT_1").symlink_to(phantom_ct)
+    series = write_series(tmp_path / "ct", 30, tmp_path)
+    assert series.words == f"NLST chest, 30 × {SIZE}²"
     seen = []
     for run in (1, 2):
         uid = series.renew(run)
@@ -23,7 +26,7 @@ def test_each_round_is_another_series_of_the_same_chest(tmp_path: Path) -> None:
         assert {str(image.SeriesInstanceUID) for image in images} == {uid}
         assert all(image.SOPInstanceUID == image.file_meta.MediaStorageSOPInstanceUID for image in images)
         [item] = assemble(series.paths, 1).items
-        assert item.image.array.shape == (6, SIZE, SIZE)
+        assert item.image.array.shape == (30, SIZE, SIZE)
         seen.append(({str(image.SOPInstanceUID) for image in images}, images[0].FrameOfReferenceUID, item.image.array))
     (first, frame, array), (second, other_frame, other_array) = seen
     assert not first & second
@@ -59,8 +62,9 @@ def test_the_stages_are_those_of_the_model_that_came_last_and_make_up_the_turnar
     keep(tmp_path / "kept", one)
     keep(tmp_path / "kept", one)
     assert kept(tmp_path / "kept") == [one, one]
-    rows, ratios = summary(kept(tmp_path / "kept"), 10)
+    rows, ratios = summary(kept(tmp_path / "kept"))
     assert next(row.median for row in rows if row.subject == "turnaround") == pytest.approx(7.2)
+    assert next(row.median for row in rows if row.subject == "computed: infer × inf") == pytest.approx(4.2)
     assert not ratios
 
 
