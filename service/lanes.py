@@ -22,8 +22,7 @@ def whose_results(settings: Settings) -> Iterator[Whose]:
     other; and one for senders without an archive, whose jobs end there.
     """
     for name, archive in settings.archives.items():
-        senders = tuple(title for title, sender in settings.senders.items() if sender.archive == name)
-        if senders:
+        if senders := settings.senders_of(name):
             yield from [Whose(senders)] * archive.parallel
     yield Whose(tuple(settings.senders), only=False)
 

@@ -326,6 +326,8 @@ class Pipeline:
         finally:
             taken = {path for path, answer in answers.items() if not answer.refusal}
             self._ledger.not_sent(job, [record for record in records if record.result.path not in taken])
+        if taken and self._senders.came_back(destination.name):
+            self._ledger.archive_is_back(self._settings.senders_of(destination.name))
         sent = tuple(replace(record, status=SENT) for record in records if record.result.path in taken)
         refusals = "; ".join(sorted({answer.refusal for answer in answers.values()} - {""}))
         unsupported = {answer.file.storage for answer in answers.values() if answer.unsupported}

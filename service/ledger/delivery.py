@@ -1,17 +1,17 @@
 """The ledger's side of delivery: how far each result got, and what archives say of it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from sqlalchemy import and_, update
+from sqlalchemy import and_, select, update
 
 from service.commitment import Report
 from service.ledger.base import LedgerBase
 from service.ledger.commitments import TransactionOf, forgive, is_result, keep_refused, keep_report, keep_verified
 from service.ledger.jobs import set_job
-from service.ledger.records import ENCODED, RUNNING, SENDING, SUPERSEDED, Job, ResultRecord
+from service.ledger.records import DELIVER, ENCODED, READY, RUNNING, SENDING, SUPERSEDED, Job, ResultRecord
 from service.ledger.results import count_results, select_results, withdraw
-from service.ledger.schema import results
-from service.ledger.sql import begins
+from service.ledger.schema import jobs, results, series
+from service.ledger.sql import begins, now
 
 
 class Delivery(LedgerBase):
@@ -35,6 +35,14 @@ class Delivery(LedgerBase):
         with self._database.writing() as connection:
             set_job(connection, job, state=RUNNING)
             withdraw(connection, records, SENDING, ENCODED)
+
+    def archive_is_back(self, senders: Collection[str]) -> None:
+        """The archive of these senders (calling AE titles) takes results again: those that it did not take are due."""
+        theirs = select(series.c.key).where(series.c.key == jobs.c.series, series.c.sender.in_(senders))
+        waits = and_(jobs.c.stage == DELIVER, jobs.c.state == READY, jobs.c.attempts > 0, jobs.c.run_at > now())
+        with self._making_ready() as connection:
+            due = update(jobs).where(waits, theirs.correlate(jobs).exists()).values(run_at=now())
+            connection.execute(due)
 
     def withdraw(self, records: Sequence[ResultRecord]) -> None:
         """Never send these, if their sending has not begun: later versions take their place."""

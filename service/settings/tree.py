@@ -128,6 +128,10 @@ class Settings(BaseSettings):
         """What the archive of ``sender`` gets; the default where none is configured."""
         return self.archives[self.senders[sender].archive].results if sender in self.senders else ResultProfile()
 
+    def senders_of(self, archive: str) -> tuple[str, ...]:
+        """Calling AE titles whose results go to an archive."""
+        return tuple(title for title, sender in self.senders.items() if sender.archive == archive)
+
     @property
     def urgent_senders(self) -> tuple[str, ...]:
         """Calling AE titles whose series come first."""
