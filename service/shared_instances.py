@@ -15,10 +15,11 @@ from pathlib import Path
 from service.errors import OutOfResources, StoreUnavailable
 from service.instances import Instances
 from service.ledger.catalogue import Entry
+from service.packing import digest_of
 from service.quarantine import Quarantine
 from service.received import Received
 from service.room import Room
-from service.sharing import CLOCKS_DIFFER_SECONDS, FASTER, Sharing, digest_of
+from service.sharing import CLOCKS_DIFFER_SECONDS, FASTER, Sharing
 from service.syncing import Syncing
 from service.versions import REPLACED, Duplicates, Stored
 
@@ -43,9 +44,18 @@ class SharedInstances(Instances):
                     return Stored.DUPLICATE
                 self._make_local(series, instance, known)
                 outcome = super().store(series, instance, received, again)
-                if self._publish(series, instance, known):
-                    return outcome
-                received = Received.of(self.path(series, instance).read_bytes())
+                placed = self.path(series, instance)
+                published = False
+                try:
+                    published = self._publish(placed, instance, known)
+                    if published:
+                        return outcome
+                    received = Received.of(placed.read_bytes())
+                finally:
+                    # nobody was told of them, and times are too coarse to tell them from others
+                    if not published and outcome in (Stored.NEW, Stored.CORRECTED):
+                        placed.unlink(missing_ok=True)
+                        placed.with_name(f"{instance}{REPLACED}").unlink(missing_ok=True)
         raise StoreUnavailable("other nodes go on storing the same image; send it again")
 
     def _known(self, series: str, instance: str) -> dict[str, Entry]:
@@ -57,16 +67,14 @@ class SharedInstances(Instances):
 
     def _make_local(self, series: str, instance: str, known: dict[str, Entry]) -> None:
         """Have the files of an instance as they are listed, and none that nobody was told of."""
-        self._sharing.bring(entry for entry in known.values() if entry.digest)
+        self._sharing.bring(entry for entry in known.values() if entry.sound)
         folder = self.folder(series)
         for name in (f"{instance}{REPLACED}", f"{instance}.dcm"):
-            entry = known.get(f"series/{series}/{name}")
-            if entry is None or not entry.digest:
+            if f"series/{series}/{name}" not in known:
                 (folder / name).unlink(missing_ok=True)
 
-    def _publish(self, series: str, instance: str, known: dict[str, Entry]) -> bool:
+    def _publish(self, current: Path, instance: str, known: dict[str, Entry]) -> bool:
         """Have others find what counts now. False where another node was faster."""
-        current = self.path(series, instance)
         try:
             files = [current]
             if (history := current.with_name(f"{instance}{REPLACED}")).exists():

@@ -5,12 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from service.instances import Instances
+from service.ledger.catalogue import open_catalogue
 from service.local_copies import LocalCopies
 from service.settings import Settings, SpoolSettings
 from service.shared_instances import SharedInstances
 from service.shared_quarantine import SharedQuarantine
-from service.sharing import Sharing, open_sharing
+from service.sharing import Sharing
 from service.spool import Spool, key_of
+from service.store import open_store, require_store
 from service.types import ResultObject
 
 
@@ -116,7 +118,10 @@ def open_spool(settings: Settings, *, ready_mb: int = 0, receiver: int = 0, node
         The store cannot be reached, or the ledger that lists what is in it.
     """
     spool = settings.spool
-    if sharing := open_sharing(settings):
+    if spool.url:
+        store = open_store(spool.url, spool.endpoint)
+        require_store(store, spool.url)
+        sharing = Sharing(spool.path, store, open_catalogue(settings.ledger))
         return SharedSpool(spool, sharing, ready_mb=ready_mb, receiver=receiver, node=node)
     return Spool(
         spool.path,

@@ -14,12 +14,8 @@ Local files are copies with one time everywhere, so that what is made of them is
 series is forgotten, or when there are too many of them.
 """
 
-import gzip
-import hashlib
-import shutil
 import time
 import uuid
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -29,10 +25,9 @@ from pathlib import Path
 import structlog
 
 from service.errors import OutOfResources, StoreUnavailable, WetreadError
-from service.ledger.catalogue import Catalogue, Entry, open_catalogue
-from service.record import PREAMBLE
-from service.settings import Settings
-from service.store import ObjectStore, open_store, require_store
+from service.ledger.catalogue import Catalogue, Entry
+from service.packing import PACKED, UNREADABLE, digest_of, packed, unpack
+from service.store import ObjectStore, require_store
 
 log = structlog.get_logger()
 
@@ -44,9 +39,6 @@ FASTER = 5
 """So often may another node be faster."""
 LOOK_SECONDS = 60.0
 """So long something that was put or got says that the store can be reached."""
-PACKED = ".npy"
-"""What is put packed: label maps take a hundredth then."""
-_CHUNK = 1 << 20
 
 
 class Sharing:
@@ -114,29 +106,34 @@ class Sharing:
             False where somebody else has been faster, and nothing has changed.
         """
         fresh: list[Entry] = []
-        done = False
         try:
             for file in files:
                 fresh += self._put_where_new(file, known.get(self.name_of(file)))
-            before = [*gone, *(known[entry.name] for entry in fresh if entry.name in known)]
-            done = not (fresh or before) or self._catalogue.exchange(before, fresh)
-        finally:
-            if not done:  # what cannot be removed now stays where nobody finds it
-                with suppress(StoreUnavailable):
-                    self._store.remove([entry.key for entry in fresh])
-        return done
+        except BaseException:
+            self._take_back(fresh)
+            raise
+        before = [*gone, *(known[entry.name] for entry in fresh if entry.name in known)]
+        # where the ledger does not answer, they may be listed all the same: then they must stay
+        if not (fresh or before) or self._catalogue.exchange(before, fresh):
+            return True
+        self._take_back(fresh)
+        return False
+
+    def _take_back(self, entries: Sequence[Entry]) -> None:
+        """Remove what was never listed; what cannot be removed now stays where nobody finds it."""
+        with suppress(StoreUnavailable):
+            self._store.remove([entry.key for entry in entries])
 
     def _put_where_new(self, file: Path, known: Entry | None) -> list[Entry]:
-        if known is not None and self._is_copy(file, known):
+        if known is not None and known.sound and self._is_copy(file, known):
             return []
         digest, found = digest_of(file), file.stat()
         if known is not None and digest == known.digest:
             utime(file, ns=(known.modified_ns, known.modified_ns))
             return []
         entry = Entry(self.name_of(file), uuid.uuid4().hex[:16], digest, found.st_size, found.st_mtime_ns)
-        with _packed(file) as packed:
-            self._store.put(packed, entry.key)
-        self._note(found.st_size)
+        with packed(file) as way, self._noting(found.st_size):
+            self._store.put(way, entry.key)
         return [entry]
 
     # ---- here --------------------------------------------------------------------------------------------------------
@@ -172,16 +169,18 @@ class Sharing:
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
             for _ in range(2):  # it may have been harmed on its way
-                if entry.digest and self._got(entry, part):
+                if self._got(entry, part):
                     utime(part, ns=(entry.modified_ns, entry.modified_ns))
                     part.replace(target)
-                    self._note(entry.length)
                     return
         except OSError as error:
             raise OutOfResources(f"the spool cannot be written: {error.strerror}") from error
         finally:
             part.unlink(missing_ok=True)
-        if entry.digest:
+        if self.listed(entry.name).get(entry.name) != entry:
+            raise StoreUnavailable(f"{entry.key}: something else has just taken its place")
+        if entry.sound:
+            require_store(self._store, "")  # or all of it is gone, and may come again
             self._catalogue.damaged(entry)
             log.error("store.damaged", object=entry.key, fix="have it sent again; it takes the place of what is there")
         raise StoreUnavailable(f"{entry.key}: the store has lost or changed it; have the series sent again")
@@ -189,12 +188,13 @@ class Sharing:
     def _got(self, entry: Entry, part: Path) -> bool:
         """Whether what came is what was put."""
         try:
-            self._store.get(entry.key, part)
+            with self._noting(entry.length):
+                self._store.get(entry.key, part)
             if entry.name.endswith(PACKED):
-                _unpack(part)
-        except (FileNotFoundError, EOFError, zlib.error, gzip.BadGzipFile):
+                unpack(part)
+        except (FileNotFoundError, *UNREADABLE):
             return False
-        return digest_of(part) == entry.digest
+        return digest_of(part) == entry.sha256
 
     def _is_copy(self, file: Path, entry: Entry) -> bool:
         """Whether a file is known to be what is listed: it was compared when it got its time."""
@@ -202,7 +202,7 @@ class Sharing:
             found = file.stat()
         except FileNotFoundError:
             return False
-        return bool(entry.digest) and (found.st_size, found.st_mtime_ns) == (entry.length, entry.modified_ns)
+        return (found.st_size, found.st_mtime_ns) == (entry.length, entry.modified_ns)
 
     # ---- no more -----------------------------------------------------------------------------------------------------
 
@@ -233,66 +233,17 @@ class Sharing:
         """The name of a file or folder of the spool, without a slash at its end."""
         return path.relative_to(self._root).as_posix()
 
-    def _note(self, length: int) -> None:
+    @contextmanager
+    def _noting(self, length: int) -> Iterator[None]:
+        """Something is put or got: remember how much, and whether the store could be reached."""
+        try:
+            yield
+        except StoreUnavailable:
+            self._well_at = -LOOK_SECONDS
+            raise
         self.moved += length
         self._well_at = time.monotonic()
 
 
 def _files(folder: Path) -> list[Path]:
     return [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
-
-
-def digest_of(content: Path | memoryview) -> str:
-    """SHA-256, of a DICOM file without the preamble, which is a spool's own (`service.record`). Raises `OSError`."""
-    if isinstance(content, memoryview):
-        is_dicom = bytes(content[PREAMBLE : PREAMBLE + 4]) == b"DICM"
-        return hashlib.sha256(content[PREAMBLE:] if is_dicom else content).hexdigest()
-    with content.open("rb") as file:
-        file.seek(PREAMBLE)
-        is_dicom = file.read(4) == b"DICM"
-        file.seek(PREAMBLE if is_dicom else 0)
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _packed(file: Path) -> Iterator[Path]:
-    """A file as it is put."""
-    if file.suffix != PACKED:
-        yield file
-        return
-    packed = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
-        with file.open("rb") as source, gzip.open(packed, "wb", compresslevel=1) as target:
-            shutil.copyfileobj(source, target, _CHUNK)
-        yield packed
-    finally:
-        packed.unlink(missing_ok=True)
-
-
-def _unpack(part: Path) -> None:
-    """Replace a file that came packed."""
-    unpacked = part.with_name(f"{part.name}.u")
-    try:
-        with gzip.open(part, "rb") as source, unpacked.open("wb") as target:
-            shutil.copyfileobj(source, target, _CHUNK)
-        unpacked.replace(part)
-    finally:
-        unpacked.unlink(missing_ok=True)
-
-
-def open_sharing(settings: Settings) -> Sharing | None:
-    """The store that a node's settings name; None for a spool that is a folder, its own or a shared one.
-
-    Raises
-    ------
-    ConfigurationError
-        There is no such store, or we may not use it; or the ledger is of a later version.
-    StoreUnavailable, LedgerUnavailable
-        The store or the ledger cannot be reached.
-    """
-    spool = settings.spool
-    if not spool.url:
-        return None
-    store = open_store(spool.url, spool.endpoint)
-    require_store(store, spool.url)
-    return Sharing(spool.path, store, open_catalogue(settings.ledger))

@@ -91,7 +91,7 @@ class Capabilities:
         self._exchange = exchange
         self._lock = threading.Lock()
         self._ask_again_at: dict[str, float] = {}
-        self._read_at = 0
+        self._version = (0, 0)
         self._known: dict[str, Known] = {}
         self._look()
 
@@ -128,6 +128,7 @@ class Capabilities:
     def refusals(self, archive: Destination) -> tuple[str, ...]:
         """What an archive has refused when it was sent it and is not sent any more, in words."""
         with self._lock:
+            self._look()
             known = self._of(archive)
         kinds = sorted(storage for storage in known.refused if not replace(known, takes=None).takes_now(storage))
         return tuple(f"{UID(sop_class).name} in {UID(syntax).name}" for sop_class, syntax in kinds)
@@ -141,7 +142,7 @@ class Capabilities:
             self._known[_key(archive)] = known
             content = {key: _written(one) for key, one in self._known.items()}
             replace_file(self._file, lambda file: file.write(json.dumps(content).encode()))
-            self._read_at = self._file.stat().st_mtime_ns
+            self._version = _version(self._file)
             if self._exchange is not None:
                 self._exchange.publish_files(self._file)
 
@@ -163,8 +164,8 @@ class Capabilities:
         if self._exchange is not None:
             self._exchange.fetch_file(self._file)
         with suppress(FileNotFoundError):
-            if (written_at := self._file.stat().st_mtime_ns) != self._read_at:
-                self._known, self._read_at = self._read(), written_at
+            if (version := _version(self._file)) != self._version:
+                self._known, self._version = self._read(), version
 
     def _read(self) -> dict[str, Known]:
         try:
@@ -175,6 +176,12 @@ class Capabilities:
             # not ours, of an older release, or half a file: it will be asked again
             log.warning("archives.unreadable", file=FILE, reason=type(error).__name__)
             return {}
+
+
+def _version(file: Path) -> tuple[int, int]:
+    """Another one for each that takes its place: times alone are too coarse. Raises `OSError`."""
+    found = file.stat()
+    return found.st_mtime_ns, found.st_ino
 
 
 def _key(archive: Destination) -> str:

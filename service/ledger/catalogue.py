@@ -13,6 +13,8 @@ from service.ledger.schema import leavings, objects
 from service.ledger.sql import begins, now, upsert
 from service.settings import LedgerSettings
 
+_DAMAGED = "damaged "
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -25,7 +27,7 @@ class Entry:
     token
         Tells contents that were put under one name at different times from each other; no two have the same.
     digest
-        SHA-256 of the content, in hexadecimal digits; empty where the store no longer has what was put there.
+        SHA-256 of the content, in hexadecimal digits; ``damaged`` before it where the store did not have that any more.
     length
         In bytes.
     modified_ns
@@ -37,6 +39,16 @@ class Entry:
     digest: str
     length: int
     modified_ns: int
+
+    @property
+    def sound(self) -> bool:
+        """Whether nobody has found that the store does not have it any more."""
+        return not self.digest.startswith(_DAMAGED)
+
+    @property
+    def sha256(self) -> str:
+        """What the content is to have, or to have had."""
+        return self.digest.removeprefix(_DAMAGED)
 
     @property
     def key(self) -> str:
@@ -86,9 +98,10 @@ class Catalogue:
 
     def damaged(self, entry: Entry) -> None:
         """The store does not have what was put there: whoever has the content may put it again."""
-        mine = update(objects).where(objects.c.name == entry.name, objects.c.token == entry.token)
-        with self._database.writing() as connection:
-            connection.execute(mine.values(digest=""))
+        if entry.sound:
+            mine = update(objects).where(objects.c.name == entry.name, objects.c.token == entry.token)
+            with self._database.writing() as connection:
+                connection.execute(mine.values(digest=f"{_DAMAGED}{entry.digest}"))
 
     def forget(self, beginnings: Sequence[str], older_than: float = 0.0) -> None:
         """Take what is there under these names off the list; it is to be removed from the store.

@@ -119,7 +119,7 @@ objects = Table(
     metadata,
     Column("name", Key, primary_key=True),  # the path in the spool
     Column("token", Text, nullable=False),  # with the name, the key in the store: one that is replaced gets another
-    Column("digest", Text, nullable=False),  # SHA-256 (service.sharing); empty where what lies there is damaged
+    Column("digest", Text, nullable=False),  # SHA-256 (service.sharing); "damaged" before it where the store lost it
     Column("length", BigInteger, nullable=False),
     Column("modified_ns", BigInteger, nullable=False),  # the file's time, the same wherever it is copied to
     Column("kept_at", Float, nullable=False),

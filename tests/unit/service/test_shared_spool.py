@@ -6,21 +6,25 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy.exc import OperationalError
 
+from service.deliver.capabilities import Capabilities
 from service.errors import StoreUnavailable
 from service.ledger.catalogue import Catalogue
 from service.ledger.database import open_database
 from service.local_copies import IN_USE_SECONDS
 from service.received import Received
+from service.results.storage import all_storages
 from service.settings import SpoolSettings
 from service.shared_spool import SharedSpool
 from service.sharing import Sharing
 from service.spool import key_of
 from service.store import FolderStore
-from service.types import ResultObject
+from service.types import Destination, ResultObject
 from service.versions import Duplicates, Stored
 from tests.small_files import dicom, said
 
@@ -142,6 +146,23 @@ def test_while_the_store_is_away_nothing_is_stored_and_then_it_goes_on(node: Mak
     assert held(b) == held(a) == {f"{INSTANCE}.dcm": SECOND}
 
 
+def test_what_was_listed_although_the_ledger_did_not_say_so_is_in_the_store(
+    node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, exchange = node("a"), Catalogue.exchange
+
+    def exchange_and_lose_the_answer(*arguments: Any) -> bool:
+        assert exchange(*arguments)
+        raise OperationalError("COMMIT", {}, OSError("the connection is lost"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Catalogue, "exchange", exchange_and_lose_the_answer)
+        with pytest.raises(OperationalError):
+            a.store(SERIES, INSTANCE, dicom(FIRST))
+    assert a.store(SERIES, INSTANCE, dicom(FIRST)) is Stored.DUPLICATE
+    assert held(a) == held(node("b")) == {f"{INSTANCE}.dcm": FIRST}
+
+
 def harm(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -190,6 +211,16 @@ def test_a_result_is_on_the_node_that_delivers_it(node: MakeNode) -> None:
     result = b.result_here(ResultObject("SR", "1", "1.2.3", path, "1.2", ()))
     assert result.path == b.results(SERIES, "volume", "model") / "SR-1.2.3.dcm"
     assert said(result.path) == FIRST
+
+
+def test_what_an_archive_has_refused_one_node_every_node_knows(node: MakeNode, tmp_path: Path) -> None:
+    archive = Destination("pacs", "PACS", "127.0.0.1", 104)
+    storages = all_storages()[:3]
+    one_folder = [Capabilities("WETREAD", tmp_path) for _ in range(2)]
+    for ours in (one_folder, [Capabilities("WETREAD", spool.root, spool) for spool in (node("a"), node("b"))]):
+        for known, storage in enumerate(storages):
+            ours[known % 2].refused(archive, storage, "no")
+            assert len(ours[0].refusals(archive)) == len(ours[1].refusals(archive)) == known + 1
 
 
 def test_what_is_forgotten_goes_from_the_store_and_from_all_nodes(node: MakeNode, store: Path) -> None:

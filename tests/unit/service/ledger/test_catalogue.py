@@ -35,13 +35,15 @@ def test_of_two_who_put_something_under_a_name_one_is_told_that_the_other_was_fa
     assert catalogue.leavings(10) == [first.key]
 
 
-def test_what_is_damaged_is_listed_without_a_digest_until_it_is_replaced(catalogue: Catalogue) -> None:
+def test_what_is_damaged_is_listed_as_that_until_it_is_replaced(catalogue: Catalogue) -> None:
     first = entry("series/a1/x.dcm", "1")
     catalogue.exchange([], [first])
     catalogue.damaged(entry("series/a1/x.dcm", "0"))
-    assert catalogue.listed("series/")[first.name].digest == first.digest, "that is another one"
-    catalogue.damaged(first)
-    assert catalogue.listed("series/")[first.name].digest == ""
+    assert catalogue.listed("series/") == {first.name: first}, "that is another one"
+    for _ in range(2):
+        catalogue.damaged(catalogue.listed("series/")[first.name])
+        [found] = catalogue.listed("series/").values()
+        assert (found.sound, found.sha256, found.key) == (False, first.digest, first.key)
 
 
 def test_what_is_forgotten_is_to_be_removed_from_the_store_until_it_was(catalogue: Catalogue) -> None:
