@@ -7,10 +7,11 @@ association, to whichever node: there is nothing to remember, and nothing to los
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 from pynetdicom import evt
-from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP
+from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 from sqlalchemy.exc import DBAPIError
 
@@ -33,6 +34,8 @@ log = structlog.get_logger()
 
 LOOK_SECONDS = 0.1
 """How often a wait looks whether the answer has come another way."""
+LAST_ANSWER_SECONDS = 10.0
+"""How long a report that has come may take to be written down, before the association ends."""
 
 _SUCCESS, _PROCESSING_FAILURE, _INVALID_ARGUMENT, _RESOURCE_LIMITATION = 0x0000, 0x0110, 0x0115, 0x0213
 _TRANSIENT = (_PROCESSING_FAILURE, _RESOURCE_LIMITATION)  # statuses of N-ACTION (PS3.7 10.1.4.1.10) that may pass
@@ -113,9 +116,9 @@ def ask(
         It knows no storage commitment, or refuses the request.
     """
     asked = request(transaction, [(one.result.sop_class_uid, one.result.sop_instance_uid) for one in records])
-    said = threading.Event()
-    handlers = [(evt.EVT_N_EVENT_REPORT, _answer, [take]), (evt.EVT_DIMSE_SENT, _note_answer, [said])]
+    handlers = [(evt.EVT_N_EVENT_REPORT, _answer, [take])]
     with association(archive, calling_ae_title, [build_context(STORAGE_COMMITMENT)], handlers=handlers) as opened:
+        answering = _Answering(opened)
         try:
             answer, _ = opened.send_n_action(asked, REQUEST, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE)
         except (ValueError, RuntimeError) as error:
@@ -125,8 +128,8 @@ def ask(
         _require_taken(int(answer.Status), archive)
         end = time.monotonic() + wait_seconds
         while opened.is_established and not answered() and time.monotonic() < end:
-            said.wait(LOOK_SECONDS)
-            said.clear()
+            answering.wait(LOOK_SECONDS)
+        answering.end()
 
 
 def _require_taken(status: int, archive: Destination) -> None:
@@ -150,7 +153,38 @@ def _answer(event: evt.Event, take: Take) -> tuple[int, None]:
         return _RESOURCE_LIMITATION, None
 
 
-def _note_answer(event: evt.Event, said: threading.Event) -> None:
-    """Handle ``EVT_DIMSE_SENT``: before the response to a report is on its way, the association must not end."""
-    if isinstance(event.message, N_EVENT_REPORT_RSP):
-        said.set()
+class _Answering:
+    """The reports that come over an association of ours, each in a thread of pynetdicom's.
+
+    Before the response to one is on its way, the association must not be released: in pynetdicom 3.0.4 that ends the
+    thread that speaks to the peer, in the middle of the release.
+    """
+
+    def __init__(self, opened: Association) -> None:
+        self._changed = threading.Condition()
+        self._busy, self._over = 0, False
+        self._serve = opened._serve_request
+        opened._serve_request = self._one  # type: ignore[method-assign, assignment]
+
+    def wait(self, seconds: float) -> None:
+        """Until one was answered, or for so long."""
+        with self._changed:
+            self._changed.wait(seconds)
+
+    def end(self) -> None:
+        """Answer none that comes from now on, and wait for those that are being answered."""
+        with self._changed:
+            self._over = True
+            self._changed.wait_for(lambda: not self._busy, LAST_ANSWER_SECONDS)
+
+    def _one(self, msg: Any, context_id: int) -> None:
+        with self._changed:
+            if self._over:
+                return
+            self._busy += 1
+        try:
+            self._serve(msg, context_id)
+        finally:
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify_all()

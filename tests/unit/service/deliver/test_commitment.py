@@ -1,5 +1,6 @@
 """Storage commitment and verification, from the finished encoding to what is known, with a scripted archive."""
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,8 +13,9 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 from structlog.testing import capture_logs
 
+from service.commitment import Report
 from service.deliver.capabilities import Capabilities
-from service.deliver.commitment import Reports
+from service.deliver.commitment import Reports, ask
 from service.deliver.sender import Senders
 from service.ledger.ledger import Ledger
 from service.ledger.records import (
@@ -24,6 +26,7 @@ from service.ledger.records import (
     ENCODE,
     ENCODED,
     READY,
+    SENT,
     SUPERSEDED,
     Job,
     NextJob,
@@ -352,3 +355,20 @@ def test_a_refused_request_is_no_request(given: Any) -> None:
     node = given("auto", status=0x0124)
     node.work()
     assert "refuses the request for storage commitment (0x0124)" in node.ends("verified", "verified", "verified").note
+
+
+def test_a_report_that_is_being_written_down_is_answered_before_the_association_ends() -> None:
+    with CommittingArchive(reports="same") as archive:
+        made = ResultObject("SR", str(Comprehensive3DSRStorage), UIDS[0], Path("none"), "1.2.7")
+        archive.held[UIDS[0]] = pydicom.Dataset()
+        known = threading.Event()
+
+        def take(_: Report) -> bool:
+            known.set()
+            time.sleep(0.5)  # a ledger that is slow to commit
+            return True
+
+        sent = [ResultRecord(SERIES.key, "volume", "m", made, SENT, "pacs")]
+        ask(archive.destination, "WETREAD", "1.2.3", sent, take, known.is_set, 10.0)
+        eventually(lambda: archive.answers, "the archive has its answer", 10)
+        assert archive.answers == [0x0000]
