@@ -164,7 +164,7 @@ class _Answering:
         self._changed = threading.Condition()
         self._busy, self._over = 0, False
         self._serve = opened._serve_request
-        opened._serve_request = self._one  # type: ignore[method-assign, assignment]
+        opened._serve_request = self._one  # type: ignore[method-assign]
 
     def wait(self, seconds: float) -> None:
         """Until one was answered, or for so long."""
