@@ -121,19 +121,44 @@ def test_the_configuration_of_kubernetes_is_valid_and_fits_its_pods() -> None:
     assert receiver["spec"]["sessionAffinity"] == "ClientIP"  # completeness is judged where a series arrives
 
 
-@pytest.mark.parametrize("folder", ["base", "gpu"])
-def test_kubectl_builds_the_manifests(folder: str) -> None:
+def built(folder: str) -> list[dict[str, Any]]:
+    """What kubectl makes of the manifests in a folder."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
     done = subprocess.run(
         ["kubectl", "kustomize", DEPLOY / "kubernetes" / folder], capture_output=True, text=True, check=False
     )
-
     assert done.returncode == 0, done.stderr
-    built = [each for each in yaml.safe_load_all(done.stdout) if each["kind"] == "StatefulSet"]
-    images = {each["metadata"]["name"]: each["spec"]["template"]["spec"]["containers"][0]["image"] for each in built}
-    assert "tensorrt" in images["worker"] or folder == "base"
+    return list(yaml.safe_load_all(done.stdout))
+
+
+@pytest.mark.parametrize("folder", ["base", "gpu", "objects"])
+def test_kubectl_builds_the_manifests(folder: str) -> None:
+    sets = [each for each in built(folder) if each["kind"] == "StatefulSet"]
+    images = {each["metadata"]["name"]: each["spec"]["template"]["spec"]["containers"][0]["image"] for each in sets}
+    assert ("tensorrt" in images["worker"]) == (folder == "gpu")
     assert images["receiver"] == "registry.example/wetread:0.1.0"
+
+
+def test_nodes_that_share_an_object_store_need_no_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = built("objects")
+    claims = [each for each in made if each["kind"] == "PersistentVolumeClaim"]
+    pods = {
+        each["metadata"]["name"]: each["spec"]["template"]["spec"] for each in made if each["kind"] == "StatefulSet"
+    }
+    configuration = tomllib.loads((DEPLOY / "kubernetes" / "base" / "wetread.toml").read_text())
+    monkeypatch.setenv("WETREAD_LEDGER__URL", "postgresql://wetread@postgresql/wetread")
+
+    assert not claims
+    for name in nodes():
+        pod = pods[name]
+        [spool] = [volume for volume in pod["volumes"] if volume["name"] == "spool"]
+        environment = {each["name"]: each["value"] for each in pod["containers"][0]["env"] if "value" in each}
+        for variable, value in environment.items():
+            monkeypatch.setenv(variable, value)
+        settings = parse(configuration, "wetread.toml").spool
+        assert settings.url.startswith("s3://")
+        assert int(spool["emptyDir"]["sizeLimit"].removesuffix("Gi")) << 10 > 2 * settings.cache_mb
 
 
 def test_every_metric_of_the_alerts_is_one_that_a_node_has() -> None:
