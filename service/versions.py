@@ -91,10 +91,11 @@ def revision(files: Iterable[Path]) -> str:
 
 
 def holds(folder: Path, instance: str, received: Received) -> bool:
-    """Whether the version that counts is this one, byte for byte: then there is nothing to write."""
-    path = f"{folder}/{_name(instance, len(replaced(folder, instance)))}"
+    """Whether the first version counts and is this one, byte for byte: then there is nothing to write."""
+    if not _is_there(f"{folder}/{_name(instance, 0)}"):  # new; or corrected, and then `place` says what it is
+        return False
     try:
-        return _is_there(path) and _equal(Path(path), received)
+        return _equal(current(folder, instance), received)
     except FileNotFoundError:  # replaced just now
         return False
 

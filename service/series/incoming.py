@@ -52,6 +52,8 @@ class Incoming:
     arrivals: int = 0
     moved_on: bool = False
     lost: bool = False
+    expected: set[int] = field(default_factory=set)
+    """Associations over which an instance has come that is not told of yet: it may not be completed before."""
     _instances: set[str] = field(default_factory=set)
     _open: set[int] = field(default_factory=set)
     _carried: bool = False
@@ -91,6 +93,7 @@ class Incoming:
         if association not in self._open:
             self.lost = False
         self._open.add(association)
+        self.expected.discard(association)
         self._carried = True
         self.moved_on = False
         self.arrivals += 1
@@ -103,6 +106,7 @@ class Incoming:
 
     def ended(self, association: int, aborted: bool, now: float) -> None:
         """An association that carried it has ended."""
+        self.expected.discard(association)
         if association in self._open:
             self._open.remove(association)
             self.lost |= aborted

@@ -57,6 +57,10 @@ class Streaming:
         """Slices since the last tick."""
         self._stopped = False
 
+    def expects(self, association: int, facts: HeaderFacts) -> bool:
+        """Always: nothing is lost where a slice is not read here."""
+        return True
+
     def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
         """An instance is in the spool. See `service.receive.intake.Arrivals`."""
         if facts.sop_class_uid not in SLICES:
