@@ -159,11 +159,11 @@ class Instances:
             os.close(descriptor)
 
     def _place(self, series: str, instance: str, received: Received, part: str, again: bool) -> Stored:
-        def move(target: Path) -> None:
+        def move(target: str) -> None:
             try:
                 os.rename(part, target)  # noqa: PTH104  # that of pathlib makes a new path of it
             except FileNotFoundError:  # the first of its series
-                make_folder(target.parent)
+                make_folder(self.folder(series))
                 os.rename(part, target)  # noqa: PTH104
 
         with self._alone():

@@ -65,6 +65,8 @@ class Context:
     id: int
     sop_class: str
     transfer_syntax: str
+    operation: int
+    """What it is for: the field of the requests that may come in it."""
 
 
 class _Answer:
@@ -109,7 +111,12 @@ class Conversation:
         self._intake = intake
         self._association = association
         self._contexts = {
-            number: Context(number, str(context.abstract_syntax), str(context.transfer_syntax[0]))
+            number: Context(
+                number,
+                str(context.abstract_syntax),
+                str(context.transfer_syntax[0]),
+                OPERATIONS.get(UID(context.abstract_syntax or ""), dimse.C_STORE_RQ),
+            )
             for number, context in accepted.contexts.items()
         }
         self._buffer = InstanceBuffer(intake.spool_file)
@@ -161,7 +168,7 @@ class Conversation:
 
     def _unfit(self, context: Context, command: dimse.Command) -> int:
         """The status of a request that is refused whatever its data set is; success for one that is not."""
-        if command.field != OPERATIONS.get(UID(context.sop_class), dimse.C_STORE_RQ):
+        if command.field != context.operation:
             return dimse.UNRECOGNIZED_OPERATION
         if command.sop_class != context.sop_class:
             return dimse.SOP_CLASS_NOT_SUPPORTED
