@@ -6,11 +6,16 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PACKAGES := service engines evaluation build_engines
 CODE := $(PACKAGES) tests $(wildcard benchmarks)
 
+# Tests wait for other processes much of the time, so one runs more than there are cores. What the tests of a file share
+# is set up once; files that take long come first as they are named.
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 # `make check test` runs the unit tests once, in `check`.
 CHECKED_ALREADY := $(if $(filter check,$(MAKECMDGOALS)),--ignore=tests/unit)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check format test counterparts outcomes validators test-viewer bench-receive soak-receive test-train ladder ladder-tables lock clean
+.PHONY: help install demo check format test counterparts outcomes validators test-viewer bench-receive soak soak-receive test-train ladder ladder-tables lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,14 +30,14 @@ check: $(VENV)/.installed-test  ## format, lint, strict types, import rule, unit
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest tests/unit
+	$(PYTEST) tests/unit
 
 format: $(VENV)/.installed-test  ## let ruff format and repair what it can
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
 test: $(VENV)/.installed-test counterparts  ## all tests, against a real Orthanc, DCMTK and validators
-	$(BIN)/python -m pytest tests --ignore=tests/train --ignore=tests/viewer $(CHECKED_ALREADY)
+	$(PYTEST) tests --ignore=tests/train --ignore=tests/viewer $(CHECKED_ALREADY)
 
 counterparts:  ## the Debian packages that the tests need (with sudo when not root), and dcmjs from npm
 	scripts/counterparts
@@ -50,6 +55,9 @@ validators: $(VENV)/.installed-test counterparts  ## write docs/validators.md an
 
 bench-receive: $(VENV)/.installed-test counterparts  ## how fast instances are received, against DCMTK, Orthanc and pynetdicom (half an hour)
 	$(BIN)/wetread bench receive --json
+
+soak: $(VENV)/.installed-test counterparts  ## the fault campaign: 320 seeded runs against a real Orthanc and PostgreSQL (an hour); goes on where it was
+	$(BIN)/python -m tests.faults.campaign --seeds 0-319 --folder soak-out
 
 soak-receive: $(VENV)/.installed-test  ## kill -9 of the node a hundred times while instances come, and 10,000 health probes (a quarter of an hour)
 	$(BIN)/python -m tests.soak_receive

@@ -1,22 +1,25 @@
 """How fast the ledger is, on SQLite and on PostgreSQL, empty and with 100,000 finished rows.
 
-``python -m benchmarks.ledger [FOLDER]``; the folder lies on the file system that is measured, PostgreSQL's cluster in
-the one for temporary files. A *transition* is a claim and a finish that creates the next stage's job; workers do
-nothing else. *wake-up* is the time from the transaction that makes a job ready until a worker that slept has claimed
-it, *idle* the share of one CPU core that workers take which have nothing to do.
+The folder lies on the file system that is measured, PostgreSQL's cluster in the one for temporary files. A
+*transition* is a claim and a finish that creates the next stage's job; workers do nothing else. *wake-up* is the time
+from the transaction that makes a job ready until a worker that slept has claimed it, *idle* the share of one CPU core
+that workers take which have nothing to do.
 """
 
 import argparse
 import contextlib
+import json
 import multiprocessing
 import os
+import signal
+import sys
 import tempfile
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import median
 
@@ -31,10 +34,21 @@ from tests.postgres import PostgresServer, why_not
 ORDER = (ASSEMBLE, INFER, ENCODE, DELIVER)
 FOLLOWING = dict(pairwise(ORDER))
 FINISHED = 100_000
+SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
+EMPTY, FULL = "empty", f"{FINISHED:,} finished rows"
+CASES = {EMPTY: 0, FULL: FINISHED}
+DISK = ("the disk", "4 KiB and fdatasync", "1/s")
+IDLE = 5
+"""Workers: those of a node."""
+
+Taken = dict[tuple[str, str, str], list[float]]
+"""Values by case, subject and unit."""
 
 
 def fill(ledger: Ledger, rows: int) -> None:
     """Finished work, as it is after some weeks."""
+    if not rows:
+        return
     stages = STAGES[:5]
     keys = [f"f{number:015x}" for number in range(rows // len(stages))]
     known = {"study_uid": "1.2", "series_uid": "1.2.3", "modality": "CT", "sender": "OLD", "instances": 3}
@@ -142,7 +156,7 @@ def wake_ups(here: Ledger, there: Ledger, count: int) -> list[float]:
 
 def idle(ledger: Ledger, seconds: float) -> float:
     """Percent of one core."""
-    with sleeping(ledger, 5, lambda: None):
+    with sleeping(ledger, IDLE, lambda: None):
         began, used = time.perf_counter(), time.process_time()
         time.sleep(seconds)
         return 100 * (time.process_time() - used) / (time.perf_counter() - began)
@@ -163,54 +177,77 @@ def syncs(folder: Path, count: int = 200) -> float:
 
 def main() -> None:
     """Measure, and print medians with their spread."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is ended too
+    taken = kept(options.keep)
+    if options.rounds:
+        with ExitStack() as stack:
+            measure(stack, options, taken)
+        keep(options.keep, taken)
+    rows = [row(case, subject, values, unit) for (case, subject, unit), values in taken.items()]
+    middle = {key: median(values) for key, values in taken.items()}
+    ratios = {
+        f"{subject}: {FULL}/{EMPTY}": round(middle[FULL, subject, unit] / value, 3)
+        for (case, subject, unit), value in middle.items()
+        if case == EMPTY and unit == "transitions/s"
+    }
+    tell("ledger", len(taken[DISK]), rows, ratios, options.json)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="wetread bench ledger", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=None)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="0: tell what was kept")
+    parser.add_argument("--only", choices=(SQLITE, POSTGRESQL), help="one database instead of both")
     parser.add_argument("--series", type=int, default=250, help="in a round, four transitions each")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--idle-seconds", type=float, default=20.0)
+    parser.add_argument("--keep", type=Path, help="add what is measured to this file, and tell all that is in it")
     parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    taken: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=options.folder)))
-        cases = {"empty": 0, f"{FINISHED:,} finished rows": FINISHED}
-        urls = {("SQLite", case): f"sqlite:///{folder / f'{rows}.sqlite'}" for case, rows in cases.items()}
-        if reason := why_not():
-            print(f"without PostgreSQL: {reason}")
-        else:
+    return parser.parse_args()
+
+
+def measure(stack: ExitStack, options: argparse.Namespace, taken: Taken) -> None:
+    """Open, fill and measure the ledgers, in turn."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=options.folder)))
+    opened: dict[tuple[str, str], tuple[str, Ledger]] = {}
+    for name, case in product([options.only] if options.only else [SQLITE, POSTGRESQL], CASES):
+        if name == POSTGRESQL and (reason := why_not()):
+            print(f"without PostgreSQL: {reason}", file=sys.stderr)
+            break
+        if name == POSTGRESQL and case == EMPTY:
             server = stack.enter_context(PostgresServer(fsync=True))
-            urls |= {("PostgreSQL", case): server.database() for case in cases}
-        opened = {at: stack.enter_context(closing(Ledger(url))) for at, url in urls.items()}
-        for (_, case), ledger in opened.items():
-            if cases[case]:
-                fill(ledger, cases[case])
-        ways = {"threads": by_threads, "processes": by_processes}
-        for number in range(options.rounds):
-            taken["the disk", "4 KiB and fdatasync", "1/s"].append(syncs(folder))
-            for (name, case), ledger in opened.items():
-                for offset, (way, work) in enumerate(ways.items()):
-                    bring(ledger, options.series, 2 * number + offset)
-                    seconds = work(urls[name, case], options.workers)
-                    subject = f"{name}, {options.workers} {way}"
-                    taken[case, subject, "transitions/s"].append(4 * options.series / seconds)
-        for (name, case), ledger in opened.items():
-            taken[case, f"{name}, same process", "ms to wake up"] += wake_ups(ledger, ledger, 10 * options.rounds)
-            if ledger._database.shared:
-                with closing(Ledger(urls[name, case])) as there:
-                    taken[case, f"{name}, another node", "ms to wake up"] += wake_ups(
-                        ledger, there, 10 * options.rounds
-                    )
-            taken[case, f"{name}, 5 idle workers", "% of a core"].append(idle(ledger, options.idle_seconds))
-    rows = [row(case, subject, values, unit) for (case, subject, unit), values in taken.items()]
-    middle = {key: median(values) for key, values in taken.items()}
-    full, empty = list(cases)[::-1]
-    ratios = {
-        f"{subject}: {full}/{empty}": round(middle[full, subject, unit] / value, 3)
-        for (case, subject, unit), value in middle.items()
-        if case == empty and unit == "transitions/s"
-    }
-    tell("ledger", options.rounds, rows, ratios, options.json)
+        url = server.database() if name == POSTGRESQL else f"sqlite:///{folder / f'{CASES[case]}.sqlite'}"
+        ledger = stack.enter_context(closing(Ledger(url)))
+        fill(ledger, CASES[case])
+        opened[name, case] = url, ledger
+    ways = {"threads": by_threads, "processes": by_processes}
+    for number in range(options.rounds):
+        taken[DISK].append(syncs(folder))
+        for (name, case), (url, ledger) in opened.items():
+            for offset, (way, work) in enumerate(ways.items()):
+                bring(ledger, options.series, 2 * number + offset)
+                seconds = work(url, options.workers)
+                taken[case, f"{name}, {options.workers} {way}", "transitions/s"].append(4 * options.series / seconds)
+    for (name, case), (url, ledger) in opened.items():
+        taken[case, f"{name}, same process", "ms to wake up"] += wake_ups(ledger, ledger, 10 * options.rounds)
+        if name == POSTGRESQL:
+            with closing(Ledger(url)) as there:
+                taken[case, f"{name}, another node", "ms to wake up"] += wake_ups(ledger, there, 10 * options.rounds)
+        taken[case, f"{name}, {IDLE} idle workers", "% of a core"].append(idle(ledger, options.idle_seconds))
+
+
+def kept(path: Path | None) -> Taken:
+    """What was measured before."""
+    taken: Taken = defaultdict(list)
+    if path is not None and path.exists():
+        taken.update({(case, subject, unit): values for case, subject, unit, values in json.loads(path.read_text())})
+    return taken
+
+
+def keep(path: Path | None, taken: Taken) -> None:
+    if path is not None:
+        path.write_text(json.dumps([[*key, values] for key, values in taken.items()]))
 
 
 if __name__ == "__main__":

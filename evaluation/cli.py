@@ -103,7 +103,7 @@ def packages_for(model: str, config: Path | None) -> "dict[str, ModelPackage]":
     """
     from engines.errors import ModelPackageError
     from engines.packages.package import SHIPPED_MODELS, check_crops, load_package, load_packages
-    from service.node import served_packages
+    from service.served import served_packages
     from service.settings import load
 
     if config is None and DEFAULT_CONFIG.exists():

@@ -23,9 +23,9 @@ from service.cli_ledger import prioritise, rerun
 from service.cli_options import DEFAULT_CONFIG, AsJson, Config, console, existing_ledger
 from service.cli_quarantine import app as quarantine_app
 from service.errors import ConfigurationError, WetreadError
-from service.ledger.records import STATES
+from service.ledger.records import STAGES, STATES
 from service.logs import configure, silence_libraries
-from service.operate import inspection, jobs_view
+from service.operate import jobs_view
 from service.roles import Role
 from service.settings import TEMPLATE, LogSettings, Settings, load
 
@@ -72,8 +72,10 @@ def init(
 @app.command()
 def check(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Say in one screen what is right and what is wrong: configuration, spool, archives, models, ports."""
+    from service.operate.inspection import inspect  # all of the node, which no other command waits for
+
     configure(LogSettings(format="console", level="error"))
-    lines = list(inspection.inspect(config))
+    lines = list(inspect(config))
     if as_json:
         print(json.dumps({"ok": all(line.ok for line in lines), "lines": [vars(line) for line in lines]}))
     else:
@@ -137,10 +139,10 @@ def route(
     as_json: AsJson = False,
 ) -> None:
     """Show what would run on these images, where results would go, and why not. Nothing is stored, nothing runs."""
-    from service.node import served_packages
     from service.operate.progress import progress
     from service.routing.dry_run import dry_run
     from service.routing.dry_run_view import as_object, view
+    from service.served import served_packages
 
     if config is None and DEFAULT_CONFIG.exists():
         config = DEFAULT_CONFIG
@@ -192,8 +194,19 @@ def jobs_show(
 
 
 @jobs_app.command("retry")
-def jobs_retry(job: Annotated[int, typer.Argument(help="The job's number.")], config: Config = DEFAULT_CONFIG) -> None:
-    """Run a dead or cancelled job again."""
+def jobs_retry(
+    job: Annotated[int | None, typer.Argument(help="The job's number.", show_default=False)] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="All dead jobs instead.")] = False,
+    stage: Annotated[str | None, typer.Option(help=f"With --dead: of this stage: {', '.join(STAGES)}.")] = None,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Run a dead or cancelled job again, or all that are dead."""
+    if (job is None) != dead or (stage is not None and (not dead or stage not in STAGES)):
+        raise ConfigurationError(f"name a job's number, or --dead, perhaps with --stage: {', '.join(STAGES)}")
+    if job is None:
+        count = existing_ledger(config).retry_dead(stage)
+        console.print(f"{count} {'job is' if count == 1 else 'jobs are'} ready again")
+        return
     _operate(existing_ledger(config).operator_retry(job), job, "is ready again", "neither dead nor cancelled")
 
 

@@ -8,16 +8,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from service.archive.client import ArchiveClient
 from service.cli_options import DEFAULT_CONFIG, AsJson, Config, console, existing_ledger
-from service.errors import ConfigurationError
 from service.logs import configure
-from service.operate.fetch import INCOMPLETE, MODALITIES, Fetched, StudyFetch, sender_of
+from service.operate.fetch import INCOMPLETE, MODALITIES, Fetched
+from service.operate.fetch_way import WAYS, study_fetch
 from service.operate.progress import progress
 from service.settings import LogSettings, load
-from service.spool import Spool
-
-WAYS = ("c-get", "c-move", "wado-rs")
+from service.shared_spool import open_spool
 
 
 def fetch(
@@ -35,19 +32,9 @@ def fetch(
     """Fetch a study from an archive and let it run. What is here already is not fetched, and runs nothing new."""
     configure(LogSettings(format="console", level="error"))
     settings = load(config)
-    way = by or (settings.archives[archive].fetch if archive in settings.archives else "")
-    way = "c-get" if way in ("", "no") else way
-    if way not in WAYS:
-        raise ConfigurationError(f"--by {by!r}: no such way; there are {', '.join(WAYS)}")
-    whose = sender_of(settings, archive, way, sender)
-    asked = settings.archives[archive].model_copy(update={"fetch": way})
-    if way == "wado-rs" and not asked.dicomweb:
-        raise ConfigurationError(f"archives.{archive}.dicomweb is not set; wado-rs needs its base URL")
     ledger = existing_ledger(config)
-    kept = settings.spool
-    spool = Spool(kept.path, kept.duplicates, sync=kept.sync, reserve_mb=kept.reserve_mb)
-    client = ArchiveClient(settings.destination(archive), asked, settings.node.ae_title)
-    study = StudyFetch(client, way, spool, ledger, whose, modality or MODALITIES)
+    spool = open_spool(settings)
+    _, study = study_fetch(settings, spool, ledger, archive, by, sender, modality or MODALITIES)
     with progress(quiet=as_json) as watch:
         studies = (study_uid, *(study.earlier(study_uid, priors) if priors else ()))
         done = [each for uid in studies for each in study.fetch(uid, watch)]

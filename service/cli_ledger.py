@@ -12,7 +12,7 @@ from service.ledger.ledger import Ledger
 from service.ledger.records import ROUTINE, STAGES, STAT
 from service.ledger.schema import REVISION
 from service.settings import load
-from service.spool import Spool
+from service.shared_spool import open_spool
 
 app = typer.Typer(help="Look after the ledger: its version, whether it is sound, a copy of it.", no_args_is_help=True)
 
@@ -66,7 +66,7 @@ def rerun(
         raise ConfigurationError(f"--from {stage!r}: no such stage; there are {', '.join(STEPS)}")
     ledger = existing_ledger(config)
     key = _one_series(ledger, series)
-    if stage in ("assemble", "infer", "encode") and not Spool(load(config).spool.path).instances(key):
+    if stage in ("assemble", "infer", "encode") and not open_spool(load(config)).instances(key):
         raise ConfigurationError(f"series {key}: its images are no longer in the spool; have them sent again")
     made = ledger.rerun(key, stage, model)
     ledger.close()

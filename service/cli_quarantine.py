@@ -11,6 +11,7 @@ from service.operate import quarantine
 from service.operate.quarantine_view import SHORT, entry_object, group_object, list_view, show_view
 from service.quarantine import QuarantineEntry
 from service.settings import load
+from service.shared_spool import open_spool
 from service.spool import Spool
 
 app = typer.Typer(help="Look at what cannot be used; put it back, or remove it.", no_args_is_help=True)
@@ -21,7 +22,7 @@ Series = Annotated[str, typer.Option(help="All entries of this series (its key, 
 
 def _spool(config: Config) -> Spool:
     existing_ledger(config).close()  # a spool that no node has used is more likely a wrong configuration
-    return Spool(load(config).spool.path)
+    return open_spool(load(config))
 
 
 def _chosen(spool: Spool, ids: list[str] | None, series: str) -> list[QuarantineEntry]:

@@ -11,6 +11,7 @@
     ├── LedgerUnavailable     the ledger's database cannot be reached
     ├── Postponed             it is not time yet: the work waits until then
     └── OutOfResources        this machine has no room (disk, memory) for it now
+        └── StoreUnavailable  the object store of the spool cannot be reached, or has lost something
 """
 
 import traceback
@@ -27,6 +28,7 @@ __all__ = [
     "Postponed",
     "Quarantined",
     "Rejected",
+    "StoreUnavailable",
     "TransientError",
     "WetreadError",
     "told_by_place",
@@ -69,6 +71,10 @@ class Postponed(TransientError):
 
 class OutOfResources(TransientError):
     """This machine has no room for it now."""
+
+
+class StoreUnavailable(OutOfResources):
+    """The object store of the spool cannot be reached, refuses, or no longer has what was put there."""
 
 
 def told_by_place(error: Exception) -> str:

@@ -36,7 +36,7 @@ from service.durable import replace_file
 from service.series.assembly import Item
 from service.series.facts import ImageFacts
 
-ITEM, FINDINGS = "item.json", "findings.json"
+ITEM, FINDINGS, STATE = "item.json", "findings.json", "state"
 
 
 class _StoredArray(BaseModel):
@@ -156,6 +156,20 @@ def drop_items(folder: Path, but: Container[str]) -> None:
     for key in items_in(folder):
         if key not in but:
             shutil.rmtree(folder / key)
+
+
+def save_state(folder: Path, state: str) -> None:
+    """Note in the folder of a series what its items were made of; nothing where that is empty."""
+    if state:
+        replace_file(folder / STATE, lambda file: file.write(state.encode()))
+
+
+def state_of(folder: Path) -> str:
+    """What the items of a series were made of here; empty where that was not noted."""
+    try:
+        return (folder / STATE).read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def items_in(folder: Path) -> set[str]:

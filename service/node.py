@@ -4,75 +4,39 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from engines.packages.package import SHIPPED_MODELS, ModelPackage, load_packages
-from engines.runtimes.base import GPU, RuntimeSettings
-from engines.serving.messages import EngineSpec
-from engines.serving.pool import DRIVER, EnginePool
+from engines.packages.package import ModelPackage
+from engines.serving.pool import EnginePool
 from service import __version__
 from service.deliver.capabilities import Capabilities
 from service.deliver.sender import Senders
 from service.errors import ConfigurationError
-from service.ledger.jobs import Whose
+from service.lanes import make_workers
 from service.ledger.ledger import open_ledger
-from service.ledger.records import ASSEMBLE, COMMIT, DELIVER, ENCODE, INFER
 from service.operate.certificates import CertificateWatch
+from service.operate.fetching import Fetching
 from service.operate.http import EngineHealth, Health, HttpServer
 from service.operate.metrics import Metrics
+from service.operate.operator import operator_routes
+from service.operate.page import Page
 from service.pipeline import NoEngines, Pipeline
 from service.reception import Reception
-from service.retry import RetryPolicy
 from service.roles import Role
-from service.routing.narrowing import check_narrowing
 from service.series.streaming import Streaming
+from service.served import compiled_folder, engine_spec, served_packages
 from service.settings import Settings
-from service.spool import Spool
+from service.shared_spool import open_spool
 from service.upkeep import EngineUpkeep
 from service.worker import Worker
 
 log = structlog.get_logger()
-
-PREPARING, DELIVERING, CONFIRMING = (ASSEMBLE, ENCODE), (DELIVER,), (COMMIT,)
-"""Which stages share a thread, beside the inference: an archive that is slow holds up no inference, and the other way
-round; and one that is slow to commit, no delivery."""
-
-
-def whose_results(settings: Settings) -> Iterator[Whose]:
-    """On whose series each thread that delivers works: some for each archive, so that one that is slow holds up no
-    other; and one for senders without an archive, whose jobs end there.
-    """
-    for name, archive in settings.archives.items():
-        senders = tuple(title for title, sender in settings.senders.items() if sender.archive == name)
-        if senders:
-            yield from [Whose(senders)] * archive.parallel
-    yield Whose(tuple(settings.senders), only=False)
-
-
-def served_packages(settings: Settings) -> dict[str, ModelPackage]:
-    """The model packages that the settings ask for.
-
-    Raises
-    ------
-    ModelPackageError
-        A package is wrong.
-    ConfigurationError
-        ``engines.models`` or ``[routing.MODEL]`` names a model that is not there, or narrows it by what it has not.
-    """
-    engines = settings.engines
-    packages = load_packages(SHIPPED_MODELS, *engines.folders)
-    if unknown := sorted(set(engines.models) - set(packages)):
-        raise ConfigurationError(f"engines.models = {unknown}: no such model; there are {', '.join(sorted(packages))}")
-    check_narrowing(settings, packages)
-    return {name: packages[name] for name in engines.models} if engines.models else packages
 
 
 class Node:
@@ -93,19 +57,20 @@ class Node:
         self._settings = settings
         self._role = role
         self._metrics = Metrics.on_new_registry()
-        self._certificates = CertificateWatch(settings.tls)
+        self._certificates = CertificateWatch(settings)
         self._stopping = threading.Event()
-        self._started = False
+        self._begun: ExitStack | None = None
+        self._grace_seconds = 0.0
+        self._workers: tuple[Worker, ...] = ()
         self._engines: EnginePool | None = None
-        self._upkeep: EngineUpkeep | None = None
         self._reception: Reception | None = None
+        self._fetching: Fetching | None = None
 
     def start(self) -> None:
         """Open the spool, ledger and engines, then listen: a sender finds either a node that works or none."""
-        with ExitStack() as begun:  # what has begun ends where what follows fails
+        with ExitStack() as begun:  # what has begun ends, the last first, where what follows fails; or at `stop`
             self._begin(begun)
-            begun.pop_all()
-        self._started = True
+            self._begun = begun.pop_all()
         models = sorted(self._engines.packages) if self._engines else []
         log.info("node.started", version=__version__, role=str(self._role), models=models, http_port=self._http.port)
 
@@ -114,19 +79,13 @@ class Node:
         if role is not Role.ALL and not settings.shared:
             raise ConfigurationError(
                 f"--role {role}: the other roles need the same ledger; set ledger.url to a PostgreSQL database, and "
-                "spool.path to a folder that all of them see under the same path"
+                "spool.path to a folder that all of them see under the same path, or spool.url to an object store"
             )
         packages = served_packages(settings) if role.works else {}
         spool = settings.spool
         receivers = settings.node.receivers if role.receives and settings.node.receivers > 1 else 0
-        self._spool = Spool(
-            spool.path,
-            spool.duplicates,
-            sync=spool.sync,
-            ready_mb=spool.ready_mb if role.receives and not receivers else 0,
-            reserve_mb=spool.reserve_mb,
-            node=settings.shared,
-        )
+        ready_mb = spool.ready_mb if role.receives and not receivers else 0
+        self._spool = open_spool(settings, ready_mb=ready_mb, node=settings.shared)
         self._spool.lock(receivers)
         begun.callback(self._spool.unlock)
         self._ledger = open_ledger(settings.spool.path, settings.ledger, settings.urgent_senders)
@@ -134,87 +93,74 @@ class Node:
         if reclaimed := self._ledger.reclaim():
             log.info("ledger.reclaimed", jobs=reclaimed)
         if role.works:
-            self._engines = EnginePool(engine_spec(settings), settings.engines.devices)
-            begun.callback(self._engines.close)
-            self._engines.open(packages)
-            self._upkeep = EngineUpkeep(
-                settings, self._engines, lambda: served_packages(settings), compiled_folder(settings)
-            )
+            self._begin_engines(begun, packages)
         self._streaming = Streaming(self._spool, min(4, os.cpu_count() or 1))
         begun.callback(self._streaming.stop)
-        capabilities = Capabilities(settings.node.ae_title, settings.spool.path)
+        capabilities = Capabilities(settings.node.ae_title, settings.spool.path, self._spool)
         senders = Senders(settings, capabilities)
         begun.callback(senders.close)
-        self._senders = senders
         engines = self._engines or NoEngines()
         pipeline = Pipeline(settings, self._spool, self._ledger, self._streaming, engines, capabilities, senders)
-        self._workers = list(self._make_workers(pipeline))
+        self._workers = tuple(make_workers(settings, role, pipeline, self._ledger, self._metrics))
         if role.receives:
             # what is read while it comes is of use where it is assembled
             also = (self._streaming,) if role.works else ()
             self._reception = Reception(settings, self._spool, self._ledger, self._metrics, *also)
             begun.callback(self._reception.close)
             begun.callback(self._reception.drain)
+            self._fetching = Fetching(settings, self._spool, self._ledger) if settings.fetch else None
         self._metrics.watch_jobs(self._ledger.counts)
-        if self._engines is not None:
-            self._metrics.watch_engines(lambda: self._engines.statuses if self._engines else ())
+        self._metrics.watch_engines(lambda: self._engines.statuses if self._engines else ())
         self._metrics.watch_certificates(self._certificates.ends)
-        self._http = HttpServer(settings.http.host, settings.http.port, self.health, self._metrics)
+        page = Page(self.health, self._ledger, settings)
+        routes = operator_routes(page, self._ledger, settings.http.password.get_secret_value())
+        self._http = HttpServer(settings.http.host, settings.http.port, self.health, self._metrics, routes)
         self._http.start()
-        if self._upkeep is not None:
-            self._upkeep.start()
+        begun.callback(self._http.stop)
+        self._certificates.look()
+        ticker = threading.Thread(target=self._tick, name="ticker", daemon=True)
+        ticker.start()
+        begun.callback(ticker.join)
+        begun.callback(self._stopping.set)
+        if self._fetching is not None:
+            self._fetching.start()
+            begun.callback(self._fetching.stop)
         for worker in self._workers:
             worker.start()
-        self._ticker = threading.Thread(target=self._tick, name="ticker", daemon=True)
-        self._ticker.start()
-        self._certificates.look()
+        begun.callback(self._end_workers)  # while the ticker still prolongs their leases
+        if self._reception is not None:
+            begun.callback(self._reception.drain)  # once more: what comes is stopped before what works on it
 
-    def _make_workers(self, pipeline: Pipeline) -> Iterator[Worker]:
+    def _begin_engines(self, begun: ExitStack, packages: Mapping[str, ModelPackage]) -> None:
         settings = self._settings
-        retry = RetryPolicy.of(settings.retry)
-        lanes: list[tuple[str, ...]] = [PREPARING, *[(INFER,)] * settings.engines.parallel] if self._role.works else []
-        lanes += [CONFIRMING] if self._role.delivers else []
-        for lane in lanes:
-            stages = {stage: pipeline.stages[stage] for stage in lane}
-            yield Worker(self._ledger, stages, retry, self._metrics)
-        if self._role.delivers:
-            stages = {stage: pipeline.stages[stage] for stage in DELIVERING}
-            for whose in whose_results(settings):
-                yield Worker(self._ledger, stages, retry, self._metrics, whose=whose)
-        if (
-            settings.urgent_senders and self._role.works
-        ):  # so that no urgent image waits for routine ones to be prepared
-            infer = {INFER: pipeline.infer}
-            yield Worker(self._ledger, infer, retry, self._metrics, only_urgent=True)
+        self._engines = EnginePool(engine_spec(settings), settings.engines.devices)
+        with ExitStack() as opening:
+            opening.callback(self._engines.close)
+            self._engines.open(packages)
+            upkeep = EngineUpkeep(settings, self._engines, lambda: served_packages(settings), compiled_folder(settings))
+            upkeep.start()
+            begun.callback(upkeep.stop)
+            begun.push(opening.pop_all())  # ends before the upkeep, which may be at a reload that would take long
 
     def stop(self, grace_seconds: float = 30.0) -> None:
         """Drain: take no new associations, let running stages finish or hand them back, close everything."""
-        if not self._started:
+        if self._begun is None:
             return
         log.info("node.draining")
-        if self._reception is not None:
-            self._reception.drain()
+        self._grace_seconds = grace_seconds
+        begun, self._begun = self._begun, None
+        begun.close()
+        log.info("node.stopped")
+
+    def _end_workers(self) -> None:
+        """Have them finish what they are at, or hand it back."""
         for worker in self._workers:
             worker.stop()
-        deadline = time.monotonic() + grace_seconds
+        deadline = time.monotonic() + self._grace_seconds
         for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
             if worker.is_alive():
                 worker.hand_back()
-        self._senders.close()
-        self._stopping.set()
-        self._ticker.join()
-        if self._reception is not None:
-            self._reception.close()
-        self._http.stop()
-        self._streaming.stop()
-        if self._engines is not None and self._upkeep is not None:
-            self._engines.close()  # first: the upkeep may be at a reload that would take long
-            self._upkeep.stop()
-        self._ledger.close()
-        self._spool.unlock()
-        self._started = False
-        log.info("node.stopped")
 
     @property
     def port(self) -> int:
@@ -258,17 +204,19 @@ class Node:
     def _tick(self) -> None:
         """Several times a second: complete what is whole; now and then: prolong leases, forget what is old."""
         last_beat = last_sweep = time.monotonic()
+        beat_seconds = min(20.0, self._settings.ledger.lease_seconds / 4)
         while not self._stopping.wait(0.1):
             try:
                 self._streaming.tick()
                 if self._reception is not None:
                     self._reception.decide()
-                if time.monotonic() - last_beat > 20:
+                if time.monotonic() - last_beat > beat_seconds:
                     last_beat = time.monotonic()
                     for worker in self._workers:
                         worker.beat()
                     if self._reception is not None:
                         self._reception.beat()
+                    self._spool.tidy()
                 if time.monotonic() - last_sweep > 600:
                     last_sweep = time.monotonic()
                     self._certificates.look()
@@ -286,6 +234,7 @@ class Node:
         begun = time.time() - 1.0  # file times are of a coarser clock
         for series in self._ledger.ended_before(time.time() - self._settings.spool.keep_hours * 3600):
             self._spool.forget(series, before=begun)
+        self._spool.clear_away()
 
     def __enter__(self) -> Self:
         self.start()
@@ -295,40 +244,6 @@ class Node:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def runtime_settings(settings: Settings) -> RuntimeSettings:
-    """What the engines run on."""
-    engines = settings.engines
-    on_gpu = GPU if DRIVER.exists() else "openvino"
-    return RuntimeSettings(
-        runtime=on_gpu if engines.runtime == "auto" else engines.runtime,
-        precision=engines.precision,
-        engines=compiled_folder(settings),
-        threads=engines.threads,
-        hint=engines.hint,
-        batch=engines.batch,
-    )
-
-
-def compiled_folder(settings: Settings) -> Path:
-    """The folder of engine files and of the runtimes' caches."""
-    return settings.engines.compiled or settings.spool.path / "engines"
-
-
-def engine_spec(settings: Settings) -> EngineSpec:
-    """What each engines' process serves."""
-    engines, asked_for = settings.engines, runtime_settings(settings)
-    cpu = replace(asked_for, runtime="openvino", precision="auto", batch=1)
-    return EngineSpec(
-        packages=(),
-        settings=asked_for,
-        fallback=None if asked_for.runtime == "openvino" else cpu,
-        memory_mb=engines.memory_mb or None,
-        batch_seconds=engines.batch_seconds,
-        parallel=engines.parallel + bool(settings.urgent_senders),
-        hang_seconds=engines.hang_seconds,
-    )
 
 
 def notify_systemd(state: str) -> None:

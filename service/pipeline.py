@@ -6,8 +6,10 @@ then leaves the same.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from types import MappingProxyType
 from typing import Protocol
 
@@ -21,6 +23,7 @@ from service.deliver.scu import Answer, sendable
 from service.deliver.sender import Senders
 from service.errors import ConfigurationError, Quarantined, Rejected
 from service.handover import (
+    FINDINGS,
     drop_items,
     drop_slabs,
     found_of,
@@ -29,6 +32,8 @@ from service.handover import (
     load_item,
     save_findings,
     save_item,
+    save_state,
+    state_of,
 )
 from service.ledger.ledger import Ledger
 from service.ledger.records import (
@@ -50,6 +55,7 @@ from service.results.analysis import Analysis
 from service.results.encode import encode
 from service.results.storage import Storage, storage
 from service.routing.models import route
+from service.routing.triage import is_urgent
 from service.series.assembly import Assembly, Item, assemble_from
 from service.series.reader import LeftOut
 from service.series.streaming import Streaming
@@ -86,11 +92,15 @@ class NoEngines:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage has come to: a note for the operator, the jobs that follow, the results so far."""
+    """What a stage has come to: a note for the operator, the jobs that follow, the results so far.
+
+    ``urgent`` says that the work on the study comes before all other from now on.
+    """
 
     note: str
     next_jobs: tuple[NextJob, ...] = ()
     results: tuple[ResultRecord, ...] = ()
+    urgent: bool = False
 
 
 Stage = Callable[[Job], Outcome]
@@ -117,6 +127,7 @@ class Pipeline:
         self._capabilities = capabilities
         self._senders = senders
         self._confirmation = Confirmation(settings, ledger)
+        self._making = [Lock() for _ in range(16)]
 
     @property
     def stages(self) -> dict[str, Stage]:
@@ -132,6 +143,7 @@ class Pipeline:
     def assemble(self, job: Job) -> Outcome:
         """Files to items; what cannot be used goes to quarantine; each new item goes to the models that want it."""
         series = job.series.key
+        state = self._state(series)
         assembly = self._assembled(series)
         notes, faults, next_jobs = list[str](), list(assembly.refused), list[NextJob]()
         inferred = self._inferred(series, {item.key for item in assembly.items})
@@ -142,14 +154,13 @@ class Pipeline:
             next_jobs += [
                 NextJob(INFER, item.key, model)
                 for model in models
-                if (item.key, model) not in inferred or not found_of(folder / model, item)
+                if (item.key, model) not in inferred or not self._found_of(folder / model, item)
             ]
             if not models and any(why.faulty for why in refusals.values()):
                 faults += [f"{name}: {why}" for name, why in refusals.items() if why.faulty]
             elif not models:
                 notes.append("no model wants it: " + "; ".join(f"{name}: {why}" for name, why in refusals.items()))
-        drop_items(self._spool.work(series), {item.key for item in assembly.items})
-        drop_slabs(self._spool.work(series), [item.image.array for item in assembly.items])
+        self._leave_only(series, assembly, state)
         note = "; ".join(dict.fromkeys([*faults, *notes, *self._leave_out(series, assembly.left_out)]))
         if faults and not next_jobs and not inferred:
             raise Quarantined(note)
@@ -157,11 +168,11 @@ class Pipeline:
 
     def _assembled(self, series: str) -> Assembly:
         """The images of a series, as far as it has come, with what a reader must know of how far that is."""
+        self._spool.fetch(series)
         assembly = assemble_from(self._streaming.take(series), self._spool.instances(series))
-        decisions = self._ledger.decisions(series)
-        if not decisions or not decisions[-1].partial:
+        note = self._partial(series)
+        if not note:
             return assembly
-        note = "The series may be incomplete: " + "; ".join(decisions[-1].against) + "."
         partial = tuple(
             replace(
                 item,
@@ -172,6 +183,30 @@ class Pipeline:
             for item in assembly.items
         )
         return replace(assembly, items=partial)
+
+    def _partial(self, series: str) -> str:
+        """What a reader must know of how far a series has come; empty where that is all."""
+        decisions = self._ledger.decisions(series)
+        if not decisions or not decisions[-1].partial:
+            return ""
+        return "The series may be incomplete: " + "; ".join(decisions[-1].against) + "."
+
+    def _state(self, series: str) -> str:
+        """What images are made of, where each node makes them for itself; else empty."""
+        state = self._spool.state(series)
+        return state and key_of(state, self._partial(series))
+
+    def _found_of(self, folder: Path, item: Item) -> bool:
+        """Whether findings about an item as it is now are there."""
+        self._spool.fetch_file(folder / FINDINGS)
+        return found_of(folder, item)
+
+    def _leave_only(self, series: str, assembly: Assembly, state: str) -> None:
+        """Remove what earlier assemblies of a series have left here."""
+        folder = self._spool.work(series)
+        drop_items(folder, {item.key for item in assembly.items})
+        drop_slabs(folder, [item.image.array for item in assembly.items])
+        save_state(folder, state)
 
     def _inferred(self, series: str, items: Container[str]) -> set[tuple[str, str]]:
         """Items and models of which an inference was done.
@@ -185,14 +220,20 @@ class Pipeline:
         return {(job.item, job.model) for job in jobs if (job.stage, job.state) == (INFER, DONE)}
 
     def _item(self, job: Job) -> Item:
-        """What assembly has left for a job; made again where the machine has lost it."""
+        """What assembly has left for a job; made again where this machine has lost it, or never had it."""
         series = job.series.key
         folder, instances = self._spool.work(series, job.item), self._spool.instance_folder(series)
-        try:
-            return load_item(folder, instances)
-        except FileNotFoundError:
-            for item in self._assembled(series).items:
+        with self._making[hash(series) % len(self._making)]:  # two jobs on a series do not make it twice
+            state = self._state(series)
+            with suppress(FileNotFoundError):
+                if state_of(folder.parent) == state:
+                    self._spool.fetch(series)
+                    return load_item(folder, instances)
+            assembly = self._assembled(series)
+            for item in assembly.items:
                 save_item(self._spool.work(series, item.key), item)
+            if state:  # what was made of other instances may bear the same names
+                self._leave_only(series, assembly, state)
         try:
             return load_item(folder, instances)
         except FileNotFoundError:
@@ -213,16 +254,23 @@ class Pipeline:
         urgent = job.priority <= STAT
         findings = self._engines.run(job.model, item.image, probabilities=fractional, urgent=urgent)
         findings = replace(findings, analysed_at=began, notes=item.notes + findings.notes)
-        save_findings(self._spool.work(job.series.key, job.item, job.model), findings, item)
+        folder = self._spool.work(job.series.key, job.item, job.model)
+        save_findings(folder, findings, item)
+        self._spool.publish_folder(folder)
         engine = findings.engine
         note = f"{engine.runtime}, {engine.precision}, {engine.device}"
-        return Outcome(note, (NextJob(ENCODE, job.item, job.model),))
+        triage = self._settings.routing.get(job.model)
+        stat = triage is not None and is_urgent(findings, triage.stat)
+        # not what was found: notes are logged
+        note += f"; its study comes first from now on (routing.{job.model}.stat)" if stat else ""
+        return Outcome(note, (NextJob(ENCODE, job.item, job.model),), urgent=stat)
 
     def encode(self, job: Job) -> Outcome:
         """Findings to result objects, checked against the source series; they supersede what was said before."""
         series = job.series.key
         item = self._item(job)
         folder = self._spool.work(series, job.item, job.model)
+        self._spool.fetch_folder(folder)
         if not found_of(folder, item):
             return Outcome("the series has changed since; it is analysed again")
         findings = load_findings(folder)
@@ -235,6 +283,7 @@ class Pipeline:
         earlier = take_over(self._ledger, job, analysis.series_uids, self._gone(series, item))
         analysis = replace(analysis, predecessors=earlier.predecessors)
         objects = encode(analysis, self._spool.results(series, job.item, job.model))
+        self._spool.publish_files(*(result.path for result in objects))
         records = [ResultRecord(series, job.item, job.model, result, ENCODED, archive="") for result in objects]
         note = ", ".join(dict.fromkeys(result.kind for result in objects))
         if earlier.predecessors:
@@ -268,6 +317,7 @@ class Pipeline:
         records = self._ledger.begin_sending(job, destination.name)
         if not records:
             return Outcome("nothing to send: a later version takes its place")
+        records = [replace(record, result=self._spool.result_here(record.result)) for record in records]
         answers: dict[Path, Answer] = {}
         try:
             files = [sendable(record.result.path) for record in records]
@@ -276,6 +326,8 @@ class Pipeline:
         finally:
             taken = {path for path, answer in answers.items() if not answer.refusal}
             self._ledger.not_sent(job, [record for record in records if record.result.path not in taken])
+        if taken and self._senders.came_back(destination.name):
+            self._ledger.archive_is_back(self._settings.senders_of(destination.name))
         sent = tuple(replace(record, status=SENT) for record in records if record.result.path in taken)
         refusals = "; ".join(sorted({answer.refusal for answer in answers.values()} - {""}))
         unsupported = {answer.file.storage for answer in answers.values() if answer.unsupported}

@@ -62,9 +62,9 @@ class Quarantine:
             The disk is full or cannot be written.
         """
         try:
-            data = _whole(content)
+            data = content_of(content)
             folder = self._folder(series, data)
-            before = _read(folder / "reason.json")
+            before = read_entry(folder / "reason.json")
             since = time.time() if before is None else before.since
             entry = QuarantineEntry(series, reason, str((folder / "instance.dcm").relative_to(self._root)), since)
             make_folder(folder)
@@ -76,7 +76,7 @@ class Quarantine:
 
     def holds(self, series: str, content: bytes | Path | Received) -> bool:
         """Whether a content is here."""
-        return self._folder(series, _whole(content)).is_dir()
+        return self._folder(series, content_of(content)).is_dir()
 
     def _folder(self, series: str, data: memoryview) -> Path:
         return self._root / "quarantine" / f"{series}-{_digest(data)}"
@@ -84,8 +84,17 @@ class Quarantine:
     def entries(self) -> Iterator[QuarantineEntry]:
         """All that lies here."""
         for reason in sorted((self._root / "quarantine").glob("*/reason.json")):
-            if entry := _read(reason):
+            if entry := read_entry(reason):
                 yield entry
+
+    def file(self, entry: QuarantineEntry) -> Path:
+        """The file of an entry, as it was received."""
+        return self._root / entry.path
+
+    def size(self, entry: QuarantineEntry) -> int:
+        """Bytes of an entry's file; 0 where somebody has removed it."""
+        path = self.file(entry)
+        return path.stat().st_size if path.exists() else 0
 
     def discard(self, entry: QuarantineEntry) -> None:
         """Remove an entry for good; copies of the instance elsewhere in the spool stay."""
@@ -95,7 +104,8 @@ class Quarantine:
         sync_folder(folder.parent)
 
 
-def _whole(content: bytes | Path | Received) -> memoryview:
+def content_of(content: bytes | Path | Received) -> memoryview:
+    """All bytes of it. Raises `OSError`."""
     if isinstance(content, Received):
         return content.whole()
     return memoryview(content.read_bytes() if isinstance(content, Path) else content)
@@ -107,7 +117,8 @@ def _digest(data: memoryview) -> str:
     return hashlib.sha256(data[PREAMBLE:] if is_file else data).hexdigest()[:16]
 
 
-def _read(reason: Path) -> QuarantineEntry | None:
+def read_entry(reason: Path) -> QuarantineEntry | None:
+    """An entry as it was written beside its file; None where it is not there. Raises `OSError`."""
     try:
         return QuarantineEntry(**json.loads(reason.read_text()))
     except FileNotFoundError:  # not there, or just now removed

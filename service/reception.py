@@ -16,6 +16,7 @@ from service.receive.stow import stow_servers
 from service.series.completeness import Completeness
 from service.settings import Settings
 from service.spool import Spool
+from service.urgency import Urgency
 
 
 class Reception:
@@ -33,14 +34,21 @@ class Reception:
     """
 
     def __init__(self, settings: Settings, spool: Spool, ledger: Ledger, metrics: Metrics, *also: Arrivals) -> None:
-        self._ledger = ledger
+        self._ledger, self._shared = ledger, bool(settings.shared)
         with ExitStack() as begun:
             reports = Reports(ledger, settings.node.ae_title)
             self._intake = Intake(spool, metrics.count_instance, reports)
             missing = MissingInstances(archives_of(settings), spool, self._intake)
-            self._completeness = Completeness(settings.series, spool, ledger, counts=missing.count, fetch=missing.fetch)
+            self._completeness = Completeness(
+                settings.series,
+                spool,
+                ledger,
+                counts=missing.count,
+                fetch=missing.fetch,
+                urgent=Urgency(settings, spool),
+            )
             begun.callback(self._completeness.close)
-            self._completeness.resume()
+            self._completeness.resume(interrupted=True)
             self._intake.tell(self._completeness, *also)
             seats = Seats.of(settings.node)
             self._receivers = Receivers(settings, spool, seats, self._intake, metrics.count_instance)
@@ -72,13 +80,16 @@ class Reception:
         self._completeness.close()
 
     def decide(self) -> None:
-        """Complete what is whole. Call it several times a second."""
+        """Complete what is whole, and end receivers that hang. Call it several times a second."""
+        self._receivers.ask()
         self._completeness.decide()
 
     def beat(self) -> None:
         """Go on receiving what is being received here, and take up what a node has left that is no more."""
+        if not self._ledger.still_receiving:
+            self._completeness.reopen()
         self._ledger.keep_receiving()
-        self._completeness.resume()
+        self._completeness.resume(interrupted=self._shared)
 
     @property
     def port(self) -> int:

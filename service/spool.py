@@ -39,6 +39,7 @@ from service.received import Received
 from service.room import Room
 from service.spill import Spill
 from service.syncing import Sync, Syncing, sync_file_system
+from service.types import ResultObject
 from service.versions import Duplicates, Stored
 
 log = structlog.get_logger()
@@ -223,6 +224,14 @@ class Spool:
         """All that lies in quarantine."""
         return self._quarantine.entries()
 
+    def quarantined_file(self, entry: QuarantineEntry) -> Path:
+        """The file of an entry of the quarantine, as it was received."""
+        return self._quarantine.file(entry)
+
+    def quarantined_size(self, entry: QuarantineEntry) -> int:
+        """Bytes of an entry's file; 0 where somebody has removed it."""
+        return self._quarantine.size(entry)
+
     def discard(self, entry: QuarantineEntry) -> None:
         """Remove an entry of the quarantine for good; copies of the instance elsewhere in the spool stay."""
         self._quarantine.discard(entry)
@@ -262,6 +271,39 @@ class Spool:
         for name in ("work", "results"):
             shutil.rmtree(self.root / name / series, ignore_errors=True)
         self._instances.forget(series, before)
+
+    # ---- nothing where all who work on it see this folder: see `service.shared_spool` --------------------------------
+
+    def fetch(self, series: str) -> None:
+        """Have here all instances of a series that others have received. Raises `StoreUnavailable`."""
+
+    def fetch_file(self, path: Path) -> None:
+        """Have a file as whoever published it has left it. Raises `StoreUnavailable`."""
+
+    def fetch_folder(self, folder: Path) -> None:
+        """Have a folder of `work` as whoever published it has left it. Raises `StoreUnavailable`."""
+
+    def result_here(self, result: ResultObject) -> ResultObject:
+        """An encoded object with its file on this machine, whichever has encoded it. Raises `StoreUnavailable`."""
+        return result
+
+    def publish_folder(self, folder: Path) -> None:
+        """Have others find a folder of `work` as it is here. Raises `StoreUnavailable`."""
+
+    def publish_files(self, *files: Path) -> None:
+        """Have others find these files. Raises `StoreUnavailable`."""
+
+    def state(self, series: str) -> str:
+        """What instances a series has, in one word; empty where what is made of them is shared, too."""
+        return ""
+
+    def tidy(self) -> None:
+        """Keep not too many copies of what others have. Call it now and then."""
+
+    def clear_away(self) -> None:
+        """Remove what was forgotten from where others see it, too."""
+
+    # ---- how it is ---------------------------------------------------------------------------------------------------
 
     def writable(self) -> bool:
         """Whether the spool takes a file just now."""

@@ -17,7 +17,7 @@ class ClientTls:
     certificate, key
         PEM files of what the archive is shown; None for nothing.
     name
-        Which its certificate must be for: a DNS name or an address.
+        Which its certificate must be for: a DNS name or an address; empty for the host that is connected to.
     """
 
     authorities: Path

@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from engines.errors import InferenceLost
-from service.errors import Postponed
+from service.errors import Postponed, told_by_place
 from service.ledger.jobs import Whose
 from service.ledger.ledger import Ledger
 from service.ledger.records import Job, StaleJob
@@ -71,6 +71,9 @@ class Worker(threading.Thread):
             except DBAPIError as error:  # nothing is lost: what was claimed is free when the lease ends
                 _log_unavailable(error)
                 self._stopping.wait(1.0)
+            except Exception as error:  # nobody has foreseen it; but without this thread work would wait, unnoticed
+                log.error("worker.failed", reason=f"{told_by_place(error)}; please report it")  # noqa: TRY400
+                self._stopping.wait(1.0)
 
     def stop(self) -> None:
         """Take no further job."""
@@ -99,7 +102,11 @@ class Worker(threading.Thread):
         try:
             outcome = self._stages[job.stage](job)
             seconds = time.monotonic() - began
-            self._write(lambda: self._ledger.finish(job, outcome.next_jobs, outcome.note, seconds, outcome.results))
+            self._write(
+                lambda: self._ledger.finish(
+                    job, outcome.next_jobs, outcome.note, seconds, outcome.results, urgent=outcome.urgent
+                )
+            )
             self._metrics.stage_seconds.labels(job.stage).observe(seconds)
             event.info(f"{job.stage}.finished", seconds=round(seconds, 3), note=outcome.note)
         except StaleJob:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import settings
 from PIL import Image
 from pydicom.uid import generate_uid
 
@@ -15,6 +16,12 @@ from tests.postgres import PostgresServer, why_not
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 WrapAsDX = Callable[[Path, Path], Path]
+
+
+def pytest_configure() -> None:
+    """Hypothesis judges what is computed, not how long it takes: other tests run beside."""
+    settings.register_profile("wetread", settings.default, deadline=None)
+    settings.load_profile("wetread")
 
 
 @pytest.fixture(scope="session")

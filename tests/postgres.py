@@ -51,6 +51,7 @@ class PostgresServer:
         self._programs = bin_folder
         self._options = f"-c fsync={'on' if fsync else 'off'} -c max_connections=60"
         self._databases = count()
+        self._runs = False
 
     def __enter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="wetread-pg-"))
@@ -62,12 +63,16 @@ class PostgresServer:
         return self
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start it, if it does not run, and wait until it answers."""
+        if self._runs:
+            return
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self._folder} {self._options}"
         self._run("pg_ctl", "start", "-w", "-D", self._folder / "data", "-l", self._folder / "log", "-o", options)
+        self._runs = True
 
     def stop(self, mode: str = "fast") -> None:
         """Stop it: ``fast`` ends all connections, ``immediate`` is as good as a crash."""
+        self._runs = False
         self._run("pg_ctl", "stop", "-w", "-m", mode, "-D", self._folder / "data")
 
     def database(self) -> str:

@@ -2,13 +2,16 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,16 +24,32 @@ from tests.small_models import volume_package, xray_package
 from tests.waiting import eventually
 
 SENDER = "MODALITY"
+PORTS = range(20_000, 32_000)
+"""Below those that the system gives to connections, which could take one between its choice and its use."""
 Section = Mapping[str, object]
+
+
+@cache
+def _ports() -> Iterator[int]:
+    """Ports for this process: none twice, and none that another of the processes that share these tests has."""
+    worker, workers = (os.environ.get(f"PYTEST_XDIST_WORKER{name}") for name in ("", "_COUNT"))
+    mine = PORTS[int((worker or "gw0")[2:]) :: int(workers or 1)]
+    first = random.SystemRandom().randrange(len(mine))
+    return cycle([*mine[first:], *mine[:first]])
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on a TCP port of the loopback interface."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def free_ports(count: int) -> list[int]:
     """TCP ports of the loopback interface on which nothing listens now, no two the same."""
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(listener.getsockname()[1]) for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
+    return list(islice(filter(is_free, _ports()), count))
 
 
 def write_config(path: Path, sections: Mapping[str, Section]) -> Path:

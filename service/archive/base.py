@@ -19,11 +19,34 @@ class SeriesEntry:
 
 @dataclass(frozen=True)
 class StudyEntry:
-    """A study as an archive lists it; ``date`` as in DICOM (YYYYMMDD), empty where it is not known."""
+    """A study as an archive lists it; ``date`` as in DICOM (YYYYMMDD), empty where it is not known.
+
+    ``instances`` is how many it says that the study has; None where it does not say.
+    """
 
     study_uid: str
     date: str
     modalities: tuple[str, ...]
+    instances: int | None = None
+
+
+@dataclass(frozen=True)
+class Sought:
+    """Which studies an archive is asked for.
+
+    Attributes
+    ----------
+    dates
+        Range of StudyDate (PS3.4 C.2.2.2.5), ``YYYYMMDD-YYYYMMDD``.
+    modality
+        One of ModalitiesInStudy; empty for any.
+    description
+        StudyDescription, where ``*`` and ``?`` stand for anything; empty for any.
+    """
+
+    dates: str
+    modality: str = ""
+    description: str = ""
 
 
 class Archive(Protocol):
@@ -74,6 +97,9 @@ class Query(Protocol):
 
         Empty where the archive does not know the study, or has no Patient ID of it. Takes at most 20 s.
         """
+
+    def search(self, sought: Sought) -> tuple[StudyEntry, ...]:
+        """The studies that match. Takes at most 10 s."""
 
 
 Fetch = Callable[[str, str, Sequence[str], Keep], int]

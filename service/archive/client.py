@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from service.archive.base import Archive, Fetch, Keep, Query, SeriesEntry, StudyEntry
+from service.archive.base import Archive, Fetch, Keep, Query, SeriesEntry, Sought, StudyEntry
 from service.archive.dicomweb import DicomWeb
 from service.archive.dimse import Dimse
 from service.errors import Rejected
@@ -40,7 +40,7 @@ class ArchiveClient:
     def __init__(self, to: Destination, settings: ArchiveSettings, calling_ae_title: str) -> None:
         self._name = to.name
         dimse = Dimse(to, calling_ae_title)
-        web = DicomWeb(to.name, settings.web)
+        web = DicomWeb(to.name, settings.web, to.tls)
         self._query: Query = web if settings.count == "qido" else dimse
         ways: dict[str, Fetch] = {"c-get": dimse.get, "c-move": dimse.move, "wado-rs": web.fetch}
         self._fetch = ways.get(settings.fetch)
@@ -70,6 +70,10 @@ class ArchiveClient:
     def studies(self, study_uid: str) -> tuple[StudyEntry, ...]:
         """As `Query.studies`. Raises as `Archive`."""
         return self._query.studies(study_uid) if _known((study_uid,)) else ()
+
+    def search(self, sought: Sought) -> tuple[StudyEntry, ...]:
+        """As `Query.search`. Raises as `Archive`."""
+        return self._query.search(sought)
 
     @property
     def fetches(self) -> bool:

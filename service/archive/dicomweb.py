@@ -1,11 +1,10 @@
 """Query and retrieve by DICOMweb: QIDO-RS and WADO-RS (PS3.18 10.6, 10.4)."""
 
 import json
-import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from email.message import Message
 from typing import Any
 
 import httpx
@@ -17,20 +16,24 @@ from service.archive.base import (
     QUIET_SECONDS,
     Keep,
     SeriesEntry,
+    Sought,
     StudyEntry,
     same_patient,
 )
+from service.archive.multipart import parameter_of, parts
 from service.errors import ArchiveUnavailable, Rejected
-from service.types import Web
+from service.types import ClientTls, Web
+from service.wire.http import web_client
 
 PAGE = 1000
 """So many instances are asked for in one search."""
-NUMBER_OF_SERIES_RELATED_INSTANCES = "00201209"
+NUMBER_OF_STUDY_RELATED_INSTANCES, NUMBER_OF_SERIES_RELATED_INSTANCES = "00201208", "00201209"
 STUDY_INSTANCE_UID, SERIES_INSTANCE_UID = "0020000D", "0020000E"
 SOP_INSTANCE_UID = "00080018"
 STUDY_DATE, MODALITY, MODALITIES_IN_STUDY = "00080020", "00080060", "00080061"
 PATIENT_ID, ISSUER_OF_PATIENT_ID = "00100020", "00100021"
 
+_STUDY = f"{MODALITIES_IN_STUDY},{NUMBER_OF_STUDY_RELATED_INSTANCES}"
 _AS_IT_IS = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
@@ -52,13 +55,14 @@ class DicomWeb:
         Of the archive, as the settings have it.
     web
         Where its DICOMweb services are, and what they are shown of who asks.
+    tls
+        How TLS is spoken to it; None for ``https`` with the authorities of the system.
     """
 
-    def __init__(self, name: str, web: Web) -> None:
+    def __init__(self, name: str, web: Web, tls: ClientTls | None = None) -> None:
         self._name = name
-        self._root = web.url
-        self._authorization = web.authorization
-        self._tls = ssl.create_default_context()
+        self._web = web
+        self._tls = tls
 
     # ---- QIDO-RS ---------------------------------------------------------------------------------------------------
 
@@ -97,18 +101,25 @@ class DicomWeb:
             this = next(iter(self._search(client, "studies", keys, time.monotonic() + QUERY_SECONDS)), None)
             if this is None or not _value(this, PATIENT_ID):
                 return ()
-            keys = {"PatientID": _value(this, PATIENT_ID), "includefield": MODALITIES_IN_STUDY}
+            keys = {"PatientID": _value(this, PATIENT_ID), "includefield": _STUDY}
             found = self._search(client, "studies", keys, time.monotonic() + QUERY_SECONDS)
-        return tuple(
-            StudyEntry(
-                _value(match, STUDY_INSTANCE_UID),
-                _value(match, STUDY_DATE),
-                tuple(map(str, match.get(MODALITIES_IN_STUDY, {}).get("Value") or ())),
-            )
-            for match in found
-            # an identifier may hold * and ?, which match others; and two hospitals may have given the same one
-            if _value(match, STUDY_INSTANCE_UID) and same_patient(_patient(this), _patient(match))
-        )
+        # an identifier may hold * and ?, which match others; and two hospitals may have given the same one
+        return _studies(match for match in found if same_patient(_patient(this), _patient(match)))
+
+    def search(self, sought: Sought) -> tuple[StudyEntry, ...]:
+        """From a search for studies, page by page."""
+        keys = {"StudyDate": sought.dates, "includefield": _STUDY}
+        keys |= {"ModalitiesInStudy": sought.modality} if sought.modality else {}
+        keys |= {"StudyDescription": sought.description} if sought.description else {}
+        end = time.monotonic() + QUERY_SECONDS
+        entries: dict[str, StudyEntry] = {}
+        with self._client() as client:
+            while True:
+                page = {**keys, "limit": str(PAGE), "offset": str(len(entries))}
+                found = _studies(self._search(client, "studies", page, end))
+                if not (new := {entry.study_uid: entry for entry in found if entry.study_uid not in entries}):
+                    return tuple(entries.values())
+                entries |= new
 
     def _list(self, client: httpx.Client, study_uid: str, series_uid: str, end: float) -> tuple[str, ...]:
         uids: dict[str, None] = {}
@@ -153,7 +164,7 @@ class DicomWeb:
         return sent
 
     def _files(self, answer: Answer) -> Iterator[bytes]:
-        boundary = _parameter(answer.content_type, "boundary")
+        boundary = parameter_of(answer.content_type, "boundary")
         if not boundary:
             raise Rejected(f"{self._name} answers a retrieval with no multipart content; {self._fix}")
         try:
@@ -167,9 +178,8 @@ class DicomWeb:
     def _fix(self) -> str:
         return f"archives.{self._name}.dicomweb must be the base URL of its DICOMweb services"
 
-    def _client(self) -> httpx.Client:
-        """A client that no proxy of the environment comes between: patients' data goes where the settings say."""
-        return httpx.Client(trust_env=False, verify=self._tls)
+    def _client(self) -> AbstractContextManager[httpx.Client]:
+        return web_client(self._name, self._web, self._tls)
 
     def _get(
         self, client: httpx.Client, path: str, accept: str, end: float, keys: dict[str, str] | None = None
@@ -178,20 +188,12 @@ class DicomWeb:
         left = max(0.1, end - time.monotonic())
         limits = httpx.Timeout(min(left, QUIET_SECONDS), connect=CONNECT_SECONDS)
         pieces = []
-        try:
-            headers = {"Accept": accept, **self._authorization}
-            with client.stream("GET", self._root + path, params=keys, headers=headers, timeout=limits) as answer:
-                for piece in answer.iter_bytes():
-                    pieces.append(piece)
-                    if time.monotonic() > end:
-                        raise ArchiveUnavailable(f"{self._name}: DICOMweb takes too long to answer")
-        except httpx.ConnectError as error:
-            message = f"{self._name}: DICOMweb is not there or refuses the connection; start it, or correct "
-            raise ArchiveUnavailable(f"{message}archives.{self._name}.dicomweb") from error
-        except httpx.InvalidURL:
-            raise Rejected(f"{self._name}: not a URL; {self._fix}") from None
-        except httpx.HTTPError as error:  # its text may hold the URL, and so UIDs
-            raise ArchiveUnavailable(f"{self._name}: no answer from DICOMweb ({type(error).__name__})") from None
+        url = self._web.url + path
+        with client.stream("GET", url, params=keys, headers={"Accept": accept}, timeout=limits) as answer:
+            for piece in answer.iter_bytes():
+                pieces.append(piece)
+                if time.monotonic() > end:
+                    raise ArchiveUnavailable(f"{self._name}: DICOMweb takes too long to answer")
         return Answer(answer.status_code, answer.headers.get("content-type", ""), b"".join(pieces))
 
     def _require_ok(self, answer: Answer, what: str) -> None:
@@ -201,21 +203,6 @@ class DicomWeb:
         if (code >= 500 and code != httpx.codes.NOT_IMPLEMENTED) or code in (408, 429):
             raise ArchiveUnavailable(f"{self._name}: DICOMweb answers {what} with {code}")
         raise Rejected(f"{self._name}: DICOMweb answers {what} with {code}; {self._fix}, open to this node")
-
-
-def parts(body: bytes, boundary: bytes) -> Iterator[bytes]:
-    """The contents of a multipart body (RFC 2046 5.1.1), bit for bit. Raises `ValueError` where it has no end."""
-    delimiter = b"\r\n--" + boundary
-    before = len(boundary) + 2 if body.startswith(delimiter[2:]) else body.find(delimiter) + len(delimiter)
-    if before < len(delimiter) - 2:
-        raise ValueError("no delimiter")
-    while not body.startswith(b"--", before):
-        head = body.find(b"\r\n\r\n", before)
-        end = body.find(delimiter, head + 4)
-        if head < 0 or end < 0:
-            raise ValueError("no closing delimiter")
-        yield body[head + 4 : end]
-        before = end + len(delimiter)
 
 
 def _keys(study_uid: str, series_uid: str, **others: str) -> dict[str, str]:
@@ -228,11 +215,18 @@ def _value(match: dict[str, Any], tag: str) -> str:
     return str(values[0])
 
 
+def _studies(matches: Iterable[dict[str, Any]]) -> tuple[StudyEntry, ...]:
+    return tuple(
+        StudyEntry(
+            _value(match, STUDY_INSTANCE_UID),
+            _value(match, STUDY_DATE),
+            tuple(map(str, match.get(MODALITIES_IN_STUDY, {}).get("Value") or ())),
+            int(count) if (count := _value(match, NUMBER_OF_STUDY_RELATED_INSTANCES)).isdigit() else None,
+        )
+        for match in matches
+        if _value(match, STUDY_INSTANCE_UID)
+    )
+
+
 def _patient(match: dict[str, Any]) -> tuple[str, str]:
     return _value(match, PATIENT_ID), _value(match, ISSUER_OF_PATIENT_ID)
-
-
-def _parameter(content_type: str, name: str) -> str:
-    message = Message()
-    message["content-type"] = content_type
-    return str(message.get_param(name) or "")

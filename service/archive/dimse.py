@@ -1,8 +1,7 @@
 """Query and retrieve by DIMSE: C-FIND, C-GET and C-MOVE in the Study Root model (PS3.4 C)."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import cast
+from collections.abc import Iterator, Sequence
 
 from pydicom import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -17,9 +16,11 @@ from service.archive.base import (
     QUIET_SECONDS,
     Keep,
     SeriesEntry,
+    Sought,
     StudyEntry,
     same_patient,
 )
+from service.archive.identifiers import STUDY, chunks, identifier, patient_of, query, studies_of
 from service.errors import ArchiveUnavailable, Rejected
 from service.receive.contexts import DECODABLE, PROCESSED
 from service.types import Destination
@@ -29,9 +30,6 @@ STUDY_ROOT_FIND = UID("1.2.840.10008.5.1.4.1.2.2.1")
 STUDY_ROOT_MOVE = UID("1.2.840.10008.5.1.4.1.2.2.2")
 STUDY_ROOT_GET = UID("1.2.840.10008.5.1.4.1.2.2.3")
 """Study Root Query/Retrieve Information Model (PS3.4 C.6.2)."""
-
-CHUNK = 100
-"""So many instances are asked for in one request: some archives limit the length of an identifier."""
 
 _QUERY = Patience(CONNECT_SECONDS, QUERY_SECONDS)
 _FETCH = Patience(CONNECT_SECONDS, QUIET_SECONDS)
@@ -67,7 +65,7 @@ class Dimse:
     def count(self, study_uid: str, series_uid: str) -> int | None:
         """NumberOfSeriesRelatedInstances, or the number of instances where the archive does not give that."""
         end = time.monotonic() + QUERY_SECONDS
-        wanted = _identifier("SERIES", study_uid, series_uid, NumberOfSeriesRelatedInstances=None)
+        wanted = identifier("SERIES", study_uid, series_uid, NumberOfSeriesRelatedInstances=None)
         with association(
             self._archive, self._calling, [build_context(STUDY_ROOT_FIND, _SYNTAXES)], patience=_QUERY
         ) as to:
@@ -87,7 +85,7 @@ class Dimse:
 
     def series(self, study_uid: str) -> tuple[SeriesEntry, ...]:
         """From a query at SERIES level."""
-        wanted = _query("SERIES", StudyInstanceUID=study_uid, SeriesInstanceUID=None, Modality=None)
+        wanted = query("SERIES", StudyInstanceUID=study_uid, SeriesInstanceUID=None, Modality=None)
         with association(
             self._archive, self._calling, [build_context(STUDY_ROOT_FIND, _SYNTAXES)], patience=_QUERY
         ) as to:
@@ -99,30 +97,33 @@ class Dimse:
 
     def studies(self, study_uid: str) -> tuple[StudyEntry, ...]:
         """From two queries at STUDY level: for the Patient ID, and by it."""
-        keys: dict[str, str | None] = dict.fromkeys(
-            ("PatientID", "IssuerOfPatientID", "StudyDate", "ModalitiesInStudy")
-        )
+        keys = {**STUDY, "PatientID": None, "IssuerOfPatientID": None}
         with association(
             self._archive, self._calling, [build_context(STUDY_ROOT_FIND, _SYNTAXES)], patience=_QUERY
         ) as to:
-            wanted = _query("STUDY", StudyInstanceUID=study_uid, **keys)
+            wanted = query("STUDY", StudyInstanceUID=study_uid, **keys)
             this = next(iter(list(self._find(to, wanted, time.monotonic() + QUERY_SECONDS))), None)
             patient = "" if this is None else str(this.get("PatientID") or "")
             if this is None or not patient:
                 return ()
-            wanted = _query("STUDY", StudyInstanceUID=None, **(keys | {"PatientID": patient}))
+            wanted = query("STUDY", StudyInstanceUID=None, **(keys | {"PatientID": patient}))
             found = list(self._find(to, wanted, time.monotonic() + QUERY_SECONDS))
-        return tuple(
-            StudyEntry(
-                str(match.StudyInstanceUID), str(match.get("StudyDate") or ""), _values(match.get("ModalitiesInStudy"))
-            )
-            for match in found
-            # an identifier may hold * and ?, which match others; and two hospitals may have given the same one
-            if match.get("StudyInstanceUID") and same_patient(_patient(this), _patient(match))
-        )
+        # an identifier may hold * and ?, which match others; and two hospitals may have given the same one
+        return studies_of(match for match in found if same_patient(patient_of(this), patient_of(match)))
+
+    def search(self, sought: Sought) -> tuple[StudyEntry, ...]:
+        """From a query at STUDY level."""
+        keys: dict[str, str | None] = {"StudyDate": sought.dates, "ModalitiesInStudy": sought.modality or None}
+        if sought.description:
+            keys["StudyDescription"] = sought.description
+        wanted = query("STUDY", StudyInstanceUID=None, **(STUDY | keys))
+        with association(
+            self._archive, self._calling, [build_context(STUDY_ROOT_FIND, _SYNTAXES)], patience=_QUERY
+        ) as to:
+            return studies_of(list(self._find(to, wanted, time.monotonic() + QUERY_SECONDS)))
 
     def _list(self, to: Association, study_uid: str, series_uid: str, end: float) -> tuple[str, ...]:
-        wanted = _identifier("IMAGE", study_uid, series_uid, SOPInstanceUID=None)
+        wanted = identifier("IMAGE", study_uid, series_uid, SOPInstanceUID=None)
         uids = (str(match.get("SOPInstanceUID") or "") for match in self._find(to, wanted, end))
         return tuple(dict.fromkeys(uid for uid in uids if uid))
 
@@ -163,7 +164,7 @@ class Dimse:
         sent = 0
         with association(self._archive, self._calling, contexts, roles, handlers, _FETCH) as to:
             try:
-                for wanted in _chunks(study_uid, series_uid, sop_instance_uids):
+                for wanted in chunks(study_uid, series_uid, sop_instance_uids):
                     sent += self._sent("C-GET", to.send_c_get(wanted, STUDY_ROOT_GET), end)
             except ValueError as error:  # no accepted presentation context
                 raise Rejected(f"{self._archive.name} does not take C-GET; choose another way to fetch") from error
@@ -178,7 +179,7 @@ class Dimse:
         contexts = [build_context(STUDY_ROOT_MOVE, _SYNTAXES)]
         sent = 0
         with association(self._archive, self._calling, contexts, patience=_FETCH) as to:
-            for wanted in _chunks(study_uid, series_uid, sop_instance_uids):
+            for wanted in chunks(study_uid, series_uid, sop_instance_uids):
                 sent += self._sent("C-MOVE", to.send_c_move(wanted, self._calling, STUDY_ROOT_MOVE), end)
         return sent
 
@@ -205,34 +206,3 @@ class Dimse:
         if code not in (0x0000, 0xB000, *_PENDING):  # 0xB000: some could not be sent
             raise ArchiveUnavailable(f"{name}: {service} failed with status 0x{code:04X}")
         return code in _PENDING
-
-
-def _patient(match: Dataset) -> tuple[str, str]:
-    return str(match.get("PatientID") or ""), str(match.get("IssuerOfPatientID") or "")
-
-
-def _values(value: object) -> tuple[str, ...]:
-    """Of an attribute that may have several, one or none."""
-    if not value:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(map(str, cast(Iterable[object], value)))
-
-
-def _identifier(level: str, study_uid: str, series_uid: str, **keys: str | list[str] | None) -> Dataset:
-    """Study and series as unique keys (PS3.4 C.6.2.1), and what else is asked for."""
-    return _query(level, StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid, **keys)
-
-
-def _query(level: str, **keys: str | list[str] | None) -> Dataset:
-    """An identifier: keys with a value are matched, those without are asked for (PS3.4 C.2.2.1)."""
-    identifier = Dataset()
-    identifier.QueryRetrieveLevel = level
-    for keyword, value in keys.items():
-        setattr(identifier, keyword, value)
-    return identifier
-
-
-def _chunks(study_uid: str, series_uid: str, sop_instance_uids: Sequence[str]) -> Iterator[Dataset]:
-    for start in range(0, len(sop_instance_uids), CHUNK):
-        chunk = list(sop_instance_uids[start : start + CHUNK])
-        yield _identifier("IMAGE", study_uid, series_uid, SOPInstanceUID=chunk)

@@ -254,7 +254,7 @@ def _connected(to: Destination, patience: Patience) -> socket.socket:
     told: list[str] = []
     try:
         context = client_context(to.tls, f"archives.{to.name}.tls", told.append)
-        return context.wrap_socket(opened, server_hostname=to.tls.name)
+        return context.wrap_socket(opened, server_hostname=to.tls.name or to.host)
     except ConfigurationError as error:  # a file that is just being renewed, or an operator will: results wait
         opened.close()
         raise ArchiveUnavailable(f"{_where(to)}: {error}") from None

@@ -4,9 +4,10 @@ import json
 import threading
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from pydicom.uid import UID
@@ -62,22 +63,37 @@ class Known:
         return (self.takes is None or storage in self.takes) and self.refused.get(storage, 0.0) <= forgotten
 
 
+class Exchange(Protocol):
+    """How nodes that share no folder have the same file (`service.spool.Spool`)."""
+
+    def fetch_file(self, path: Path) -> None:
+        """Have a file as whoever published it has left it."""
+
+    def publish_files(self, *files: Path) -> None:
+        """Have others find files."""
+
+
 class Capabilities:
-    """The archives of a node, and what they were last known to take.
+    """The archives of a node, and what they were last known to take. What another process finds out counts, too.
 
     Parameters
     ----------
     folder
         Where the answers are kept over restarts, so that an encoding that is repeated while an archive is away gives
         the same objects.
+    exchange
+        With nodes that have another folder; None where all see this one.
     """
 
-    def __init__(self, calling_ae_title: str, folder: Path) -> None:
+    def __init__(self, calling_ae_title: str, folder: Path, exchange: Exchange | None = None) -> None:
         self._calling_ae_title = calling_ae_title
         self._file = folder / FILE
+        self._exchange = exchange
         self._lock = threading.Lock()
         self._ask_again_at: dict[str, float] = {}
-        self._known = self._read()
+        self._version = (0, 0)
+        self._known: dict[str, Known] = {}
+        self._look()
 
     def fit(self, profile: ResultProfile, archive: Destination) -> tuple[ResultProfile, tuple[str, ...]]:
         """A profile as far as an archive takes it, and what was changed for that.
@@ -85,6 +101,7 @@ class Capabilities:
         An archive that cannot be asked and never could is taken to take everything, but for what it has refused.
         """
         with self._lock:
+            self._look()
             if archive.web is None:  # DICOMweb has no negotiation
                 self._ask(archive)
             known = self._known.get(_key(archive), Known())
@@ -101,6 +118,7 @@ class Capabilities:
     def refused(self, archive: Destination, storage: Storage, reason: str) -> None:
         """Remember that an archive takes nothing of this kind, as it has said when it was sent it."""
         with self._lock:
+            self._look()
             known = self._of(archive)
             if known.takes_now(storage):
                 self._set(archive, replace(known, refused={**known.refused, storage: time.time()}))
@@ -110,6 +128,7 @@ class Capabilities:
     def refusals(self, archive: Destination) -> tuple[str, ...]:
         """What an archive has refused when it was sent it and is not sent any more, in words."""
         with self._lock:
+            self._look()
             known = self._of(archive)
         kinds = sorted(storage for storage in known.refused if not replace(known, takes=None).takes_now(storage))
         return tuple(f"{UID(sop_class).name} in {UID(syntax).name}" for sop_class, syntax in kinds)
@@ -119,9 +138,13 @@ class Capabilities:
 
     def _set(self, archive: Destination, known: Known) -> None:
         if known != self._of(archive):
+            self._look()  # what others have found out since, of other archives
             self._known[_key(archive)] = known
             content = {key: _written(one) for key, one in self._known.items()}
             replace_file(self._file, lambda file: file.write(json.dumps(content).encode()))
+            self._version = _version(self._file)
+            if self._exchange is not None:
+                self._exchange.publish_files(self._file)
 
     def _ask(self, archive: Destination) -> None:
         key = _key(archive)
@@ -136,6 +159,14 @@ class Capabilities:
         self._ask_again_at[key] = time.monotonic() + FRESH_SECONDS
         self._set(archive, replace(self._of(archive), takes=takes))
 
+    def _look(self) -> None:
+        """Take over what other processes have written."""
+        if self._exchange is not None:
+            self._exchange.fetch_file(self._file)
+        with suppress(FileNotFoundError):
+            if (version := _version(self._file)) != self._version:
+                self._known, self._version = self._read(), version
+
     def _read(self) -> dict[str, Known]:
         try:
             return {key: _known(one) for key, one in json.loads(self._file.read_text()).items()}
@@ -145,6 +176,12 @@ class Capabilities:
             # not ours, of an older release, or half a file: it will be asked again
             log.warning("archives.unreadable", file=FILE, reason=type(error).__name__)
             return {}
+
+
+def _version(file: Path) -> tuple[int, int]:
+    """Another one for each that takes its place: times alone are too coarse. Raises `OSError`."""
+    found = file.stat()
+    return found.st_mtime_ns, found.st_ino
 
 
 def _key(archive: Destination) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from service.archive.client import ArchiveClient
+from service.commitment import Report
 from service.deliver.commitment import Reports, ask, transaction_uid
 from service.errors import ArchiveUnavailable, Postponed, Rejected
 from service.ledger.ledger import Ledger
@@ -28,8 +29,9 @@ ASKED = 3
 """So many requests for commitment may stay without an answer until *auto* verifies instead."""
 LOOKS = 5
 """So often the archive is looked through for an object before it counts as lost: some list it only after a while."""
-AT_ONCE_SECONDS, AGAIN_SECONDS = 2.0, 10.0
-"""How long the first request stays for its answer, and how long a later one."""
+AT_ONCE_SECONDS, LONG_SECONDS = 2.0, 10.0
+"""How long a request stays for its answer: where nothing is known of the archive, and where it reports over the
+association that has asked."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Confirmed:
 class Confirmation:
     """Finds out what archives have of what they were sent.
 
-    Everything that is known is in the ledger. Only how fast an archive answers is remembered here.
+    Everything that is known is in the ledger. Only how archives report is remembered here: requests that stay hold up
+    those behind them.
     """
 
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
@@ -52,6 +55,8 @@ class Confirmation:
         self._calling = settings.node.ae_title
         self._reports = Reports(ledger, self._calling)
         self._slow: set[str] = set()
+        self._stays_for: set[str] = set()  # archives that report over the association that has asked
+        self._try_again_at: dict[str, float] = {}
 
     def confirm(self, job: Job) -> Confirmed:
         """Find out what the archive has of the results of a job's item and model.
@@ -106,21 +111,37 @@ class Confirmation:
     # ---- storage commitment ----------------------------------------------------------------------------------------
 
     def _ask(self, job: Job, name: str, archive: ArchiveSettings, waiting: Sequence[ResultRecord]) -> None:
-        first = time.time() - job.created_at < archive.commitment_seconds / 2
-        stay = AGAIN_SECONDS if not first else 0.0 if name in self._slow else AT_ONCE_SECONDS
+        came: list[Report] = []
 
         def answered() -> bool:
             return not any(record.status == SENT for record in self._records(job))
+
+        def take(report: Report) -> bool:
+            came.append(report)
+            return self._reports.reported(report, archive.ae_title)
 
         ask(
             self._settings.destination(name),
             self._calling,
             transaction_uid(self._calling, job, job.token),
             waiting,
-            lambda report: self._reports.reported(report, archive.ae_title),
+            take,
             answered,
-            stay,
+            self._seconds_to_stay(job, name, archive.commitment_seconds),
         )
+        (self._stays_for.add if came else self._stays_for.discard)(name)
+
+    def _seconds_to_stay(self, job: Job, name: str, seconds: float) -> float:
+        """How long a request stays for its answer. Now and then one that is repeated stays long, for archives that
+        report late and over no other association; if all did, an archive that never reports would hold the thread."""
+        if name in self._stays_for:
+            return LONG_SECONDS
+        if time.time() - job.created_at < seconds / 2:
+            return 0.0 if name in self._slow else AT_ONCE_SECONDS
+        if time.monotonic() < self._try_again_at.get(name, 0.0):
+            return 0.0
+        self._try_again_at[name] = time.monotonic() + seconds
+        return LONG_SECONDS
 
     def _judge(self, job: Job, name: str, archive: ArchiveSettings) -> Confirmed:
         """What the archive has said to the request by now."""

@@ -17,7 +17,7 @@ from service.deliver.pace import Pace
 from service.deliver.scu import Answer
 from service.deliver.stow import StowRs
 from service.deliver.windows import Windows
-from service.errors import Postponed
+from service.errors import ArchiveUnavailable, Postponed
 from service.settings import ArchiveSettings, Settings
 from service.types import Destination
 from service.wire.requestor import Patience
@@ -39,6 +39,7 @@ class Sender:
     ) -> None:
         self._to = to
         self._capabilities = capabilities
+        self._away = False
         self._windows = Windows.of(settings.windows)
         self._seats = threading.BoundedSemaphore(settings.parallel)
         self._pace = Pace(settings.objects_per_second, settings.megabytes_per_second)
@@ -62,13 +63,22 @@ class Sender:
         What the archive takes in no case is remembered, and encoded in another form the next time.
         """
         with self._seats, closing(self._way.send(files, self._pace.wait)) as answers:
-            for answer in answers:
-                if answer.unsupported:
-                    self._capabilities.refused(self._to, answer.file.storage, answer.refusal)
-                if answer.warning:
-                    kind = UID(answer.file.sop_class_uid).name
-                    log.warning("result.warned_of", archive=self._to.name, kind=kind, reason=answer.warning)
-                yield answer
+            try:
+                for answer in answers:
+                    if answer.unsupported:
+                        self._capabilities.refused(self._to, answer.file.storage, answer.refusal)
+                    if answer.warning:
+                        kind = UID(answer.file.sop_class_uid).name
+                        log.warning("result.warned_of", archive=self._to.name, kind=kind, reason=answer.warning)
+                    yield answer
+            except ArchiveUnavailable:
+                self._away = True
+                raise
+
+    def came_back(self) -> bool:
+        """Whether it has been away since this was asked last. To be asked when it has taken something."""
+        came_back, self._away = self._away, False
+        return came_back
 
     def close(self) -> None:
         """Close what is kept open."""
@@ -92,6 +102,10 @@ class Senders:
     def send(self, archive: str, files: Sequence[Sendable]) -> Iterator[Answer]:
         """As `Sender.send`."""
         return self._senders[archive].send(files)
+
+    def came_back(self, archive: str) -> bool:
+        """As `Sender.came_back`."""
+        return self._senders[archive].came_back()
 
     def close(self) -> None:
         """Close what is kept open."""

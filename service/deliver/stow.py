@@ -3,9 +3,7 @@
 import json
 import os
 import secrets
-import ssl
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,9 @@ from service.deliver.association import Sendable
 from service.deliver.base import Pacing
 from service.deliver.scu import Answer
 from service.deliver.statuses import Verdict, verdict
-from service.errors import ArchiveUnavailable, ConfigurationError, Rejected
-from service.tls import client_context
+from service.errors import ArchiveUnavailable, Rejected
 from service.types import ClientTls, Web
+from service.wire.http import web_client
 from service.wire.requestor import Patience
 
 MOST_BYTES, MOST_FILES = 64 << 20, 64
@@ -65,9 +63,8 @@ class StowRs:
             "Accept": "application/dicom+json",
             "Content-Type": f'multipart/related; type="application/dicom"; boundary={body.boundary}',
             "Content-Length": str(body.length),
-            **self._web.authorization,
         }
-        with self._asking() as client:
+        with web_client(self._name, self._web, self._tls, self._limits) as client:
             url = f"{self._web.url}/studies"
             with client.stream("POST", url, content=body.chunks(), headers=headers) as response:
                 content = _whole(response)
@@ -75,28 +72,10 @@ class StowRs:
 
     def require_open(self) -> None:
         """Ask for a study that nobody has. Raises `ArchiveUnavailable` where that is not answered, or refused."""
-        with self._asking() as client:
+        with web_client(self._name, self._web, self._tls, self._limits) as client:
             keys = {"StudyInstanceUID": generate_uid(), "limit": "1"}
-            headers = {"Accept": "application/dicom+json", **self._web.authorization}
+            headers = {"Accept": "application/dicom+json"}
             self._require_let_in(client.get(f"{self._web.url}/studies", params=keys, headers=headers).status_code)
-
-    @contextmanager
-    def _asking(self) -> Iterator[httpx.Client]:
-        """A client that no proxy of the environment comes between: patients' data goes where the settings say."""
-        section = f"archives.{self._name}.tls"
-        try:
-            tls = client_context(self._tls, section, lambda _: None) if self._tls else ssl.create_default_context()
-            with httpx.Client(trust_env=False, verify=tls, timeout=self._limits) as client:
-                yield client
-        except ConfigurationError as error:  # a file that is being renewed, or an operator will: results wait
-            raise ArchiveUnavailable(f"{self._name}: {error}") from None
-        except httpx.ConnectError:
-            fix = f"start it, or correct archives.{self._name}.dicomweb or its TLS"
-            raise ArchiveUnavailable(f"{self._name}: DICOMweb is not there or refuses the connection; {fix}") from None
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-            raise Rejected(f"archives.{self._name}.dicomweb is not a URL; correct it") from None
-        except httpx.HTTPError as error:  # its text may hold the URL
-            raise ArchiveUnavailable(f"{self._name}: no answer from DICOMweb ({type(error).__name__})") from None
 
     def _require_let_in(self, code: int) -> None:
         if (code >= 500 and code != httpx.codes.NOT_IMPLEMENTED) or code in _WAITS:

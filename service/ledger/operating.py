@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, or_, select, true, update
 
 from service.ledger.jobs import create_job
 from service.ledger.records import (
@@ -21,7 +21,7 @@ from service.ledger.records import (
     NextJob,
 )
 from service.ledger.schema import decisions, jobs, results, series
-from service.ledger.sql import begins
+from service.ledger.sql import begins, now
 
 _BATCH = 500
 """So many series are forgotten in one transaction, so that it holds up nobody for long."""
@@ -61,10 +61,25 @@ def operate(connection: Connection, id: int, states: tuple[str, ...], **values: 
     return connection.execute(update(jobs).where(where).values(token=jobs.c.token + 1, **values)).rowcount == 1
 
 
+def retry_dead(connection: Connection, stage: str | None) -> int:
+    """Make all dead jobs ready again, or those of a stage; return how many."""
+    where = and_(jobs.c.state == DEAD, true() if stage is None else jobs.c.stage == stage)
+    again = {"state": READY, "run_at": now(), "attempts": 0, "ended_at": None, "token": jobs.c.token + 1}
+    return connection.execute(update(jobs).where(where).values(**again)).rowcount
+
+
 def prioritise(connection: Connection, beginning: str, priority: int) -> int:
     """Give a priority to all jobs of some series that have not ended, and to what follows them; return how many."""
     mine = and_(begins(jobs.c.series, beginning), jobs.c.state.in_((READY, RUNNING)))
     return connection.execute(update(jobs).where(mine).values(priority=priority)).rowcount
+
+
+def prioritise_study(connection: Connection, study_uid: str, priority: int) -> None:
+    """Give a priority to all jobs of a study that have not ended and come later; so to what follows them."""
+    active = and_(jobs.c.state.in_((READY, RUNNING)), jobs.c.priority > priority)
+    theirs = and_(series.c.key == jobs.c.series, series.c.study_uid == study_uid)
+    mine = select(series.c.key).where(theirs).correlate(jobs).exists()  # asked of each active job, not of every series
+    connection.execute(update(jobs).where(active, mine).values(priority=priority))
 
 
 def ended_series(moment: float) -> Select[str]:

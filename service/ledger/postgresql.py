@@ -137,19 +137,23 @@ class PostgreSQL:
 
 
 def _pool(url: URL, connect: dict[str, Any]) -> Engine:
-    """Connections, as many as threads ask for: one that found none would fail in another way than the database."""
+    """Connections, as many as threads ask for: one that found none would fail in another way than the database.
+
+    So would one whose replacement is found dead, too: what is new is used, whatever comes of it.
+    """
     engine = create_engine(url, pool_size=8, max_overflow=-1, connect_args=connect)
 
     def note_use(_connection: Any, record: Any) -> None:
         record.info["used"] = time.monotonic()
 
     def try_it(connection: Any, record: Any, _proxy: Any) -> None:
-        if time.monotonic() - record.info.get("used", 0.0) > STALE_SECONDS:
+        if time.monotonic() - record.info["used"] > STALE_SECONDS:
             try:
                 engine.dialect.do_ping(connection)
             except engine.dialect.loaded_dbapi.Error as error:
                 raise DisconnectionError(str(error)) from None  # another connection takes its place
 
+    event.listen(engine, "connect", note_use)
     event.listen(engine, "checkin", note_use)
     event.listen(engine, "checkout", try_it)
     return engine

@@ -5,14 +5,14 @@ The statements on one series follow one another: each begins by locking its row.
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, true, update
 
 from service.ledger.decisions import keep_decision
 from service.ledger.jobs import create_job, expired, select_jobs
 from service.ledger.records import DONE, RECEIVE, ROUTINE, RUNNING, STAT, NextJob, SeriesRecord
-from service.ledger.schema import corrections, jobs, series
+from service.ledger.schema import corrections, decisions, jobs, series
 from service.ledger.sql import now, upsert
-from service.series.evidence import Decision
+from service.series.evidence import FETCHED, Decision
 
 _BEING_RECEIVED = and_(jobs.c.stage == RECEIVE, jobs.c.state == RUNNING)
 
@@ -87,6 +87,20 @@ def complete_series(
     connection.execute(update(jobs).where(where).values(seconds=now() - jobs.c.created_at, **ended))
     for job in next_jobs:
         create_job(connection, key, job, priority=received.priority)
+
+
+def received_since(connection: Connection, moment: float, senders: Collection[str]) -> list[SeriesRecord]:
+    """The series of some senders that were found complete since a moment, and were not fetched."""
+    fetched = decisions.c.evidence.contains(f'"name": "{FETCHED}"')
+    last = select(func.max(decisions.c.id)).where(decisions.c.series == jobs.c.series).correlate(jobs).scalar_subquery()
+    ours = select(decisions.c.id).where(decisions.c.id == last, fetched).exists()
+    since = and_(jobs.c.stage == RECEIVE, jobs.c.state == DONE, jobs.c.ended_at >= moment)
+    return [job.series for job in select_jobs(connection, since, series.c.sender.in_(senders), ~ours)]
+
+
+def instances_of(connection: Connection, key: str) -> int | None:
+    """How many instances a series had when it was last found complete; None where it is not known."""
+    return connection.execute(select(series.c.instances).where(series.c.key == key)).scalar()
 
 
 def adopt_series(connection: Connection, owner: str | None, lease_seconds: float) -> list[SeriesRecord]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.engine import Row
 
 from service.ledger.records import ResultRecord
@@ -44,6 +44,12 @@ def select_results(connection: Connection, *conditions: Any) -> list[ResultRecor
     """The results for which all conditions hold, in the order in which they were encoded."""
     query = select(results).where(*conditions).order_by(results.c.id)
     return [_result(row) for row in connection.execute(query)]
+
+
+def count_results(connection: Connection) -> dict[tuple[str, str], int]:
+    """Number of results by archive and status."""
+    counted = select(results.c.archive, results.c.status, func.count()).group_by(results.c.archive, results.c.status)
+    return {(archive, status): count for archive, status, count in connection.execute(counted)}
 
 
 def _result(row: Row[Any]) -> ResultRecord:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from service.ledger.records import ROUTINE
 
-REVISION = "0002"
+REVISION = "0004"
 """The newest migration: what these tables are."""
 
 metadata = MetaData()
@@ -112,4 +112,29 @@ corrections = Table(
     metadata,
     Column("series", ForeignKey("series.key", ondelete="CASCADE"), primary_key=True),
     Column("count", Integer, nullable=False),  # how many instances were replaced when it was last found complete
+)
+
+objects = Table(
+    "objects",
+    metadata,
+    Column("name", Key, primary_key=True),  # the path in the spool
+    Column("token", Text, nullable=False),  # with the name, the key in the store: one that is replaced gets another
+    Column("digest", Text, nullable=False),  # SHA-256 (service.sharing); "damaged" before it where the store lost it
+    Column("length", BigInteger, nullable=False),
+    Column("modified_ns", BigInteger, nullable=False),  # the file's time, the same wherever it is copied to
+    Column("kept_at", Float, nullable=False),
+)
+
+leavings = Table(
+    "leavings",
+    metadata,
+    Column("key", Text, primary_key=True),  # in the store, to be removed there
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("name", Text, primary_key=True),  # of what is done now and then, by one node of several
+    Column("due_at", Float, nullable=False),  # when it is somebody's turn
+    Column("done_until", Float, nullable=False),  # the beginning of the last turn that came to its end
 )

@@ -1,4 +1,4 @@
-"""Until when the certificates of ``[tls]`` serve: what `wetread check`, the log and ``/metrics`` say of them."""
+"""Until when the certificates of ``[tls]`` and of archives serve: what `wetread check`, log and ``/metrics`` say."""
 
 import contextlib
 import math
@@ -6,6 +6,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +15,8 @@ import structlog
 from service.errors import ConfigurationError
 from service.receive.peer import names_of
 from service.receive.tls import server_context
-from service.settings import TlsSettings
+from service.settings import ArchiveTlsSettings, Settings, TlsSettings
+from service.tls import present, trust
 
 log = structlog.get_logger()
 
@@ -57,60 +59,103 @@ class Term:
         return (self.ends - now) / DAY
 
 
-def looked_at(settings: TlsSettings) -> Iterator[tuple[bool, str]]:
+def looked_at(settings: Settings) -> Iterator[tuple[bool, str]]:
     """Whether each is right, and how it is, with the fix where it is not."""
-    try:
-        found = list(terms(settings))
-    except ConfigurationError as error:
-        yield False, str(error)
-    except ssl.SSLError as error:
-        key = f"tls.certificate = {settings.certificate}"
-        yield False, f"{key}: does not serve for TLS ({error.reason}); make another one"
-    else:
-        yield from (term.found(time.time()) for term in found)
+    for section, terms in _sections(settings).items():
+        try:
+            found = list(terms())
+        except ConfigurationError as error:
+            yield False, str(error)
+        except ssl.SSLError as error:
+            yield False, f"{section}.certificate: does not serve for TLS ({error.reason}); make another one"
+        else:
+            yield from (term.found(time.time()) for term in found)
 
 
-def terms(settings: TlsSettings) -> Iterator[Term]:
-    """Of the node's certificate, those that lead from it to its authority, and those of the senders' authorities.
+Terms = Callable[[], Iterator[Term]]
+"""Reads the certificates of one section.
 
-    Raises
-    ------
-    ConfigurationError, OSError
-        A file cannot be read, or is not what it should be.
-    ssl.SSLError
-        The certificate does not serve for TLS.
-    """
+Raises
+------
+ConfigurationError, OSError
+    A file cannot be read, or is not what it should be.
+ssl.SSLError
+    The certificate does not serve for TLS.
+"""
+
+
+def _sections(settings: Settings) -> Mapping[str, Terms]:
+    """The sections of the settings that name certificates."""
+    found: dict[str, Terms] = {"tls": partial(_of_listener, settings.tls)} if settings.tls.on else {}
+    for name, archive in settings.archives.items():
+        if archive.tls is not None:
+            section = f"archives.{name}.tls"
+            found[section] = partial(_of_archive, section, archive.tls)
+    return found
+
+
+def _of_listener(settings: TlsSettings) -> Iterator[Term]:
+    """The node's certificate, those that lead from it to its authority, and those of the senders' authorities."""
     context = server_context(settings)
     assert settings.certificate is not None
-    sender = _sender(settings.certificate)
-    own = [_shown(settings, sender), *sender.get_ca_certs()]
+    sender = _who_trusts(ssl.PROTOCOL_TLS_CLIENT, settings.certificate)
+    node = server_context(settings.model_copy(update={"clients": "none"}))
+    _shake_hands(sender_end := _End(sender), _End(node, server=True))
+    own = [sender_end.peer, *sender.get_ca_certs()]
     yield from (Term.of(each, "tls.certificate", settings.certificate) for each in own if isinstance(each, dict))
     if settings.clients != "none" and settings.authorities is not None:
-        theirs = context.get_ca_certs()
-        yield from (Term.of(each, "tls.authorities", settings.authorities) for each in theirs if isinstance(each, dict))
+        yield from _authorities(context, "tls.authorities", settings.authorities)
 
 
-def _sender(trusted: Path) -> ssl.SSLContext:
-    """Who trusts the node's certificate by itself, whoever has signed it, and even when it has ended."""
-    sender = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    sender.check_hostname = False
-    sender.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
-    sender.load_verify_locations(trusted)
-    return sender
+def _of_archive(section: str, settings: ArchiveTlsSettings) -> Iterator[Term]:
+    """What an archive is shown where it is no certificate of ``[tls]``, and the authorities that sign the archive's."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trust(context, section, settings.authorities)
+    if settings.certificate is not None and settings.key is not None:
+        node = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        node.check_hostname, node.verify_mode = False, ssl.CERT_NONE
+        present(node, section, settings.certificate, settings.key)
+        archive = _who_trusts(ssl.PROTOCOL_TLS_SERVER, settings.certificate)
+        archive.verify_mode = ssl.CERT_REQUIRED
+        present(archive, section, settings.certificate, settings.key)  # it needs one, and nobody looks at it
+        _shake_hands(_End(node), archive_end := _End(archive, server=True))
+        yield Term.of(archive_end.peer, f"{section}.certificate", settings.certificate)
+    yield from _authorities(context, f"{section}.authorities", settings.authorities)
 
 
-def _shown(settings: TlsSettings, sender: ssl.SSLContext) -> dict[str, Any]:
-    """What the node's certificate says, as a sender sees it: that of a handshake in memory. Raises `ssl.SSLError`."""
-    to_node, to_sender = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = (
-        sender.wrap_bio(to_sender, to_node),
-        server_context(settings.model_copy(update={"clients": "none"})).wrap_bio(to_node, to_sender, server_side=True),
-    )
+def _authorities(context: ssl.SSLContext, key: str, path: Path) -> Iterator[Term]:
+    yield from (Term.of(each, key, path) for each in context.get_ca_certs() if isinstance(each, dict))
+
+
+def _who_trusts(protocol: int, trusted: Path) -> ssl.SSLContext:
+    """Somebody who trusts these certificates by themselves, whoever has signed them, and even when they have ended."""
+    context = ssl.SSLContext(protocol)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
+    context.load_verify_locations(trusted)
+    return context
+
+
+class _End:
+    """One end of a handshake in memory."""
+
+    def __init__(self, context: ssl.SSLContext, server: bool = False) -> None:
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.channel = context.wrap_bio(self.incoming, self.outgoing, server_side=server)
+
+    @property
+    def peer(self) -> dict[str, Any]:
+        """What the other end's certificate says, as this end sees it."""
+        return self.channel.getpeercert() or {}
+
+
+def _shake_hands(client: _End, server: _End) -> None:
+    """Let two ends get to know each other. Raises `ssl.SSLError`."""
     for _ in range(3):
-        for end in ends:
+        for end, other in ((client, server), (server, client)):
             with contextlib.suppress(ssl.SSLWantReadError):
-                end.do_handshake()
-    return ends[0].getpeercert() or {}
+                end.channel.do_handshake()
+            other.incoming.write(end.outgoing.read())
 
 
 class CertificateWatch:
@@ -122,7 +167,7 @@ class CertificateWatch:
         Seconds since the epoch.
     """
 
-    def __init__(self, settings: TlsSettings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._clock = clock
         self._told = -math.inf
@@ -149,7 +194,9 @@ class CertificateWatch:
         return found
 
     def _terms(self) -> list[Term]:
-        try:
-            return list(terms(self._settings)) if self._settings.on else []
-        except (ConfigurationError, OSError):  # being replaced just now; `service.receive.tls` says what is wrong
-            return []
+        found: list[Term] = []
+        for terms in _sections(self._settings).values():
+            # being replaced just now; who speaks TLS with it says what is wrong
+            with contextlib.suppress(ConfigurationError, OSError):
+                found += terms()
+        return found

@@ -17,8 +17,7 @@ from service.header import read_facts
 from service.ledger.ledger import Ledger
 from service.ledger.records import ASSEMBLE, NextJob, SeriesRecord
 from service.received import Received
-from service.series.evidence import Decision, Evidence
-from service.settings import Settings
+from service.series.evidence import FETCHED, Decision, Evidence
 from service.spool import Spool, key_of
 from service.versions import instance_of
 
@@ -49,39 +48,6 @@ class Fetched:
     reason: str = ""
 
 
-def sender_of(settings: Settings, archive: str, by: str, sender: str = "") -> str:
-    """Who counts as the sender of what is fetched: whose archive gets the results.
-
-    Parameters
-    ----------
-    archive
-        Its name in the settings.
-    by
-        How it is fetched: ``c-get``, ``c-move`` or ``wado-rs``.
-    sender
-        The calling AE title that an operator has named.
-
-    Raises
-    ------
-    ConfigurationError
-        It is none of the settings, or nobody or several could be meant.
-    """
-    if archive not in settings.archives:
-        known = ", ".join(sorted(settings.archives)) or "none"
-        raise ConfigurationError(f"no archive {archive!r} (known: {known}); add a table [archives.{archive}]")
-    if by == "c-move":
-        sender = settings.archives[archive].ae_title  # it calls with its own
-    if sender:
-        if sender not in settings.senders:
-            raise ConfigurationError(f"no sender {sender!r}: its results have nowhere to go; add [senders.{sender}]")
-        return sender
-    meant = [title for title, each in settings.senders.items() if each.archive == archive]
-    if len(meant) != 1:
-        many = f"several senders have it ({', '.join(meant)})" if meant else "no sender has it"
-        raise ConfigurationError(f"archive {archive}: {many}; name one with --sender, whose archive gets the results")
-    return meant[0]
-
-
 class StudyFetch:
     """Fetches studies from one archive.
 
@@ -92,7 +58,7 @@ class StudyFetch:
     by
         How: ``c-get``, ``c-move`` or ``wado-rs``.
     sender
-        As `sender_of` gives it.
+        Who counts as the sender (`service.operate.fetch_way.sender_of`).
     modalities
         Of the series that are fetched.
     """
@@ -133,6 +99,19 @@ class StudyFetch:
         ]
         newest = sorted(before, key=lambda study: study.date, reverse=True)[:count]
         return tuple(study.study_uid for study in newest)
+
+    def is_here(self, study_uid: str) -> bool:
+        """Whether all series of these modalities were complete here once, with as many instances as the archive has.
+
+        Their files may be gone since. Raises as `service.archive.base.Archive`.
+        """
+        for entry in self._archive.series(study_uid):
+            if entry.modality in self._modalities:
+                known = self._ledger.instances_of(key_of(study_uid, entry.series_uid))
+                listed = self._archive.count(study_uid, entry.series_uid)
+                if not known or listed is None or listed > known:
+                    return False
+        return True
 
     def fetch(self, study_uid: str, watch: Watch) -> list[Fetched]:
         """Fetch what is not here of a study, series by series, and have each run that is whole.
@@ -226,7 +205,7 @@ class StudyFetch:
         decision = Decision(
             complete=True,
             partial=bool(missing),
-            evidence=(Evidence("fetched", 100.0, f"fetched from the archive, which lists {listed}"),),
+            evidence=(Evidence(FETCHED, 100.0, f"fetched from the archive, which lists {listed}"),),
             against=(f"the archive did not send {missing}",) if missing else (),
         )
         note = f"{count} {'instance' if count == 1 else 'instances'}: {decision}"

@@ -1,6 +1,6 @@
 """``/health`` and ``/metrics`` over HTTP, for an orchestrator and for Prometheus; nothing of a patient in either."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -66,12 +66,16 @@ class HttpServer:
         Asked at each request to ``/health``, in a worker thread. The answer is 200 where it is ok, else 503.
     metrics
         What ``/metrics`` shows.
+    also
+        Further routes.
     """
 
-    def __init__(self, host: str, port: int, health: Callable[[], Health], metrics: Metrics) -> None:
+    def __init__(
+        self, host: str, port: int, health: Callable[[], Health], metrics: Metrics, also: Sequence[Route] = ()
+    ) -> None:
         self._health = health
         self._metrics = metrics
-        routes = [Route("/health", self._show_health), Route("/metrics", self._show_metrics)]
+        routes = [Route("/health", self._show_health), Route("/metrics", self._show_metrics), *also]
         self._server = WebServer("http", Starlette(routes=routes), host, port)
 
     def start(self) -> None:

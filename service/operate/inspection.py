@@ -17,12 +17,13 @@ from service.deliver.commitment import require_commitment
 from service.deliver.scu import echo
 from service.deliver.stow import StowRs
 from service.errors import ConfigurationError, WetreadError
-from service.node import engine_spec, served_packages
 from service.operate.certificates import looked_at
+from service.operate.fetch_way import sender_of, way_of
 from service.results.storage import all_storages, fallback
 from service.room import RESUME
+from service.served import engine_spec, served_packages
 from service.settings import ArchiveSettings, Settings, load
-from service.spool import Spool
+from service.shared_spool import open_spool
 from service.types import Destination
 from service.wire import Patience
 
@@ -46,8 +47,7 @@ def inspect(config: Path) -> Iterator[Line]:
         return
     yield Line(True, "configuration", f"{config} is valid")
     yield from _senders(settings)
-    if settings.tls.on:
-        yield from (Line(ok, "tls", finding) for ok, finding in looked_at(settings.tls))
+    yield from (Line(ok, "tls", finding) for ok, finding in looked_at(settings))
     yield _spool(settings)
     if version := _running(settings):
         yield Line(True, "node", f"a wetread node ({version}) runs with these ports")
@@ -75,6 +75,7 @@ def inspect(config: Path) -> Iterator[Line]:
                 yield _commits(settings.destination(name), archive, settings.node.ae_title)
             if archive.count != "no":
                 yield _asked(settings.destination(name), archive, settings.node.ae_title)
+    yield from _fetches(settings)
     yield from _models(settings)
 
 
@@ -156,14 +157,29 @@ def _asked(to: Destination, archive: ArchiveSettings, ae_title: str) -> Line:
     return Line(True, what, f"can be asked what a series has ({archive.count}); {fetch}")
 
 
+def _fetches(settings: Settings) -> Iterator[Line]:
+    """Whether the rules by which studies are fetched name what is there."""
+    for name, rule in settings.fetch.items():
+        try:
+            by = way_of(settings, rule.archive, rule.by or "")
+            whose = sender_of(settings, rule.archive, by, rule.sender or "")
+        except ConfigurationError as error:
+            yield Line(False, f"fetch {name}", f"fetch.{name}: {error}")
+            continue
+        what = "studies that it lists" if rule.studies == "found" else "earlier studies of what was received"
+        when = f"every {rule.every_minutes:g} minutes" + "".join(f", {window}" for window in rule.windows)
+        yield Line(True, f"fetch {name}", f"{what}, from {rule.archive} by {by}, {when}; results as for {whose}")
+
+
 def _spool(settings: Settings) -> Line:
     try:
-        free = Spool(settings.spool.path).free_bytes()
-    except ConfigurationError as error:
+        free = open_spool(settings).free_bytes()
+    except WetreadError as error:
         return Line(False, "spool", str(error))
     enough = free > RESUME * (settings.spool.reserve_mb << 20)
     fix = "" if enough else "; nothing would be taken: make room, or lower spool.reserve_mb"
-    return Line(enough, "spool", f"spool.path = {settings.spool.path}: {free / 1e9:.1f} GB free{fix}")
+    store = f"; {settings.spool.url} takes and gives" if settings.spool.url else ""
+    return Line(enough, "spool", f"spool.path = {settings.spool.path}: {free / 1e9:.1f} GB free{fix}{store}")
 
 
 def _running(settings: Settings) -> str | None:

@@ -87,7 +87,7 @@ class _CertificatesCollector(Collector):
         """Read the certificates."""
         family = GaugeMetricFamily(
             "wetread_certificate_expiry_timestamp_seconds",
-            "When a certificate of [tls] ends, in seconds since the epoch.",
+            "When a certificate of [tls] or [archives.NAME.tls] ends, in seconds since the epoch.",
             labels=("key", "certificate"),
         )
         for labels, end in sorted(self._ends().items()):

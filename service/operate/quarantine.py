@@ -52,13 +52,12 @@ def groups(spool: Spool, series: str = "") -> list[Group]:
 
 def size(spool: Spool, entry: QuarantineEntry) -> int:
     """Bytes of an entry's file; 0 where somebody has removed it."""
-    path = file_of(spool, entry)
-    return path.stat().st_size if path.exists() else 0
+    return spool.quarantined_size(entry)
 
 
 def file_of(spool: Spool, entry: QuarantineEntry) -> Path:
     """The file of an entry, as it was received."""
-    return spool.root / entry.path
+    return spool.quarantined_file(entry)
 
 
 def find(entries: Iterable[QuarantineEntry], beginnings: Sequence[str]) -> list[QuarantineEntry]:
@@ -101,7 +100,9 @@ def to_do(spool: Spool, entry: QuarantineEntry) -> list[str]:
     if isinstance(facts, str):
         steps.append(f"it cannot be released: {facts}")
     else:
-        in_use = spool.instance_path(key_of(facts.study_uid, facts.series_uid), key_of(facts.sop_instance_uid))
+        series = key_of(facts.study_uid, facts.series_uid)
+        spool.fetch(series)
+        in_use = spool.instance_path(series, key_of(facts.sop_instance_uid))
         if not in_use.exists():
             steps.append(f"{command} puts it back into its series and runs that again")
         elif fingerprint(in_use) == fingerprint(file_of(spool, entry)):

@@ -27,6 +27,11 @@ class Serve:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Are you there? The answer is `Here`."""
+
+
+@dataclass(frozen=True)
 class Stop:
     """End what is open when what it is storing is stored, and yourself."""
 
@@ -39,6 +44,11 @@ class Begun:
     """Connections are served from now on; or an error, and then it ends."""
 
     error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Here:
+    """The answer to `Asked`."""
 
 
 @dataclass(frozen=True)

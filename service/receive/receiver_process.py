@@ -20,12 +20,13 @@ import structlog
 from service.errors import OutOfResources, WetreadError, told_by_place
 from service.logs import silence_libraries
 from service.receive.connections import Connections
-from service.receive.control import Associated, Begin, Begun, Control, Ended, Logged, Serve, Stop
+from service.receive.control import Asked, Associated, Begin, Begun, Control, Ended, Here, Logged, Serve, Stop
 from service.receive.desk import AtDesk
 from service.receive.intake import Intake
 from service.receive.policy import AssociationPolicy
 from service.receive.tls import Tls
 from service.settings import Settings
+from service.shared_spool import open_spool
 from service.spool import Spool
 
 log = structlog.get_logger()
@@ -83,6 +84,8 @@ class Receiver:
             match message:
                 case Serve():
                     self._begin(self._connections[message.secured], socket.socket(fileno=descriptor))
+                case Asked():
+                    self._control.send(Here())
                 case Stop():  # in a thread, for the node may be gone before all are ended
                     threading.Thread(target=self._stop, name="stop", daemon=True).start()
 
@@ -114,16 +117,8 @@ class Receiver:
 
 def spool_of(settings: Settings, number: int) -> Spool:
     """The spool as a receiver works with it: it has its part of the ready files."""
-    spool = settings.spool
-    return Spool(
-        spool.path,
-        spool.duplicates,
-        sync=spool.sync,
-        ready_mb=spool.ready_mb // settings.node.receivers,
-        reserve_mb=spool.reserve_mb,
-        receiver=number,
-        node=settings.shared,
-    )
+    ready_mb = settings.spool.ready_mb // settings.node.receivers
+    return open_spool(settings, ready_mb=ready_mb, receiver=number, node=settings.shared)
 
 
 class Forwarding:

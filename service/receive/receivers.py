@@ -22,7 +22,7 @@ from typing import Any
 import structlog
 
 from service.errors import OutOfResources
-from service.receive.control import Associated, Begin, Begun, Control, Ended, Logged, Serve, Stop
+from service.receive.control import Asked, Associated, Begin, Begun, Control, Ended, Here, Logged, Serve, Stop
 from service.receive.desk import Desk, Informed
 from service.receive.policy import Seats
 from service.receive.port import Port
@@ -34,6 +34,10 @@ log = structlog.get_logger()
 START_SECONDS = 60.0
 RESTART_SECONDS = 1.0
 """Before a process is started again that has died."""
+ASK_SECONDS = 5.0
+"""How often each is asked whether it is there ..."""
+SILENT = 6
+"""... and after so many times without an answer it is ended, and started again."""
 STOP_SECONDS = 25.0
 """A receiver ends associations within ten seconds for each port."""
 
@@ -58,6 +62,7 @@ class Receivers:
         desk = Desk(seats, arrivals, count)
         self._settings = settings
         self._turns = itertools.count()
+        self._ask_at = 0.0
         self._processes = tuple(ReceiverProcess(number + 1, settings, spool, desk) for number in range(several))
 
     def start(self) -> None:
@@ -74,6 +79,13 @@ class Receivers:
         deadline = time.monotonic() + STOP_SECONDS
         for process in self._processes:
             process.join(max(0.0, deadline - time.monotonic()))
+
+    def ask(self) -> None:
+        """Ask now and then whether they are there; one that hangs is ended. Call it often."""
+        if time.monotonic() > self._ask_at:
+            self._ask_at = time.monotonic() + ASK_SECONDS
+            for process in self._processes:
+                process.ask()
 
     @property
     def lost(self) -> int:
@@ -93,7 +105,7 @@ class Receivers:
 
     def take(self, opened: socket.socket, secured: bool) -> bool:
         """Hand a connection to the one with the fewest, by turns where that are several; False where none serves."""
-        for process in sorted(self._processes, key=lambda process: (process.connections, process.turn)):
+        for process in sorted(self._processes, key=ReceiverProcess.load):
             if process.serving:
                 process.turn = next(self._turns)
                 with suppress(OSError):  # it is gone, and nobody has noticed yet
@@ -132,6 +144,24 @@ class ReceiverProcess:
         self.serving = False
         self.connections = 0
         self.turn = -1
+        self._unanswered = 0
+
+    def load(self) -> tuple[bool, int, int]:
+        """The least takes the next connection: not one that may hang, that with the fewest, by turns."""
+        return self._unanswered > 1, self.connections, self.turn
+
+    def ask(self) -> None:
+        """Ask it whether it is there; end it where it has not answered for too long."""
+        if not self.serving or self._control is None or self._process is None:
+            return
+        # so many times, and not so long: where the whole machine has stood still, its answer is on its way
+        if self._unanswered >= SILENT:
+            log.error("receiver.hangs", receiver=self._number, connections=self.connections)
+            self._process.kill()
+            return
+        self._unanswered += 1
+        with suppress(OSError):  # it is gone, and `_run` notices
+            self._control.send(Asked())
 
     def start(self) -> None:
         """Start it; `wait` tells whether it could be."""
@@ -209,7 +239,7 @@ class ReceiverProcess:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        self.connections = 0
+        self.connections = self._unanswered = 0
         self._control = Control(ours)
         return self._process, self._control
 
@@ -220,6 +250,8 @@ class ReceiverProcess:
             case Ended():
                 with self._lock:
                     self.connections -= 1
+            case Here():
+                self._unanswered = 0
             case Logged():
                 getattr(log, message.level)(message.event, **message.fields)
             case Begun(error=None):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from engines.packages.package import ModelPackage
 from engines.packages.selection import RadiographSelection, VolumeSelection
 from service.errors import ConfigurationError
+from service.routing.triage import labels_of
 from service.settings import RoutingSettings, Settings
 
 SELECTION_KEYS = VolumeSelection.model_fields.keys() | RadiographSelection.model_fields.keys()
@@ -30,6 +31,10 @@ def _wrong(settings: Settings, packages: Mapping[str, ModelPackage]) -> Iterator
             continue
         for key in sorted(_foreign_keys(narrowing, packages[name])):
             yield f"routing.{name}.{key}: {name} does not take images that have this; remove the key"
+        could = labels_of(packages[name])
+        for label in sorted(narrowing.stat):
+            if label.casefold() not in {each.casefold() for each in could}:
+                yield f"routing.{name}.stat: {name} finds no {label!r}; it tells of {', '.join(could) or 'none'}"
         if not settings.node.accept_unknown_senders:
             for sender in sorted(set(narrowing.senders) - set(settings.senders)):
                 known = ", ".join(sorted(settings.senders)) or "none"

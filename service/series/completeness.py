@@ -16,7 +16,7 @@ import structlog
 from service.errors import Quarantined, WetreadError
 from service.header import HeaderFacts, facts_of
 from service.ledger.ledger import Ledger
-from service.ledger.records import ASSEMBLE, NextJob, SeriesRecord
+from service.ledger.records import ASSEMBLE, STAT, NextJob, SeriesRecord
 from service.series.evidence import Decision, Observed, judge
 from service.series.incoming import Asked, Incoming
 from service.series.rhythm import Rhythm
@@ -34,6 +34,7 @@ RECENT = 256
 Count = Callable[[SeriesRecord], int | None]
 Fetch = Callable[[SeriesRecord], object]
 Background = Callable[[Callable[[], None]], object]
+Urgent = Callable[[SeriesRecord], bool]
 
 
 class Completeness:
@@ -50,6 +51,8 @@ class Completeness:
         anything.
     background
         Runs a call some time soon in another thread; default: a pool of two threads.
+    urgent
+        Whether a series that is whole comes before others, whoever its sender is.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Completeness:
         counts: Count | None = None,
         fetch: Fetch | None = None,
         background: Background | None = None,
+        urgent: Urgent | None = None,
     ) -> None:
         self._settings = settings
         self._spool = spool
@@ -68,6 +72,7 @@ class Completeness:
         self._clock = clock
         self._counts = counts
         self._fetch = fetch
+        self._urgent = urgent
         self._pool = ThreadPoolExecutor(2, "archive") if counts and not background else None
         self._background: Background | None = background or (self._pool.submit if self._pool else None)
         self._lock = threading.Lock()
@@ -79,15 +84,48 @@ class Completeness:
         self._silent: set[str] = set()
         """Senders whose archive does not answer."""
 
-    def resume(self) -> None:
+    def resume(self, *, interrupted: bool = False) -> None:
         """Take up the series that nobody receives any more and that are not complete; their associations are gone.
 
         An earlier run of the node has left them, or another node that has died. Call it now and then.
+
+        Parameters
+        ----------
+        interrupted
+            Whether they may have been cut off just now, because the node ended and starts again: their senders are
+            given time to come back.
         """
         with self._lock:
             for record in self._ledger.adopt():
                 if record.key not in self._open:
-                    self._open[record.key] = self._from_spool(record)
+                    series = Incoming(record, self._clock(), interrupted=interrupted)
+                    self._open[record.key] = self._with_spool(series)
+
+    def reopen(self) -> None:
+        """This node has stood still, or the ledger was away, for longer than its leases last: another one may have
+        found complete what is open here. What has come since opens it again; nothing was acknowledged meanwhile that
+        the ledger did not hear of (`arrived`).
+        """
+        with self._lock:
+            for series in list(self._open.values()):
+                self._reopen(series.record)
+
+    def _reopen(self, record: SeriesRecord) -> bool:
+        """Have the ledger note that a series is received here; it is open here no longer if that is nothing new."""
+        new = self._ledger.open_series(
+            record, len(self._spool.instances(record.key)), self._spool.corrections(record.key)
+        )
+        if not new and record.key in self._open:
+            self._close(self._open[record.key])
+        return new
+
+    def _close(self, series: Incoming) -> None:
+        """A series is complete, here or elsewhere."""
+        del self._open[series.record.key]
+        series.asked = Asked()
+        self._recent[series.record.key] = series
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
 
     def close(self) -> None:
         """Ask archives no more; what is being asked or fetched ends first."""
@@ -102,7 +140,7 @@ class Completeness:
         key = key_of(facts.study_uid, facts.series_uid)
         with self._lock:
             series = self._open.get(key)
-            if series is None or key not in self._carried.get(association, ()):
+            if series is None or key not in self._carried.get(association, ()) or not self._ledger.still_receiving:
                 return False
             series.expected.add(association)
             return True
@@ -117,17 +155,19 @@ class Completeness:
             for other in carried & self._open.keys() - {key}:
                 self._open[other].alive_until = self._clock()
                 self._open[other].moved_on |= begins
-            if key not in self._open:
+            if key not in self._open or not self._ledger.still_receiving:
                 # a series stays its first sender's, whoever brings more of it
                 record = self._ledger.series(key) or SeriesRecord(
                     key, facts.study_uid, facts.series_uid, facts.modality, sender
                 )
-                if not self._ledger.open_series(record, len(self._spool.instances(key)), self._spool.corrections(key)):
+                if not self._reopen(record):
+                    if key in self._recent:  # it was stored, and counted, while the series became complete
+                        self._recent[key].take(facts)
                     return
-                instance = key_of(facts.sop_instance_uid)
-                known = self._recent.pop(key) if key in self._recent else self._from_spool(record, but=instance)
-                self._open[key] = known
-                log.info("series.opened", series=key, modality=facts.modality, sender=sender)
+                if key not in self._open:
+                    known = self._recent.pop(key, None) or Incoming(record, self._clock())
+                    self._open[key] = self._with_spool(known, but=key_of(facts.sop_instance_uid))
+                    log.info("series.opened", series=key, modality=facts.modality, sender=sender)
             self._open[key].arrived(association, facts, self._clock(), self._settings)
 
     def released(self, association: int) -> None:
@@ -171,7 +211,8 @@ class Completeness:
         count = len(self._spool.instances(key))
         note = f"{count} {'instance' if count == 1 else 'instances'}: {decision}"
         corrected = self._spool.corrections(key)
-        self._ledger.complete_series(key, count, note, [NextJob(ASSEMBLE)], decision, corrected, yielding=True)
+        first = NextJob(ASSEMBLE, priority=STAT if self._urgent and self._urgent(series.record) else None)
+        self._ledger.complete_series(key, count, note, [first], decision, corrected, yielding=True)
         log.info(
             "series.completed",
             series=key,
@@ -181,17 +222,13 @@ class Completeness:
             against=list(decision.against),
         )
         self._rhythm.note(sender, replace(series.pauses, aborts=series.lost))
-        del self._open[key]
-        series.asked = Asked()
-        self._recent[key] = series
-        if len(self._recent) > RECENT:
-            self._recent.popitem(last=False)
+        self._close(series)
 
-    def _from_spool(self, record: SeriesRecord, but: str = "") -> Incoming:
-        """A series of which nothing is remembered but its instances (all ``but`` one) in the spool."""
-        series = Incoming(record, self._clock())
-        for path in self._spool.instances(record.key):
-            if instance_of(path) != but:
+    def _with_spool(self, series: Incoming, but: str = "") -> Incoming:
+        """A series, and what else of it (all ``but`` one) lies in the spool, from an earlier run or another node."""
+        self._spool.fetch(series.record.key)
+        for path in self._spool.instances(series.record.key):
+            if instance_of(path) != but and not series.knows(instance_of(path)):
                 try:
                     series.take(facts_of(path))
                 except (OSError, Quarantined):  # it could be read when it came; assembly will say what is wrong

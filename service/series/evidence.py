@@ -23,6 +23,8 @@ WEIGHTS = {
     "quiet": 100.0,  # times the silence, in units
 }
 """What each piece of evidence is worth."""
+FETCHED = "fetched"
+"""Evidence of a series that this node has fetched, and not been sent: the archive's own list of its instances."""
 
 PAUSES = 5.0
 """A unit of silence is so many times the sender's usual longest pause."""
@@ -86,6 +88,9 @@ class Observed:
         Whether all associations that carried it were released by the sender.
     lost
         Whether an association that carried it was aborted, and no later one brought the series again.
+    interrupted
+        Whether the node itself has ended meanwhile, and nobody has brought more of it since: its sender may need a
+        while to come back, so silence tells little.
     moved_on
         Whether another series began in the same association after the last image of this one.
     slices
@@ -109,6 +114,7 @@ class Observed:
     open: bool = False
     released: bool = False
     lost: bool = False
+    interrupted: bool = False
     moved_on: bool = False
     slices: Verdict = field(default_factory=Verdict)
     announced: bool = False
@@ -167,7 +173,7 @@ def _evidence(name: str, text: str) -> Evidence:
 def _units(silence: float, observed: Observed, settings: SeriesSettings, against: bool) -> float:
     """Silence in units, each of which is evidence enough by itself."""
     ceiling = settings.silent_seconds if observed.open else settings.quiet_ceiling_seconds
-    if against:
+    if against or observed.interrupted:
         return silence / ceiling
     floor = max(settings.quiet_seconds, 1e-3)
     unit = max(floor, min(PAUSES * observed.usual_pause, ceiling))

@@ -54,8 +54,16 @@ class Incoming:
     lost: bool = False
     expected: set[int] = field(default_factory=set)
     """Associations over which an instance has come that is not told of yet: it may not be completed before."""
+    interrupted: bool = False
+    """Whether the node ended while it was open, and has started again."""
     _instances: set[str] = field(default_factory=set)
     _open: set[int] = field(default_factory=set)
+    _last: dict[int, str] = field(default_factory=dict)
+    """The last instance of each open association."""
+    _bringer: dict[str, int] = field(default_factory=dict)
+    """Which association has brought an instance first."""
+    _twice: set[str] = field(default_factory=set)
+    """Instances that a second association has brought, too."""
     _carried: bool = False
     """Whether any association is known to have carried it: after a restart there is none."""
     _announced: dict[int | None, int | None] = field(default_factory=dict)
@@ -94,11 +102,18 @@ class Incoming:
             self.lost = False
         self._open.add(association)
         self.expected.discard(association)
+        instance = self._last[association] = key_of(facts.sop_instance_uid)
+        if self._bringer.setdefault(instance, association) != association:
+            self._twice.add(instance)
         self._carried = True
         self.moved_on = False
         self.arrivals += 1
         self.last_event = now
         self.take(facts)
+
+    def knows(self, instance: str) -> bool:
+        """Whether an instance (its key) was taken."""
+        return instance in self._instances
 
     @property
     def _returned(self) -> bool:
@@ -109,7 +124,8 @@ class Incoming:
         self.expected.discard(association)
         if association in self._open:
             self._open.remove(association)
-            self.lost |= aborted
+            # a sender that has waited too long for its answer brings the instance anew, before its end is noticed here
+            self.lost |= self._last.pop(association) not in self._twice and aborted
             if not self._open:
                 self.last_event = now
 
@@ -135,6 +151,7 @@ class Incoming:
             open=self.open,
             released=self._carried and not self._open and not lost,
             lost=lost,
+            interrupted=self.interrupted and not self._carried,
             moved_on=self.moved_on,
             slices=self.continuity.verdict,
             announced=bool(self._acquired) and self._announced == dict(self._acquired),

@@ -64,7 +64,9 @@ def association(
     ae.maximum_pdu_size = 131072
     told: list[str] = []
     try:
-        tls = (client_context(to.tls, f"archives.{to.name}.tls", told.append), to.tls.name) if to.tls else None
+        tls = None
+        if to.tls is not None:
+            tls = client_context(to.tls, f"archives.{to.name}.tls", told.append), to.tls.name or to.host
     except ConfigurationError as error:  # a file that is just being renewed, or an operator will: results wait
         raise ArchiveUnavailable(f"{_where(to)}: {error}") from None
     opened = ae.associate(

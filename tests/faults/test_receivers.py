@@ -102,7 +102,7 @@ def test_associations_spread_over_the_receivers_and_one_series_is_whole(
         sent = pool.map(lambda part, title: node.send(part, title), parts, SENDERS)
         assert sum(map(len, sent)) == len(series.files)
     jobs = node.ended(series.uid)
-    assert [job["state"] for job in jobs] == ["done"] * 5
+    assert [job["state"] for job in jobs] == ["done"] * 6
     assert jobs[0]["note"].startswith("40 instances")
     assert sorted(map(data_set_of, node.stored())) == sorted(map(data_set_of, series.files))
     assert len(archive.objects) == 2
@@ -234,6 +234,17 @@ def test_associations_of_a_receiver_that_is_killed_are_lost_and_their_seats_free
         os.kill(pids[2], signal.SIGKILL)
         node.event("receiver.lost", receiver=2)
         assert answer_to(node, "ONE") == ACCEPTED, "who comes while none serves has to wait, and is served"
+
+
+def test_a_receiver_that_hangs_is_ended_and_started_again_and_others_serve_meanwhile(node: RunningNode) -> None:
+    first, second = receivers(node).values()
+    os.kill(first, signal.SIGSTOP)
+    node.event("receiver.hangs")
+    again = eventually(lambda: {*receivers(node).values()} - {first, second}, "it is started again", 60)
+    assert gone([first])
+    with ExitStack() as stack:
+        assert len(peers(node, stack, *SENDERS)) == len(SENDERS)
+        assert {connections(pid) for pid in (second, *again)} == {2}
 
 
 def test_a_node_that_is_killed_leaves_no_process_and_another_can_start_at_once(node: RunningNode) -> None:

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from engines.runtimes.engine_file import read_engine
 from engines.serving.pool import EnginePool
-from service.node import compiled_folder, engine_spec, served_packages
+from service.served import compiled_folder, engine_spec, served_packages
 from service.settings import Settings, parse
 from service.upkeep import EngineUpkeep
 from tests.small_models import xray_package

@@ -119,7 +119,7 @@ def test_what_did_not_come_is_fetched_and_one_result_rests_on_all(
         done = node.event("series.completed", instances=ALL, partial=False)
         assert done["against"] == []
         assert sources(node, series) == ALL
-        assert kinds(node, series) == [("SEG", "sent"), ("SR", "sent")]
+        assert kinds(node, series) == [("SEG", "committed"), ("SR", "committed")]
         said = shown(node, series)
         assert f"the archive has {ALL}" in said
         assert f"complete with {ALL} instances" in said

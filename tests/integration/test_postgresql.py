@@ -4,10 +4,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from typing import Any
 
+import psycopg
 import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
+import service.ledger.postgresql
 from service.ledger.jobs import CRASHES
 from service.ledger.ledger import Ledger
 from service.ledger.records import ASSEMBLE, INFER, Job, NextJob, SeriesRecord, StaleJob
@@ -167,6 +171,39 @@ def test_a_server_that_is_restarted_costs_no_work_and_no_restart_of_the_node(
             each.stop()
         for each in workers:
             each.join()
+
+
+def test_a_connection_whose_replacement_is_dead_too_fails_as_the_database_and_not_otherwise(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.ledger.postgresql, "STALE_SECONDS", 0.2)
+
+    def end(connection: Any, _record: Any) -> None:
+        with psycopg.connect(url, autocommit=True) as operator:
+            operator.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
+
+    with closing(Ledger(url)) as ledger:
+        pool = ledger._database._single.engine  # type: ignore[attr-defined]
+        ledger.counts()
+        time.sleep(0.3)
+        with psycopg.connect(url, autocommit=True) as operator:
+            operator.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        event.listen(pool, "connect", end)
+        for _ in range(3):
+            with pytest.raises(DBAPIError):
+                ledger.counts()
+        event.remove(pool, "connect", end)
+        eventually(lambda: _answers(ledger), "it is back")
+
+
+def _answers(ledger: Ledger) -> bool:
+    try:
+        return ledger.counts() == {}
+    except DBAPIError:
+        return False
 
 
 def test_a_header_with_what_the_server_does_not_take_is_received(url: str) -> None:

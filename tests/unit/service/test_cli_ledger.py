@@ -91,3 +91,19 @@ def test_a_database_that_is_none_or_cannot_be_reached_is_told_of_without_its_pas
         with pytest.raises(error, match=said) as caught:
             run("ledger", "check", "-c", str(config))
         assert "secret" not in str(caught.value)
+
+
+def test_all_dead_jobs_or_those_of_a_stage_are_ready_again(config: str, tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path / "spool")
+    job = ledger.claim([INFER])
+    assert job is not None
+    ledger.bury(job, "no such model")
+    assert "0 jobs are ready" in run("jobs", "retry", "--dead", "--stage", "deliver", "-c", config)
+    assert "1 job is ready" in run("jobs", "retry", "--dead", "-c", config)
+    again = ledger.claim([INFER])
+    assert again is not None
+    assert (again.id, again.attempts) == (job.id, 1)
+    for wrong in ([], ["7", "--dead"], ["7", "--stage", "infer"], ["--dead", "--stage", "nothing"]):
+        with pytest.raises(ConfigurationError, match="name a job's number, or --dead"):
+            run("jobs", "retry", *wrong, "-c", config)
+    ledger.close()

@@ -8,8 +8,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.errors import ConfigurationError
+from service.lanes import whose_results
 from service.ledger.jobs import Whose
-from service.node import Node, whose_results
+from service.node import Node
 from service.settings import Settings, parse
 from service.spool import Spool
 from tests.certificates import Authority, Issued

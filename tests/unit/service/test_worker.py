@@ -1,8 +1,10 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from engines.errors import InferenceLost
 from service.errors import ArchiveUnavailable, Quarantined
@@ -126,3 +128,19 @@ def test_an_inference_that_is_lost_beside_another_is_tried_on(ledger: Ledger) ->
         return Outcome("well")
 
     assert work(ledger, stage, until="done").attempts == UNEXPECTED_ATTEMPTS + 2
+
+
+def test_what_nobody_has_foreseen_ends_no_worker(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim, failures = ledger.claim, [RuntimeError("a patient's name"), ValueError()]
+
+    def fails_at_first(*args: Any, **keys: Any) -> Job | None:
+        if failures:
+            raise failures.pop()
+        return claim(*args, **keys)
+
+    monkeypatch.setattr(ledger, "claim", fails_at_first)
+    with capture_logs() as events:
+        work(ledger, lambda _: Outcome("well"), until="done")
+    told = [event["reason"] for event in events if event["event"] == "worker.failed"]
+    assert [reason.split()[0] for reason in told] == ["ValueError", "RuntimeError"]
+    assert "name" not in str(told)

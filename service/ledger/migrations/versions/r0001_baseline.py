@@ -55,6 +55,7 @@ def upgrade() -> None:
         if_not_exists=True,
     )
     op.create_index("ix_decisions_series", "decisions", ["series"], if_not_exists=True)
+    before = _results_before()
     op.create_table(
         "results",
         sa.Column("id", _NUMBER, primary_key=True),
@@ -72,6 +73,8 @@ def upgrade() -> None:
         if_not_exists=True,
     )
     op.create_index("ix_results_series", "results", ["series"], if_not_exists=True)
+    if before:
+        _take_over_results(before)
     op.create_table(
         "analyses",
         _series(primary_key=True),
@@ -87,6 +90,31 @@ def upgrade() -> None:
         sa.Column("count", sa.Integer, nullable=False),
         if_not_exists=True,
     )
+
+
+def _results_before() -> list[str]:
+    """The tables in which the first ledgers kept their results, the results' renamed; none where there are none."""
+    found = sa.inspect(op.get_bind())
+    tables = found.get_table_names()
+    if "results" not in tables or "id" in {column["name"] for column in found.get_columns("results")}:
+        return []
+    op.rename_table("results", "results_before")
+    return ["results_before", *({"lineage"} & set(tables))]
+
+
+def _take_over_results(before: list[str]) -> None:
+    """Results in the order in which they were written; what they supersede was in a table of its own, or nowhere."""
+    known = "lineage" in before
+    lineage = "LEFT JOIN lineage ON lineage.sop_instance_uid = old.sop_instance_uid" if known else ""
+    series_uid, predecessors = ("lineage.series_uid", "lineage.predecessors") if known else ("''", "'[]'")
+    op.execute(
+        "INSERT INTO results (sop_instance_uid, series, item, model, kind, sop_class_uid, series_uid, predecessors, "
+        "path, status, archive) SELECT old.sop_instance_uid, old.series, item, model, kind, sop_class_uid, "
+        f"coalesce({series_uid}, ''), coalesce({predecessors}, '[]'), path, status, archive "
+        f"FROM results_before AS old {lineage} ORDER BY old.rowid"
+    )
+    for table in reversed(before):
+        op.drop_table(table)
 
 
 def _series(primary_key: bool = False) -> sa.Column[str]:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.archive.dicomweb import parts
+from service.archive.multipart import parts
 
 BOUNDARY = b"a-boundary"
 CONTENT = st.lists(st.sampled_from([b"\r\n", b"\n", b"\r", b"--", b"a-boundary", b"\x00\xff", b"DICM"]) | st.binary())

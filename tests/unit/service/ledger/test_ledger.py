@@ -234,6 +234,17 @@ def test_one_who_takes_only_urgent_jobs_leaves_the_others_until_they_become_urge
     assert {one.stage: one.priority for one in ledger.list_jobs("ready")} == {INFER: STAT, ENCODE: ROUTINE}
 
 
+def test_an_urgent_finding_has_the_work_on_its_study_come_first_and_on_no_other(ledger: Ledger) -> None:
+    for key, study in (("00aa", "1.2"), ("00bb", "1.2"), ("00cc", "1.9")):
+        ledger.open_series(SeriesRecord(key, study, f"1.2.{key}", "CT", "PACS"), 1)
+        ledger.complete_series(key, 1, "", [NextJob(ASSEMBLE)])
+    job = ledger.claim([ASSEMBLE])
+    assert job is not None
+    ledger.finish(job, [NextJob(INFER)], urgent=True)
+    found = {(one.series.key, one.stage): one.priority for one in ledger.list_jobs("ready")}
+    assert found == {("00aa", INFER): STAT, ("00bb", ASSEMBLE): STAT, ("00cc", ASSEMBLE): ROUTINE}
+
+
 def test_one_who_works_for_some_senders_leaves_the_jobs_of_the_others(ledger: Ledger) -> None:
     received(ledger)
     assert ledger.claim([ASSEMBLE], whose=Whose(("CT1", "CT2"))) is None

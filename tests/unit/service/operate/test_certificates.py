@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 
 from service.operate.certificates import DAY, CertificateWatch, looked_at
 from service.operate.metrics import Metrics
-from service.settings import TlsSettings
+from service.settings import ArchiveSettings, ArchiveTlsSettings, Settings, TlsSettings
 from tests.certificates import Authority, Issued
 
 
@@ -17,7 +17,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 def findings(issued: Issued, authorities: Path, key: Path | None = None) -> list[tuple[bool, str]]:
     settings = TlsSettings(certificate=issued.certificate, key=key or issued.key, authorities=authorities)
-    return list(looked_at(settings))
+    return list(looked_at(Settings(tls=settings)))
 
 
 def test_what_is_right_is_told_with_its_end(authority: Authority) -> None:
@@ -44,7 +44,7 @@ def test_the_log_tells_once_a_day_of_what_ends_soon_and_the_metrics_of_all(autho
     settings = TlsSettings(certificate=issued.certificate, key=issued.key, authorities=authority.certificate)
     began = time.time()
     days = 0.0
-    watch = CertificateWatch(settings, lambda: began + days * DAY)
+    watch = CertificateWatch(Settings(tls=settings), lambda: began + days * DAY)
     metrics = Metrics.on_new_registry()
     metrics.watch_certificates(watch.ends)
 
@@ -89,3 +89,24 @@ def test_files_that_do_not_serve_are_named_with_the_fix(authority: Authority, tm
         ((ok, told),) = findings(issued, authorities, key)
         assert not ok
         assert message in told
+
+
+def test_what_archives_are_shown_and_who_signs_theirs_is_looked_at_too(authority: Authority, tmp_path: Path) -> None:
+    own = authority.issue("toarchive", days=20, usage="clientAuth")
+    shown = ArchiveTlsSettings(authorities=authority.certificate, certificate=own.certificate, key=own.key)
+    unreadable = ArchiveTlsSettings(authorities=tmp_path / "none.pem")
+    archives = {
+        name: ArchiveSettings(ae_title="A", host="h", port=104, tls=tls)
+        for name, tls in (("old", unreadable), ("pacs", shown), ("plain", None))
+    }
+    settings = Settings(archives=archives)
+    told = list(looked_at(settings))
+    assert [ok for ok, _ in told] == [False, False, True]
+    assert told[0][1].startswith("archives.old.tls.authorities = ")
+    assert told[1][1].startswith(f"archives.pacs.tls.certificate = {own.certificate} (CN=toarchive")
+    assert told[1][1].endswith("days; renew it")
+    watch = CertificateWatch(settings)
+    assert sorted(key for key, _ in watch.ends()) == ["archives.pacs.tls.authorities", "archives.pacs.tls.certificate"]
+    with capture_logs() as events:
+        watch.look()
+    assert [(event["key"], event["days"]) for event in events] == [("archives.pacs.tls.certificate", 19)]

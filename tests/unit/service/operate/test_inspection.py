@@ -24,7 +24,7 @@ models = ["cxr-lung"]
 
 def test_where_nothing_runs_on_the_gpu_the_cpu_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "driver").touch()
-    monkeypatch.setattr("service.node.DRIVER", tmp_path / "driver")
+    monkeypatch.setattr("service.served.DRIVER", tmp_path / "driver")
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     (tmp_path / "wetread.toml").write_text(CONFIGURATION.replace("{spool}", str(tmp_path / "spool")))
     (model,) = [line for line in inspect(tmp_path / "wetread.toml") if line.what == "model cxr-lung"]
@@ -36,7 +36,7 @@ def test_where_nothing_runs_on_the_gpu_the_cpu_is_checked(tmp_path: Path, monkey
 def test_what_is_installed_for_the_gpu_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no GPU here, and the reason why it is not used is that of the runtime itself."""
     (tmp_path / "driver").touch()
-    monkeypatch.setattr("service.node.DRIVER", tmp_path / "driver")
+    monkeypatch.setattr("service.served.DRIVER", tmp_path / "driver")
     monkeypatch.setattr("engines.serving.opening.installed_gpu_runtime", lambda _: "rtx")
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     (tmp_path / "wetread.toml").write_text(CONFIGURATION.replace("{spool}", str(tmp_path / "spool")))

@@ -14,6 +14,11 @@ SENDERS = {"senders": {"CT1": {"archive": "a"}}, "archives": {"a": {"ae_title": 
         ({"ct-lunq": {}}, r"routing\.ct-lunq: no such model; there are ct-lung, ct-nodule, cxr-lung"),
         ({"ct-lung": {"senders": ["CT2"]}}, r"routing\.ct-lung\.senders: CT2 is no sender \(known: CT1\)"),
         ({"cxr-lung": {"minimum_slices": 2}}, r"routing\.cxr-lung\.minimum_slices: .*remove the key"),
+        (
+            {"cxr-pneumonia": {"stat": {"Pneumonja": 0.5}}},
+            r"routing\.cxr-pneumonia\.stat: .*finds no 'Pneumonja'.*Pneumonia",
+        ),
+        ({"ct-lung": {"stat": {"Lung": 0.5}}}, r"routing\.ct-lung\.stat: ct-lung finds no 'Lung'; it tells of none"),
         ({"ct-lung": {"presentation": ["FOR PROCESSING"]}}, r"routing\.ct-lung\.presentation: .*remove the key"),
     ],
 )

@@ -1,6 +1,8 @@
 """The watcher with a real spool and ledger, on a virtual clock."""
 
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from service.series.completeness import Completeness
 from service.settings import SeriesSettings
 from service.spool import Spool, key_of
 from service.versions import Stored
+from tests.postgres import PostgresServer
 from tests.small_files import dicom
 
 SETTINGS = SeriesSettings(quiet_seconds=2.0, silent_seconds=60.0)
@@ -50,10 +53,10 @@ class Archive:
 class Scanner:
     """Stores slices as the receiver does."""
 
-    def __init__(self, folder: Path, archive: Archive | None = None) -> None:
+    def __init__(self, folder: Path, archive: Archive | None = None, url: str = "", name: str = "") -> None:
         self.now = 0.0
         self.spool = Spool(folder, "keep-last")
-        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite'}")
+        self.ledger = Ledger(url or f"sqlite:///{folder / 'ledger.sqlite'}", lease_seconds=0.5, name=name)
         self.archive = archive
         self.completeness = self.watcher()
 
@@ -273,6 +276,19 @@ def test_an_x_ray_starts_at_once_and_each_further_image_starts_too(scanner: Scan
 # ---- what speaks against -------------------------------------------------------------------------------------------
 
 
+def test_an_association_that_is_lost_after_its_last_slice_came_by_another_one_is_nothing_against(
+    scanner: Scanner,
+) -> None:
+    scanner.slices(1, 2, 3)  # the node takes too long to answer; its sender connects anew
+    scanner.slices(3, 4, association=2)
+    scanner.aborted(1)  # noticed when the answer is written
+    scanner.slice(5, association=2)
+    scanner.released(2)
+    assert scanner.seconds_until_complete() == 0.6
+    [decision] = scanner.decided()
+    assert (decision.instances, decision.partial) == (5, False)
+
+
 def test_a_gap_makes_it_wait_and_then_partial_and_the_missing_slice_makes_it_whole(scanner: Scanner) -> None:
     scanner.slices(1, 2, 4, 5)
     scanner.released()
@@ -416,6 +432,74 @@ def test_after_a_restart_the_series_completes_without_its_association(scanner: S
     scanner.completeness = scanner.watcher()
     scanner.completeness.resume()
     assert scanner.seconds_until_complete() == 2.0
+
+
+def test_after_a_restart_a_sender_that_was_cut_off_has_time_to_come_back(scanner: Scanner) -> None:
+    scanner.slices(1, 2, 3)
+    scanner.completeness = scanner.watcher()
+    scanner.completeness.resume(interrupted=True)
+    scanner.now = 50.0
+    assert not scanner.complete()
+    scanner.slices(4, 5, 6, association=2)
+    scanner.released(2)
+    assert scanner.seconds_until_complete() == 0.6
+    [decision] = scanner.decided()
+    assert (decision.instances, decision.partial) == (6, False)
+
+
+def test_after_a_restart_a_series_that_nobody_brings_more_of_is_complete_and_not_partial(scanner: Scanner) -> None:
+    scanner.slices(1, 2, 3)
+    scanner.completeness = scanner.watcher()
+    scanner.completeness.resume(interrupted=True)
+    assert scanner.seconds_until_complete() == 60.0
+    [decision] = scanner.decided()
+    assert not decision.partial
+
+
+def test_a_slice_that_is_stored_while_its_series_becomes_complete_is_no_gap_when_more_come(scanner: Scanner) -> None:
+    scanner.slices(1, 2, 3)
+    scanner.released()
+    scanner.spool.store(key(), key_of("A.4"), dicom(b"A.4"))  # its thread has not told of it yet
+    scanner.seconds_until_complete()
+    scanner.slices(4, 5, 6, association=2)
+    scanner.released(2)
+    scanner.seconds_until_complete()
+    assert [(decision.instances, decision.against) for decision in scanner.decided()] == [(4, ()), (6, ())]
+
+
+def test_a_node_that_stood_still_tells_the_ledger_of_each_slice_before_it_is_acknowledged(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    url = postgres.database()
+    one, two = (Scanner(tmp_path, url=url, name=name) for name in ("one", "two"))
+    with closing(one.ledger), closing(two.ledger):
+        one.slices(1, 2, 3)
+        time.sleep(0.6)  # its lease ends
+        two.completeness.resume(interrupted=True)
+        two.seconds_until_complete()
+        assert one.ledger.receiving() == []
+        one.slice(4)
+        assert [series.key for series in one.ledger.receiving()] == [key()]
+        one.ledger.keep_receiving()
+        one.released()
+        one.seconds_until_complete()
+        assert [decision.instances for decision in one.decided()] == [3, 4]
+
+
+def test_what_another_node_has_found_complete_is_open_no_longer_when_a_node_goes_on(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    url = postgres.database()
+    one, two = (Scanner(tmp_path, url=url, name=name) for name in ("one", "two"))
+    with closing(one.ledger), closing(two.ledger):
+        one.slices(1, 2, 3)
+        time.sleep(0.6)
+        two.completeness.resume(interrupted=True)
+        two.seconds_until_complete()
+        one.completeness.reopen()
+        one.ledger.keep_receiving()
+        one.slice(4)
+        assert [series.key for series in one.ledger.receiving()] == [key()]
 
 
 def test_after_a_restart_the_slices_that_came_before_are_known(scanner: Scanner, phantom_ct: Path) -> None:

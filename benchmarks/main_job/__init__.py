@@ -1,0 +1,1 @@
+"""Parts of `benchmarks.turnaround`: the series that is sent, the node and its archive, what each stage took."""
