@@ -147,38 +147,50 @@ def walked_facts(received: Received) -> HeaderFacts | None:
 
 
 def _usual(values: Mapping[int, bytes], syntax: uid.UID) -> HeaderFacts:
-    def written(keyword: str, pattern: re.Pattern[bytes]) -> bytes:
-        value = values.get(_TAGS[keyword], b"").rstrip(b" \0")
-        if value and not pattern.fullmatch(value):
-            raise _Unusual
-        return value
-
-    def text(keyword: str, pattern: re.Pattern[bytes] = _UID) -> str:
-        return written(keyword, pattern).decode("ascii")
-
-    def integer(keyword: str) -> int | None:
-        value = written(keyword, _INTEGER)
-        return int(value) if value else None
+    def written(keyword: str) -> bytes | None:
+        return values.get(_TAGS[keyword])
 
     return HeaderFacts(
-        sop_class_uid=text("SOPClassUID"),
-        sop_instance_uid=text("SOPInstanceUID"),
-        study_uid=text("StudyInstanceUID"),
-        series_uid=text("SeriesInstanceUID"),
-        modality=text("Modality", _CODE),
-        instance_number=integer("InstanceNumber"),
-        acquisition_number=integer("AcquisitionNumber"),
-        images_in_acquisition=integer("ImagesInAcquisition"),
-        position=_split(written("ImagePositionPatient", _POSITION)),
-        orientation=_split(written("ImageOrientationPatient", _ORIENTATION)),
-        frames=integer("NumberOfFrames") or 1,
+        sop_class_uid=_text(written("SOPClassUID")),
+        sop_instance_uid=_text(written("SOPInstanceUID")),
+        study_uid=_text(written("StudyInstanceUID")),
+        series_uid=_text(written("SeriesInstanceUID")),
+        modality=_text(written("Modality"), _CODE),
+        instance_number=_number(written("InstanceNumber")),
+        acquisition_number=_number(written("AcquisitionNumber")),
+        images_in_acquisition=_number(written("ImagesInAcquisition")),
+        position=_split(written("ImagePositionPatient"), _POSITION),
+        orientation=_split(written("ImageOrientationPatient"), _ORIENTATION),
+        frames=_number(written("NumberOfFrames")) or 1,
         transfer_syntax_uid=syntax,
     )
 
 
-@lru_cache(256)
-def _split(value: bytes) -> tuple[float, ...] | None:
-    return tuple(float(one) for one in value.split(b"\\")) if value else None
+# from slice to slice nearly all values stay, or come again in another series of the study
+
+
+@lru_cache(1024)
+def _text(value: bytes | None, pattern: re.Pattern[bytes] = _UID) -> str:
+    return _written(value, pattern).decode("ascii")
+
+
+@lru_cache(1024)
+def _number(value: bytes | None) -> int | None:
+    written = _written(value, _INTEGER)
+    return int(written) if written else None
+
+
+@lru_cache(1024)
+def _split(value: bytes | None, pattern: re.Pattern[bytes]) -> tuple[float, ...] | None:
+    written = _written(value, pattern)
+    return tuple(float(one) for one in written.split(b"\\")) if written else None
+
+
+def _written(value: bytes | None, pattern: re.Pattern[bytes]) -> bytes:
+    written = (value or b"").rstrip(b" \0")
+    if written and not pattern.fullmatch(written):
+        raise _Unusual
+    return written
 
 
 # ---- the unusual -----------------------------------------------------------------------------------------------------

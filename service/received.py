@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from service.overwriting import Overwriting
-
 
 @dataclass(frozen=True)
 class Received:
@@ -21,14 +19,11 @@ class Received:
         Of the whole file in bytes.
     file
         Where it lies as a whole, where it was too large for memory; on the spool's file system, not synced.
-    ahead
-        What has begun to be written of it; None for nothing.
     """
 
     head: memoryview
     length: int
     file: Path | None = None
-    ahead: Overwriting | None = None
 
     @classmethod
     def of(cls, content: bytes) -> Self:

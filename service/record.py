@@ -4,35 +4,21 @@ PS3.10 7.1 leaves the 128 bytes before ``DICM`` to whoever writes the file.
 """
 
 import mmap
+import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import xxhash
 
+from service.durable import write_all
+
 PREAMBLE = 128
 """Bytes before ``DICM`` (PS3.10 7.1), which are ours to write: they say nothing about an instance."""
 PAGE = 4096
 """Whole pages are written, for a part of one would first be read from the disk."""
-
-
-class Checksum:
-    """The checksum of a record, while the bytes come."""
-
-    def __init__(self) -> None:
-        self._digest = xxhash.xxh3_128()
-        self._seen = PREAMBLE
-
-    def see(self, content: memoryview) -> None:
-        """So much of the file has come."""
-        self._digest.update(content[self._seen :])
-        self._seen = len(content)
-
-    def of(self, series: str, instance: str) -> bytes:
-        """That of all which was seen, as an instance."""
-        self._digest.update(f"{series}{instance}{self._seen:x}".encode())
-        return self._digest.digest()
 
 
 @dataclass(frozen=True)
@@ -56,11 +42,11 @@ class Record:
     checksum: bytes
 
     @classmethod
-    def of(cls, series: str, instance: str, content: memoryview, checksum: "Checksum | None" = None) -> Self:
-        """Make the record of an instance, a whole file, of which a checksum may have seen the beginning."""
-        checksum = checksum or Checksum()
-        checksum.see(content)
-        return cls(series, instance, len(content), checksum.of(series, instance))
+    def of(cls, series: str, instance: str, content: memoryview) -> Self:
+        """Make the record of an instance, a whole file."""
+        digest = xxhash.xxh3_128(content[PREAMBLE:])
+        digest.update(f"{series}{instance}{len(content):x}".encode())
+        return cls(series, instance, len(content), digest.digest())
 
     def encode(self) -> bytes:
         """The 128 bytes."""
@@ -90,6 +76,25 @@ assert _LAYOUT.size == PREAMBLE
 def whole_pages(length: int) -> int:
     """A length in bytes, up to the next page."""
     return -(-length // PAGE) * PAGE
+
+
+def write_over(path: str, series: str, instance: str, content: memoryview, sync: Callable[[int], object]) -> None:
+    """Write an instance, a whole file, over one that has at least as many pages, and cut that.
+
+    Raises
+    ------
+    OSError
+        It is not on disk.
+    """
+    length = len(content)
+    record = Record.of(series, instance, content).encode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        write_all(descriptor, record, content[PREAMBLE:], bytes(whole_pages(length) - length))
+        sync(descriptor)
+        os.ftruncate(descriptor, length)
+    finally:
+        os.close(descriptor)
 
 
 def read_record(path: Path) -> Record | None:

@@ -86,8 +86,8 @@ class Ready:
 
     # ---- taking and giving -----------------------------------------------------------------------------------------
 
-    def take(self, length: int) -> Path | None:
-        """A file that has at least so many bytes, in whole pages, and not more than twice as many; None: there is none.
+    def take(self, length: int) -> str | None:
+        """The path of a file with at least so many bytes, and at most twice as many whole pages; None: there is none.
 
         One that has just as many pages is the best: to cut off whole blocks costs as much as the rest together. It is
         the caller's from now on. Whether there is one or not, the size is remembered.
@@ -104,13 +104,7 @@ class Ready:
                 return None
             capacity, path = self._files.pop(index)
             self._total -= capacity
-        return Path(path)
-
-    def put_back(self, capacity: int, path: Path) -> None:
-        """Take over one that was taken and whose record is still empty."""
-        with self._lock:
-            insort(self._files, (capacity, str(path)))
-            self._total += capacity
+        return path
 
     def give(self, path: Path) -> None:
         """Take over a file that is not needed any more: it is kept, to be made ready soon, or removed.

@@ -8,7 +8,7 @@ Where another node was faster with the same instance, that is done again.
 import fcntl
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,8 +35,15 @@ class SharedInstances(Instances):
         self._locks = root / "locks"
         self._locks.mkdir(exist_ok=True)
 
-    def store(self, series: str, instance: str, received: Received, again: bool = False) -> Stored:
-        """Keep one instance; returns when the store has it. See `service.spool.Spool.store`."""
+    def store(
+        self,
+        series: str,
+        instance: str,
+        received: Received,
+        again: bool = False,
+        _durable: Callable[[], object] | None = None,
+    ) -> Stored:
+        """Keep one instance; returns when the store has it, and not before. See `service.spool.Spool.store`."""
         with self._alone_with(instance):
             for _ in range(FASTER):
                 known = self._known(series, instance)

@@ -23,8 +23,9 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -33,7 +34,6 @@ import structlog
 from service.durable import make_folder, new_part, write_synced
 from service.errors import ConfigurationError, OutOfResources
 from service.instances import Instances
-from service.overwriting import Overwriting
 from service.quarantine import Quarantine, QuarantineEntry
 from service.received import Received
 from service.room import Room
@@ -51,6 +51,7 @@ _RECEIVERS_END_SECONDS = 5.0
 written."""
 
 
+@lru_cache(4096)
 def key_of(*uids: str) -> str:
     """The name of something in the spool and in logs: 16 hexadecimal digits of the SHA-256 of its UIDs."""
     return hashlib.sha256("\0".join(uids).encode()).hexdigest()[:16]
@@ -173,7 +174,14 @@ class Spool:
 
     # ---- instances -------------------------------------------------------------------------------------------------
 
-    def store(self, series: str, instance: str, received: Received, again: bool = False) -> Stored:
+    def store(
+        self,
+        series: str,
+        instance: str,
+        received: Received,
+        again: bool = False,
+        durable: Callable[[], object] | None = None,
+    ) -> Stored:
         """Keep one instance of a series; returns when it would survive a power cut (but for ``sync="off"``).
 
         Parameters
@@ -183,19 +191,17 @@ class Spool:
         again
             Use a content that was replaced before, or would not count. Otherwise one that was replaced is a duplicate:
             two sources that forward different contents of an image in turn would replace each other's for ever.
+        durable
+            Called before this returns, where it would survive already and is kept whatever is found at its place: the
+            next start of this node would give it that. Not where only a start of another one could.
 
         Raises
         ------
         OutOfResources
-            The disk is full, or almost, or cannot be written.
+            The disk is full, or almost, or cannot be written. After ``durable`` was called, only that it has no place
+            yet.
         """
-        return self._instances.store(series, instance, received, again)
-
-    def ahead(self, length: int) -> Overwriting | None:
-        """A file that is ready for an instance of about so many bytes, to be named by `Received`; None for none."""
-        with suppress(OSError):
-            return self._instances.ahead(length)
-        return None
+        return self._instances.store(series, instance, received, again, durable if self._home == self.root else None)
 
     def spill(self) -> Spill:
         """Begin a file for an instance that is too large for memory; `Received` names it when it is whole.

@@ -91,10 +91,11 @@ def revision(files: Iterable[Path]) -> str:
 
 
 def holds(folder: Path, instance: str, received: Received) -> bool:
-    """Whether the version that counts is this one, byte for byte: then there is nothing to write."""
-    path = f"{folder}/{_name(instance, len(replaced(folder, instance)))}"
+    """Whether the first version counts and is this one, byte for byte: then there is nothing to write."""
+    if not _is_there(f"{folder}/{_name(instance, 0)}"):  # new; or corrected, and then `place` says what it is
+        return False
     try:
-        return _is_there(path) and _equal(Path(path), received)
+        return _equal(current(folder, instance), received)
     except FileNotFoundError:  # replaced just now
         return False
 
@@ -103,7 +104,7 @@ def place(
     folder: Path,
     instance: str,
     received: Received,
-    move: Callable[[Path], object],
+    move: Callable[[str], object],
     quarantine: Quarantine,
     duplicates: Duplicates = "keep-first",
     again: bool = False,
@@ -128,14 +129,15 @@ def place(
         An operator's word: this content is to count, whatever was before.
     """
     before = replaced(folder, instance)
-    target = _version(folder, instance, len(before))
+    path = f"{folder}/{_name(instance, len(before))}"  # most find nothing there: a path costs as much as looking
     came_before = bool(before) and fingerprint(received.whole()) in before  # costs a parse: only where it may matter
-    if not _is_there(str(target)):
+    if not _is_there(path):
         if came_before:  # the one that replaced it was forgotten; this one must not bear its number
             _replace(folder, instance, move, fingerprint(received.whole()))
         else:
-            move(target)
+            move(path)
         return Stored.NEW
+    target = Path(path)
     if _equal(target, received) or (came_before and not again):
         return Stored.DUPLICATE
     old = fingerprint(target)
@@ -152,11 +154,11 @@ def place(
     return Stored.BESIDE
 
 
-def _replace(folder: Path, instance: str, move: Callable[[Path], object], old: str) -> None:
+def _replace(folder: Path, instance: str, move: Callable[[str], object], old: str) -> None:
     before = replaced(folder, instance)
     target = _version(folder, instance, len(before) + 1)
     target.unlink(missing_ok=True)  # left by a stop before it counted
-    move(target)
+    move(str(target))
     sync_folder(folder)
     lines = "".join(f"{each}\n" for each in (*before, old))
     replace_file(folder / f"{instance}{REPLACED}", lambda file: file.write(lines.encode()))

@@ -2,13 +2,12 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.errors import OutOfResources
-from service.overwriting import Overwriting
 from service.receive.listener import Listener
 from service.receive.policy import AssociationPolicy
 from service.received import Received
@@ -31,7 +30,14 @@ class Kept:
     associations: set[int] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self, received: Received, sender: str, association: int, named: tuple[str, str] | None = None) -> int:
+    def take(
+        self,
+        received: Received,
+        sender: str,
+        association: int,
+        named: tuple[str, str] | None = None,
+        acknowledge: Callable[[], object] | None = None,
+    ) -> int:
         if self.error is not None:
             raise self.error
         assert named is not None
@@ -57,9 +63,6 @@ class Kept:
 
     def aborted(self, association: int) -> None:
         self.ends.append("aborted")
-
-    def ahead(self, length: int) -> Overwriting | None:
-        return None
 
     def spool_file(self) -> Spill:
         def claim(length: int) -> None:

@@ -141,7 +141,7 @@ def answer(connection: socket.socket) -> int:
     """The status of the next C-STORE-RSP."""
     header = receive(connection, 6)
     body = receive(connection, struct.unpack(">L", header[2:])[0])
-    at = body.find(b"\0\0\0\x09\x02\0\0\0")  # (0000,0900), two bytes
+    at = body.rfind(b"\0\0\0\x09\x02\0\0\0")  # (0000,0900), two bytes; message 521 looks like it, and comes before
     if header[0] != 0x04 or at < 0:
         raise SystemExit("the peer ends the association")
     return int.from_bytes(body[at + 8 : at + 10], "little")

@@ -4,7 +4,6 @@ import mmap
 from collections.abc import Callable
 
 from service.errors import OutOfResources
-from service.overwriting import Overwriting
 from service.received import Received
 from service.record import PREAMBLE
 from service.spill import Spill
@@ -33,18 +32,13 @@ class InstanceBuffer:
     ----------
     spill
         Opens a `Spill`. Raises `OutOfResources`.
-    ahead
-        Opens a file for an instance as long as the one before; None: there is none.
     """
 
-    def __init__(self, spill: Callable[[], Spill], ahead: Callable[[int], Overwriting | None]) -> None:
+    def __init__(self, spill: Callable[[], Spill]) -> None:
         self._memory = mmap.mmap(-1, IN_MEMORY + ROOM, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.view = memoryview(self._memory)
         self.view[PREAMBLE : PREAMBLE + len(_PREFIX)] = _PREFIX
         self._open = spill
-        self._open_ahead = ahead
-        self._ahead: Overwriting | None = None
-        self._last_length = 0
         self._spill: Spill | None = None
         self._spilt = 0  # bytes that are in the file
         self._failure: OutOfResources | None = None
@@ -56,15 +50,11 @@ class InstanceBuffer:
         self._in_use = True
         start = PREAMBLE + len(_PREFIX)
         self.view[start : start + len(file_meta)] = file_meta
-        if self._last_length:
-            self._ahead = self._open_ahead(self._last_length)
         return start + len(file_meta)
 
     def place(self, at: int, length: int) -> int:
         """Where the next payload goes, so many bytes long, when the last one ended at ``at``."""
         if at + length + 16 <= len(self.view):  # and the headers that follow it
-            if self._ahead is not None:
-                self._ahead.bring(self.view[:at])
             return at
         if self._failure is None:
             try:
@@ -88,10 +78,7 @@ class InstanceBuffer:
         """
         self._reached = max(self._reached, at)
         if not self._spilt:
-            self._last_length = at
-            if self._ahead is not None:  # so that it is on its way while its header is read
-                self._ahead.bring(self.view[:at], whole=True)
-            return Received(self.view[:at], at, ahead=self._ahead)
+            return Received(self.view[:at], at)
         if self._failure is None and self._spill is not None:
             self._spill.write(self.view[IN_MEMORY:at])
             self._spill.close()
@@ -101,12 +88,7 @@ class InstanceBuffer:
 
     def clear(self) -> None:
         """Make ready for the next instance; what nobody has taken is removed."""
-        if self._ahead is not None:
-            if self._ahead.give_up():  # a duplicate, perhaps: the next one may be one, too
-                self._last_length = 0
-            self._ahead = None
         if self._spilt:
-            self._last_length = 0
             if self._spill is not None:
                 self._spill.discard()
             self._spill, self._spilt, self._failure = None, 0, None

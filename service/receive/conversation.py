@@ -10,7 +10,6 @@ from sqlalchemy.exc import DBAPIError
 
 from service.commitment import STORAGE_COMMITMENT
 from service.errors import OutOfResources, told_by_place
-from service.overwriting import Overwriting
 from service.receive.buffer import COMMAND, InstanceBuffer
 from service.receive.policy import Accepted
 from service.received import Received
@@ -18,7 +17,7 @@ from service.settings import NodeSettings
 from service.spill import Spill
 from service.wire import VERIFICATION, dimse, pdu
 from service.wire.connection import Connection
-from service.wire.ends import NOT_SPECIFIED, SERVICE_USER, ProtocolError
+from service.wire.ends import NOT_SPECIFIED, SERVICE_USER, ConnectionLost, ProtocolError
 
 log = structlog.get_logger()
 
@@ -30,8 +29,18 @@ OPERATIONS = {VERIFICATION: dimse.C_ECHO_RQ, STORAGE_COMMITMENT: dimse.N_EVENT_R
 class Takes(Protocol):
     """What becomes of instances (`service.receive.intake`)."""
 
-    def take(self, received: Received, sender: str, association: int, named: tuple[str, str] | None = None) -> int:
-        """Keep an instance; return the status of C-STORE. Raises `OutOfResources`, `DBAPIError`."""
+    def take(
+        self,
+        received: Received,
+        sender: str,
+        association: int,
+        named: tuple[str, str] | None = None,
+        acknowledge: Callable[[], object] | None = None,
+    ) -> int:
+        """Keep an instance; return the status of C-STORE, of which a success may be told earlier, by ``acknowledge``.
+
+        Raises `OutOfResources`, `DBAPIError`.
+        """
 
     def report(self, received: Received, sender: str) -> int:
         """Take an archive's report on storage commitment; return the status of N-EVENT-REPORT. Raises as `take`."""
@@ -45,9 +54,6 @@ class Takes(Protocol):
     def aborted(self, association: int) -> None:
         """An association was aborted, or its connection lost."""
 
-    def ahead(self, length: int) -> Overwriting | None:
-        """A file for an instance that comes, of about so many bytes; None for none."""
-
     def spool_file(self) -> Spill:
         """Open a file for an instance that is too large for memory. Raises `OutOfResources`."""
 
@@ -59,6 +65,37 @@ class Context:
     id: int
     sop_class: str
     transfer_syntax: str
+    operation: int
+    """What it is for: the field of the requests that may come in it."""
+
+
+class _Answer:
+    """The response to a request: given once, and early where the request was a success before all is done."""
+
+    def __init__(self, connection: Connection, context: Context, command: dimse.Command, maximum: int) -> None:
+        self._connection = connection
+        self._about = context.id, command
+        self._maximum = maximum
+        self._lost: ConnectionLost | None = None
+        self.given = False
+
+    def acknowledge(self) -> None:
+        """Tell of success now. Where the peer cannot be told any more, `give` says so: what is begun must be ended."""
+        self.given = True
+        try:
+            self._send(dimse.SUCCESS)
+        except ConnectionLost as lost:
+            self._lost = lost
+
+    def give(self, status: int) -> None:
+        """Answer, unless that was done. Raises `ConnectionLost`."""
+        if not self.given:
+            self._send(status)
+        elif self._lost is not None:
+            raise self._lost
+
+    def _send(self, status: int) -> None:
+        self._connection.send(dimse.response(*self._about, status, self._maximum))
 
 
 class Conversation:
@@ -74,10 +111,15 @@ class Conversation:
         self._intake = intake
         self._association = association
         self._contexts = {
-            number: Context(number, str(context.abstract_syntax), str(context.transfer_syntax[0]))
+            number: Context(
+                number,
+                str(context.abstract_syntax),
+                str(context.transfer_syntax[0]),
+                OPERATIONS.get(UID(context.abstract_syntax or ""), dimse.C_STORE_RQ),
+            )
             for number, context in accepted.contexts.items()
         }
-        self._buffer = InstanceBuffer(intake.spool_file, intake.ahead)
+        self._buffer = InstanceBuffer(intake.spool_file)
         connection.meanwhile = self._buffer.shrink
         self._reader = pdu.FragmentReader(connection, self._buffer.view, settings.maximum_pdu, COMMAND)
 
@@ -87,12 +129,13 @@ class Conversation:
         context, command = self._command()
         if command.field == dimse.C_CANCEL_RQ:
             return  # what it could cancel was answered before it could be read
+        answer = _Answer(self._connection, context, command, self._maximum)
         status = self._unfit(context, command)
         if status == dimse.SUCCESS and command.data_set:
-            status = self._store(context, command)
+            status = self._store(context, command, answer)
         else:
             self._pass_over(context, command, status)
-        self._connection.send(dimse.response(context.id, command, status, self._maximum))
+        answer.give(status)
 
     def _command(self) -> tuple[Context, dimse.Command]:
         reader, at, control = self._reader, COMMAND, 0
@@ -125,7 +168,7 @@ class Conversation:
 
     def _unfit(self, context: Context, command: dimse.Command) -> int:
         """The status of a request that is refused whatever its data set is; success for one that is not."""
-        if command.field != OPERATIONS.get(UID(context.sop_class), dimse.C_STORE_RQ):
+        if command.field != context.operation:
             return dimse.UNRECOGNIZED_OPERATION
         if command.sop_class != context.sop_class:
             return dimse.SOP_CLASS_NOT_SUPPORTED
@@ -141,29 +184,34 @@ class Conversation:
         if command.field == dimse.C_STORE_RQ:
             self._intake.refuse(self._sender, f"the command is not one for this association (0x{status:04X})")
 
-    def _store(self, context: Context, command: dimse.Command) -> int:
+    def _store(self, context: Context, command: dimse.Command, answer: "_Answer") -> int:
         named = (command.sop_class, command.sop_instance)
         begin = self._buffer.begin(dimse.file_meta(*named, context.transfer_syntax))
         keep = self._report if command.field == dimse.N_EVENT_REPORT_RQ else self._keep
         try:
-            return keep(self._data_set(context.id, begin, self._buffer.place), named)
+            return keep(self._data_set(context.id, begin, self._buffer.place), named, answer)
         finally:
             self._buffer.clear()
 
-    def _report(self, end: int, _named: tuple[str, str]) -> int:
+    def _report(self, end: int, _named: tuple[str, str], _answer: "_Answer") -> int:
         try:
             return self._intake.report(self._buffer.received(end), self._sender)
         except (OutOfResources, DBAPIError) as error:  # the archive may report again; if not, it is asked again
             log.warning("commitment.not_kept", archive=self._sender, reason=str(error.__cause__ or error))
             return dimse.RESOURCE_LIMITATION
 
-    def _keep(self, end: int, named: tuple[str, str]) -> int:
+    def _keep(self, end: int, named: tuple[str, str], answer: "_Answer") -> int:
         try:
-            return self._intake.take(self._buffer.received(end), self._sender, self._association, named)
+            received = self._buffer.received(end)
+            return self._intake.take(received, self._sender, self._association, named, answer.acknowledge)
         except (OutOfResources, DBAPIError) as error:
+            if answer.given:  # what was acknowledged is durable; no more should come until it has its place
+                raise
             self._intake.refuse(self._sender, str(error.__cause__ or error))
             return OUT_OF_RESOURCES
         except Exception as error:  # of ours, not of the peer's; the next instance may do
+            if answer.given:
+                raise
             self._intake.refuse(self._sender, told_by_place(error))
             return dimse.PROCESSING_FAILURE
 

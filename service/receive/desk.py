@@ -136,6 +136,10 @@ class AtDesk(threading.local):
         """Give it back."""
         self._ask("free")
 
+    def expects(self, _association: int, _facts: HeaderFacts) -> bool:
+        """Never: to ask the node would cost as much as to tell it."""
+        return False
+
     def arrived(self, _association: int, facts: HeaderFacts, sender: str) -> None:
         """An instance is stored and not yet acknowledged. Raises `OutOfResources` where the node cannot note that."""
         self._ask("arrived", facts, sender)

@@ -8,7 +8,6 @@ import structlog
 from service.commitment import Report, read_report_file
 from service.errors import OutOfResources, Quarantined
 from service.header import HeaderFacts, manufacturer_of, read_facts
-from service.overwriting import Overwriting
 from service.receive.contexts import PROCESSED
 from service.received import Received
 from service.results.uids import MANUFACTURER
@@ -40,8 +39,14 @@ _REJECTED = (
 class Arrivals(Protocol):
     """Who wants to know what arrives (`service.series.completeness`, `service.series.streaming`)."""
 
+    def expects(self, association: int, facts: HeaderFacts) -> bool:
+        """Whether an instance can be told of after it was acknowledged, since that cannot fail: its series is known.
+
+        Then it is waited for until it is told of, or the association ends.
+        """
+
     def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
-        """An instance is stored and not yet acknowledged; an error here keeps it from being acknowledged."""
+        """An instance is stored. An error here keeps it from being acknowledged, where it was not expected."""
 
     def released(self, association: int) -> None:
         """The sender has released an association."""
@@ -87,7 +92,14 @@ class Intake:
         """Take nothing more: whoever still sends or fetches is refused, so that it ends."""
         self._stopped = True
 
-    def take(self, received: Received, sender: str, association: int, named: tuple[str, str] | None = None) -> int:
+    def take(
+        self,
+        received: Received,
+        sender: str,
+        association: int,
+        named: tuple[str, str] | None = None,
+        acknowledge: Callable[[], object] | None = None,
+    ) -> int:
         """Keep one instance; return the status of C-STORE (PS3.4 B.2.3).
 
         Parameters
@@ -98,12 +110,15 @@ class Intake:
             Which association it came over, or which fetch: any number that no other one has at the time.
         named
             SOP class and instance by which the sender has announced it, where it has.
+        acknowledge
+            Called before this returns, where it is certain already that it would survive a power cut, and that the
+            status is 0x0000: its sender need not wait for the rest.
 
         Raises
         ------
         OutOfResources, sqlalchemy.exc.DBAPIError
             It cannot be kept now, or a listener cannot be told. It may lie in the spool all the same; sent again, it
-            is told again.
+            is told again. Where it was acknowledged, the next start of the node gives it its place.
         """
         if self._stopped:
             raise OutOfResources("the node is stopping")
@@ -120,7 +135,8 @@ class Intake:
             log.info("instance.returned", sender=sender, reason="a result of this node, or of another one like it")
             return SUCCESS
         series = key_of(facts.study_uid, facts.series_uid)
-        outcome = self._spool.store(series, key_of(facts.sop_instance_uid), received)
+        durable = acknowledge if acknowledge is not None and self.expects(association, facts) else None
+        outcome = self._spool.store(series, key_of(facts.sop_instance_uid), received, durable=durable)
         if outcome is Stored.REJECTED:
             self._count(outcome.value)
             log.warning("instance.rejected", series=series, sender=sender, reason=_REJECTED)
@@ -163,10 +179,6 @@ class Intake:
         """Keep what an archive reports; return whether anybody had asked."""
         return self._results is not None and self._results.reported(report, archive)
 
-    def ahead(self, length: int) -> Overwriting | None:
-        """A file for an instance that comes, of about so many bytes; None for none."""
-        return self._spool.ahead(length)
-
     def spool_file(self) -> Spill:
         """Open a file for an instance that is too large for memory. Raises `OutOfResources`."""
         return self._spool.spill()
@@ -176,8 +188,12 @@ class Intake:
         self._count("refused")
         log.warning("instance.refused", sender=sender, reason=reason)
 
+    def expects(self, association: int, facts: HeaderFacts) -> bool:
+        """Whether all can be told of an instance after it was acknowledged."""
+        return all(listener.expects(association, facts) for listener in self._listeners)
+
     def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
-        """An instance is stored and not yet acknowledged. Raises as a listener may."""
+        """An instance is stored. Raises as a listener may."""
         for listener in self._listeners:
             listener.arrived(association, facts, sender)
 

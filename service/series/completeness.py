@@ -132,8 +132,21 @@ class Completeness:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
+    def expects(self, association: int, facts: HeaderFacts) -> bool:
+        """Whether the series is being received over this association already: so the ledger knows of it.
+
+        From now on it is not completed until `arrived` is called, or the association has ended.
+        """
+        key = key_of(facts.study_uid, facts.series_uid)
+        with self._lock:
+            series = self._open.get(key)
+            if series is None or key not in self._carried.get(association, ()) or not self._ledger.still_receiving:
+                return False
+            series.expected.add(association)
+            return True
+
     def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
-        """Note durably which series is being received. Called before the instance is acknowledged."""
+        """Note durably which series is being received. An error keeps an instance from being acknowledged."""
         key = key_of(facts.study_uid, facts.series_uid)
         with self._lock:
             carried = self._carried.setdefault(association, set())
@@ -177,7 +190,7 @@ class Completeness:
         calls: list[Callable[[], None]] = []
         with self._lock:
             now = self._clock()
-            for series in list(self._open.values()):
+            for series in [one for one in self._open.values() if not one.expected]:
                 usual = self._rhythm.usual(series.record.sender)
                 observed = series.observed(usual)
                 decision = judge(observed, self._settings, now)

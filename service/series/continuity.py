@@ -6,6 +6,7 @@ It is told while they arrive, in any order, from headers alone; what slices are 
 
 import math
 from dataclasses import dataclass, field
+from operator import mul, sub
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ class Continuity:
     Positions outrank numbers: where every stack is evenly filled, a jump in InstanceNumber is a way of numbering.
     """
 
-    _stacks: list[tuple[NDArray[np.float64], NDArray[np.float64], list[float]]] = field(default_factory=list)
+    _stacks: list[tuple[tuple[float, ...], tuple[float, ...], list[float]]] = field(default_factory=list)
     """Per orientation: its six values, its normal, and where its slices lie along that, in mm."""
     _numbers: set[int] = field(default_factory=set)
     _verdict: Verdict | None = None
@@ -58,14 +59,14 @@ class Continuity:
             return
         if not all(map(math.isfinite, facts.position + facts.orientation)):
             return
-        orientation = np.asarray(facts.orientation)
-        for known, normal, places in self._stacks:
-            if np.abs(known - orientation).max() < SAME_DIRECTION:
-                places.append(float(normal @ facts.position))
+        position, orientation = facts.position, facts.orientation
+        for known, normal, places in self._stacks:  # without arrays, which cost more than six numbers do
+            if known == orientation or max(map(abs, map(sub, known, orientation))) < SAME_DIRECTION:
+                places.append(sum(map(mul, normal, position)))
                 return
         if len(self._stacks) < ORIENTATIONS:
-            normal = np.cross(orientation[:3], orientation[3:])
-            self._stacks.append((orientation, normal, [float(normal @ facts.position)]))
+            normal = tuple(np.cross(orientation[:3], orientation[3:]).tolist())
+            self._stacks.append((orientation, normal, [sum(map(mul, normal, position))]))
 
     @property
     def verdict(self) -> Verdict:

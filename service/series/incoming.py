@@ -52,6 +52,8 @@ class Incoming:
     arrivals: int = 0
     moved_on: bool = False
     lost: bool = False
+    expected: set[int] = field(default_factory=set)
+    """Associations over which an instance has come that is not told of yet: it may not be completed before."""
     interrupted: bool = False
     """Whether the node ended while it was open, and has started again."""
     _instances: set[str] = field(default_factory=set)
@@ -99,6 +101,7 @@ class Incoming:
         if association not in self._open:
             self.lost = False
         self._open.add(association)
+        self.expected.discard(association)
         instance = self._last[association] = key_of(facts.sop_instance_uid)
         if self._bringer.setdefault(instance, association) != association:
             self._twice.add(instance)
@@ -118,6 +121,7 @@ class Incoming:
 
     def ended(self, association: int, aborted: bool, now: float) -> None:
         """An association that carried it has ended."""
+        self.expected.discard(association)
         if association in self._open:
             self._open.remove(association)
             # a sender that has waited too long for its answer brings the instance anew, before its end is noticed here

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from service.header import HeaderFacts
 from service.series.pixel_description import NATIVE
@@ -33,7 +32,8 @@ MANY = 15
 class _Open:
     reader: SeriesReader
     last: float
-    waiting: list[Path] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    """Instances, by their keys."""
 
 
 class Streaming:
@@ -57,18 +57,22 @@ class Streaming:
         """Slices since the last tick."""
         self._stopped = False
 
+    def expects(self, association: int, facts: HeaderFacts) -> bool:
+        """Always: nothing is lost where a slice is not read here."""
+        return True
+
     def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
         """An instance is in the spool. See `service.receive.intake.Arrivals`."""
         if facts.sop_class_uid not in SLICES:
             return
         series = key_of(facts.study_uid, facts.series_uid)
-        file = self._spool.instance_path(series, key_of(facts.sop_instance_uid))
+        instance = key_of(facts.sop_instance_uid)
         with suppress(OSError):  # it is stored; what cannot be read now is read when it is assembled
             reader = self._reader(series)
             if facts.transfer_syntax_uid not in NATIVE and reader is not None:
-                reader.add([file])
+                reader.add([self._spool.instance_path(series, instance)])
             else:
-                self._wait(series, file)
+                self._wait(series, instance)
 
     def tick(self) -> None:
         """Begin to read what waits, where few came since the last time."""
@@ -76,18 +80,18 @@ class Streaming:
             came, self._came = self._came, 0
             if came > MANY:
                 return
-            waiting = [(one.reader, one.waiting.copy()) for one in self._open.values() if one.waiting]
+            waiting = [(key, one.reader, one.waiting.copy()) for key, one in self._open.items() if one.waiting]
             for one in self._open.values():
                 one.waiting.clear()
-        for reader, files in waiting:
+        for series, reader, instances in waiting:
             with suppress(OSError):
-                reader.add(files)
+                reader.add([self._spool.instance_path(series, instance) for instance in instances])
 
-    def _wait(self, series: str, file: Path) -> None:
+    def _wait(self, series: str, instance: str) -> None:
         with self._lock:
             self._came += 1
             if series in self._open:
-                self._open[series].waiting.append(file)
+                self._open[series].waiting.append(instance)
 
     def _reader(self, series: str) -> SeriesReader | None:
         """The reader of a series, a new one where there is room, or None."""

@@ -212,7 +212,7 @@ def test_an_instance_that_cannot_get_its_place_at_start_waits_for_the_next_one(
         def full(*arguments: object) -> None:
             raise OSError(28, "no space")
 
-        patch.setattr(Path, "rename", full)
+        patch.setattr(os, "rename", full)
         first = locked(copy)
         assert held(first) == {}
         first.unlock()

@@ -44,6 +44,9 @@ class Reception:
         self.attendants.append(attendant)
         return ours
 
+    def expects(self, association: int, facts: HeaderFacts) -> bool:
+        return True
+
     def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
         if self.error is not None:
             raise self.error

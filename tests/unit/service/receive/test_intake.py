@@ -18,6 +18,7 @@ from service.ledger.ledger import open_ledger
 from service.ledger.records import ASSEMBLE
 from service.receive.intake import DATA_SET_DOES_NOT_MATCH, OTHER_CONTENT_IS_THERE, SUCCESS, Intake
 from service.received import Received
+from service.record import PAGE
 from service.series.completeness import Completeness
 from service.settings import SeriesSettings
 from service.spool import Spool, key_of
@@ -33,6 +34,10 @@ class Listener:
     name: str = ""
     log: list[tuple[object, ...]] = field(default_factory=list)
     full: bool = False
+    expecting: bool = False
+
+    def expects(self, association: int, facts: HeaderFacts) -> bool:
+        return self.expecting
 
     def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
         if self.full:
@@ -327,3 +332,34 @@ def test_an_image_is_taken_whoever_made_it(tmp_path: Path) -> None:
     intake = Intake(Spool(tmp_path), lambda each: outcomes.update([each]), Known())
     intake.take(Received.of(carried_along("1.2.3.4", "Wetread", pydicom.uid.CTImageStorage)), "PACS", 1)
     assert outcomes == {"new": 1}
+
+
+@pytest.mark.parametrize(
+    ("expecting", "duplicates", "ready", "early"),
+    [
+        (True, "keep-first", True, True),
+        (True, "keep-last", True, True),
+        (False, "keep-first", True, False),  # to tell of it may fail
+        (True, "reject", True, False),  # its place may tell another status
+        (True, "keep-first", False, False),  # in a new file it is found only where it has its place
+    ],
+)
+def test_an_instance_is_acknowledged_early_only_where_nothing_can_change_the_answer(
+    expecting: bool, duplicates: Duplicates, ready: bool, early: bool, slices: list[bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "ready").mkdir()
+    if ready:
+        (tmp_path / "ready" / "1.dcm").write_bytes(bytes(-(-len(slices[0]) // PAGE) * PAGE))
+    spool = Spool(tmp_path, duplicates, ready_mb=16)
+    spool.lock()
+    intake = Intake(spool, lambda outcome: None)
+    intake.tell(Listener(expecting=expecting))
+    there: list[bool] = []
+
+    def acknowledge() -> None:
+        there.append(any(tmp_path.glob("series/*/*.dcm")))
+
+    assert intake.take(Received.of(slices[0]), "SCANNER", 1, uids(slices[0]), acknowledge) == SUCCESS
+    assert there == [False] * early
+    assert any(tmp_path.glob("series/*/*.dcm"))
+    spool.unlock()

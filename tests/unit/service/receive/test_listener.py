@@ -35,6 +35,9 @@ class Noted:
     lost: set[int] = field(default_factory=set)
     full: bool = False
 
+    def expects(self, association: int, facts: HeaderFacts) -> bool:
+        return False
+
     def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
         if self.full:
             raise OutOfResources("the ledger is full")

@@ -53,6 +53,9 @@ class Told:
     released_: list[int] = field(default_factory=list)
     aborted_: list[int] = field(default_factory=list)
 
+    def expects(self, association: int, facts: HeaderFacts) -> bool:
+        return False
+
     def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
         self.arrived_.append((association, facts.sop_instance_uid, sender))
 

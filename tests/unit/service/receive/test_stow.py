@@ -41,6 +41,9 @@ class Noted:
     ended: list[str] = field(default_factory=list)
     full: bool = False
 
+    def expects(self, association: int, facts: HeaderFacts) -> bool:
+        return False
+
     def arrived(self, association: int, facts: HeaderFacts, sender: str) -> None:
         if self.full:
             raise OutOfResources("the ledger is full")

@@ -76,11 +76,13 @@ class Scanner:
     ) -> None:
         uid = f"{series}.{number}"
         self.spool.store(key(series), key_of(uid), dicom(uid.encode()))
+        self.completeness.arrived(association, self.facts(number, series, sop_class, announced), sender)
+
+    def facts(self, number: int, series: str = "A", sop_class: str = CT, announced: int | None = None) -> HeaderFacts:
         position = (0.0, 0.0, float(number))
-        facts = HeaderFacts(
-            sop_class, uid, "1.2", f"1.2.{series}", "CT", number, 1, announced, position, orientation=AXIAL
+        return HeaderFacts(
+            sop_class, f"{series}.{number}", "1.2", f"1.2.{series}", "CT", number, 1, announced, position, AXIAL
         )
-        self.completeness.arrived(association, facts, sender)
 
     def slices(self, *numbers: int, association: int = 1, series: str = "A") -> None:
         for number in numbers:
@@ -166,6 +168,27 @@ def test_an_open_association_holds_it_up_but_not_for_ever(scanner: Scanner) -> N
     assert not scanner.complete()
     scanner.now = 10.0
     assert scanner.complete()
+
+
+def test_what_is_acknowledged_and_not_yet_told_of_keeps_a_series_open(scanner: Scanner) -> None:
+    second = scanner.facts(2)
+    assert not scanner.completeness.expects(1, second), "the ledger does not know the series"
+    scanner.slice(1)
+    assert not scanner.completeness.expects(2, second), "over this association nothing of it has come"
+    assert scanner.completeness.expects(1, second)
+    scanner.now = 100.0
+    assert not scanner.complete()
+    scanner.slice(2)
+    assert scanner.seconds_until_complete() == 10.0
+
+
+def test_what_never_got_its_place_is_waited_for_until_its_association_ends(scanner: Scanner) -> None:
+    scanner.slice(1)
+    assert scanner.completeness.expects(1, scanner.facts(2))
+    scanner.now = 100.0
+    assert not scanner.complete()
+    scanner.aborted()
+    assert scanner.seconds_until_complete() > 0
 
 
 def test_two_associations_must_both_have_ended(scanner: Scanner) -> None:
