@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -89,13 +90,14 @@ class Server:
         return engines.run(request.model, image, probabilities=request.probabilities, urgent=request.urgent)
 
     def _pulse(self, engines: EngineSet) -> None:
-        while True:
-            running = engines.running
-            if running is None:
-                self._tell(Pulse())
-            else:
-                self._tell(Pulse(self._requests(running), time.monotonic() - running.since))
-            time.sleep(PULSE_SECONDS)
+        with suppress(OSError):  # the node is gone, and this process ends
+            while True:
+                running = engines.running
+                if running is None:
+                    self._tell(Pulse())
+                else:
+                    self._tell(Pulse(self._requests(running), time.monotonic() - running.since))
+                time.sleep(PULSE_SECONDS)
 
     def _started(self, running: Running) -> None:
         """Say whose inference it is before it begins: where it ends the process, no later pulse would tell."""

@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from structlog.testing import capture_logs
 from engines.errors import InferenceLost
 from engines.packages.package import load_packages
 from engines.runtimes.base import RuntimeSettings
+from engines.serving import server
 from engines.serving.line import Line
 from engines.serving.messages import EngineSpec
 from engines.serving.pool import EnginePool
@@ -157,6 +159,15 @@ def test_a_process_that_is_killed_again_and_again_comes_back_each_time(tmp_path:
             os.kill(before, signal.SIGKILL)
             eventually(lambda before=before: process.alive and process.pid != before, "it comes back")  # type: ignore[misc]
         assert process.run("tiny-cxr", dark()).label_map.array.any()
+
+
+def test_a_pulse_that_nobody_hears_any_more_ends_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_end", lambda: None)  # this process goes on
+    node, process = Pipe()
+    serving = server.Server(process)
+    node.close()
+    # as it would be within a second after its node was killed
+    serving._pulse(SimpleNamespace(running=None))  # type: ignore[arg-type]
 
 
 def test_who_waits_for_a_word_can_give_up_though_half_of_one_came() -> None:
