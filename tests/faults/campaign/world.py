@@ -300,11 +300,14 @@ class World:
     def bugs(self) -> list[str]:
         """What nodes say of themselves that nobody has foreseen."""
         events = [event for node in self.nodes for event in node.events]
-        unforeseen = [str(event.get("reason", "")) for event in events]
-        unforeseen = [reason for reason in unforeseen if "please report" in reason]
+        reasons = [str(event.get("reason", "")) for event in events]
         said = [str(event.get("text", "")) for event in events]
-        ends = [at for at, text in enumerate(said) if text.startswith("Traceback")]
-        return unforeseen + [next((text for text in said[at + 1 :] if text[:1].strip()), "") for at in ends]
+        begin = [at for at, text in enumerate(said) if text.startswith("Traceback")]
+        # the line before names the thread, if it is a thread's; the first one that is not indented is the error
+        ends = [next((text for text in said[at + 1 :] if text[:1].strip()), "") for at in begin]
+        threads = [said[at - 1] if at else "" for at in begin]
+        unforeseen = [reason for reason in reasons if "please report" in reason]
+        return unforeseen + [f"{thread} {end}" for thread, end in zip(threads, ends, strict=True)]
 
     def stop(self) -> list[int]:
         """End the nodes as an operator does; their exit codes."""
