@@ -17,11 +17,13 @@ from service.deliver.scu import Answer, Sendable, sendable
 from service.deliver.sender import Sender
 from service.errors import ArchiveUnavailable
 from service.settings import Settings, parse
+from service.types import Destination
 from tests.certificates import Authority
+from tests.copies import MIDDLE, copy_series
 from tests.ct_slice import ct_slice
-from tests.orthanc import running_orthanc
+from tests.orthanc import Orthanc, running_orthanc
 from tests.relay import Relay
-from tests.running_node import free_ports
+from tests.running_node import RunningNode, Section, free_ports, small_engines
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Secured:
     """An Orthanc before which TLS is spoken, and only those are let in whom its authority has signed."""
 
     port: int
+    orthanc: Orthanc
     authority: Authority
     folder: Path
 
@@ -62,7 +65,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         port = running.rest.base_url.port
         assert port is not None
         with Relay(port, tls=tls) as front:
-            yield Secured(front.port, authority, folder)
+            yield Secured(front.port, running, authority, folder)
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +123,34 @@ def test_a_file_that_is_missing_is_named_and_what_waits_waits(secured: Secured, 
         list(secured.sender(missing).send(slices[:1]))
     with pytest.raises(ArchiveUnavailable, match=r"archives\.pacs\.tls\.authorities = .*nowhere"):
         secured.client(missing).instances("1.2.3", "1.2.3.4")
+
+
+@pytest.mark.parametrize("commitment", ["auto", "verify"])
+def test_results_of_a_node_go_by_stow_rs_and_are_verified_by_qido_rs(
+    commitment: str, secured: Secured, phantom_ct: Path, tmp_path: Path
+) -> None:
+    shown = secured.authority.issue("node", file=f"of-node-{commitment}")
+    archive: dict[str, Section] = {
+        "archives.pacs": {
+            "send": "stow-rs",
+            "count": "no",
+            "dicomweb": f"https://localhost:{secured.port}/dicom-web",
+            "commitment": commitment,
+        },
+        "archives.pacs.tls": {
+            "authorities": str(secured.authority.certificate),
+            "certificate": str(shown.certificate),
+            "key": str(shown.key),
+            "name": "archive.clinic.example",
+        },
+    }
+    engines = small_engines(tmp_path / "models")
+    nowhere = Destination("pacs", "PACS", "127.0.0.1", free_ports(1)[0])
+    with RunningNode(tmp_path, nowhere, sections={"engines": engines, **archive}) as node:
+        node.send(copy_series(phantom_ct, tmp_path / "sent", MIDDLE).files)
+        jobs = node.ended()
+        results = node.results()
+    assert [job["state"] for job in jobs if job["stage"] == "commit"] == ["done"]
+    assert {result["status"] for result in results} == {"verified"}
+    held = {uid for kind in ("SEG", "SR") for uid in secured.orthanc.sop_instances(kind)}
+    assert {result["sop_instance_uid"] for result in results} <= held
