@@ -68,42 +68,44 @@ def write_series(folder: Path, slices: int, data: Path) -> Series:
     headers.sort(key=lambda one: float(one.ImagePositionPatient[2]))
     pixels = np.stack([one.pixel_array for one in headers]).astype(np.int16)
     image = sitk.GetImageFromArray(pixels)
-    least, most = (float(headers[at].ImagePositionPatient[2]) for at in (0, -1))
     steps = (pixels.shape[2] / SIZE, pixels.shape[1] / SIZE, (len(headers) - 1) / (slices - 1))
     placed = sitk.Resample(image, (SIZE, SIZE, slices), sitk.Transform(), sitk.sitkLinear, (0, 0, 0), steps)
+    least, most = (float(headers[at].ImagePositionPatient[2]) for at in (0, -1))
+    apart = (most - least) / (slices - 1)
     written = []
+    one = _like(headers[0], steps, apart)
     for index, plane in enumerate(sitk.GetArrayViewFromImage(placed)):
-        place = least + index * (most - least) / (slices - 1)
-        written.append(_write(headers[0], folder, plane, steps, index, place, (most - least) / (slices - 1)))
+        one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = f"{ROOT.decode()}{FIRST_RUN}.4.{index + 1}"
+        one.InstanceNumber = index + 1
+        place = round(least + index * apart, 4)
+        one.ImagePositionPatient = [*one.ImagePositionPatient[:2], place]
+        one.SliceLocation = place
+        one.PixelData = plane.tobytes()
+        path = folder / f"{index:05}.dcm"
+        one.save_as(path, enforce_file_format=True)
+        written.append(ImageFile(path, _runs(path)))
     words = f"{'NLST chest' if real.is_dir() else 'phantom'}, {slices} × {SIZE}²"
     return Series(tuple(written), words)
 
 
-def _write(
-    header: Dataset, folder: Path, plane: np.ndarray, steps: tuple[float, ...], index: int, place: float, apart: float
-) -> ImageFile:
-    image = Dataset()
-    image.update(header)
-    run = f"{ROOT.decode()}{FIRST_RUN}"
+def _like(header: Dataset, steps: tuple[float, ...], apart: float) -> Dataset:
+    """What all slices have in common: the header of one, with UIDs that can be made new, and without pixels."""
+    del header.PixelData
     for number, keyword in enumerate(_UIDS, start=1):
-        setattr(image, keyword, f"{run}.{number}")
-    image.SOPInstanceUID = f"{run}.4.{index + 1}"
-    image.InstanceNumber = index + 1
-    image.ImagePositionPatient = [*header.ImagePositionPatient[:2], round(place, 4)]
-    image.SliceLocation, image.SliceThickness = round(place, 4), round(apart, 4)
-    image.Rows = image.Columns = SIZE
-    image.PixelSpacing = [float(header.PixelSpacing[0]) * steps[1], float(header.PixelSpacing[1]) * steps[0]]
-    image.PixelData = plane.tobytes()
-    image["PixelData"].VR = "OW"
-    image.file_meta = pydicom.dataset.FileMetaDataset()
-    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
-    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
-    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    path = folder / f"{index:05}.dcm"
-    image.save_as(path, enforce_file_format=True)
+        setattr(header, keyword, f"{ROOT.decode()}{FIRST_RUN}.{number}")
+    row, column = header.PixelSpacing
+    header.PixelSpacing = [float(row) * steps[1], float(column) * steps[0]]
+    header.SliceThickness = round(apart, 4)
+    header.Rows = header.Columns = SIZE
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return header
+
+
+def _runs(path: Path) -> tuple[int, ...]:
+    """Where in a file the run stands that makes its UIDs its own."""
     with path.open("rb") as file:
         head, at, runs = file.read(_HEAD), 0, list[int]()
     while (at := head.find(ROOT, at)) >= 0:
         at += len(ROOT)
         runs.append(at)
-    return ImageFile(path, tuple(runs))
+    return tuple(runs)
