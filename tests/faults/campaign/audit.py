@@ -196,7 +196,9 @@ def image_in(path: Path) -> tuple[str, str]:
 
 def objects_in(archive: str) -> dict[str, Dataset]:
     """All that Orthanc holds, by SOP Instance UID."""
-    with httpx.Client(base_url=archive, trust_env=False, timeout=60) as rest:
+    # a connection that is kept may be closed by the server just when the next request comes
+    alone = httpx.Limits(max_keepalive_connections=0)
+    with httpx.Client(base_url=archive, trust_env=False, timeout=60, limits=alone) as rest:
         names = rest.get("/instances").raise_for_status().json()
         files = [rest.get(f"/instances/{name}/file").raise_for_status().content for name in names]
     data_sets = [pydicom.dcmread(BytesIO(file)) for file in files]
