@@ -24,6 +24,9 @@ from service.wire.requestor import Patience
 
 log = structlog.get_logger()
 
+AWAY_SECONDS = 60.0
+"""An archive that has taken nothing for so long has been away: retries of what it did not take are far apart by now."""
+
 
 class Sender:
     """Sends objects to one archive; any number of threads may use it.
@@ -39,7 +42,7 @@ class Sender:
     ) -> None:
         self._to = to
         self._capabilities = capabilities
-        self._away = False
+        self._failing_since: float | None = None
         self._windows = Windows.of(settings.windows)
         self._seats = threading.BoundedSemaphore(settings.parallel)
         self._pace = Pace(settings.objects_per_second, settings.megabytes_per_second)
@@ -72,13 +75,17 @@ class Sender:
                         log.warning("result.warned_of", archive=self._to.name, kind=kind, reason=answer.warning)
                     yield answer
             except ArchiveUnavailable:
-                self._away = True
+                if self._failing_since is None:
+                    self._failing_since = time.monotonic()
                 raise
 
     def came_back(self) -> bool:
-        """Whether it has been away since this was asked last. To be asked when it has taken something."""
-        came_back, self._away = self._away, False
-        return came_back
+        """Whether it has been away for long until now. To be asked each time when it has taken something.
+
+        One that takes some objects and others not has not been away: those others wait as they are to.
+        """
+        since, self._failing_since = self._failing_since, None
+        return since is not None and time.monotonic() - since >= AWAY_SECONDS
 
     def close(self) -> None:
         """Close what is kept open."""

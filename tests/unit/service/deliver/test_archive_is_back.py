@@ -1,23 +1,29 @@
 """What an archive did not take while it was away it gets as soon as it takes anything again."""
 
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
+import service.deliver.sender
 from service.deliver.capabilities import Capabilities
 from service.deliver.scu import sendable
-from service.deliver.sender import Senders
+from service.deliver.sender import Sender, Senders
+from service.errors import ArchiveUnavailable
 from service.lanes import make_workers
 from service.ledger.ledger import Ledger
 from service.ledger.records import DELIVER, DONE, ENCODE, ENCODED, READY, NextJob, ResultRecord, SeriesRecord
 from service.operate.metrics import Metrics
 from service.pipeline import Pipeline
 from service.roles import Role
-from service.settings import parse
+from service.settings import ArchiveSettings, parse
 from service.spool import Spool
 from service.types import ResultObject
 from tests.committing_archive import CommittingArchive
 from tests.ct_slice import ct_slice
+from tests.raw_archive import Line, RawArchive
 from tests.relay import Relay
 from tests.waiting import eventually
 
@@ -36,7 +42,10 @@ def encoded(ledger: Ledger, folder: Path, number: int) -> None:
     )
 
 
-def test_what_waits_for_its_turn_is_sent_as_soon_as_another_result_is_taken(tmp_path: Path) -> None:
+def test_what_waits_for_its_turn_is_sent_as_soon_as_another_result_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.deliver.sender, "AWAY_SECONDS", 0.5)
     nothing = cast(Any, None)
     with (
         CommittingArchive() as archive,
@@ -65,6 +74,7 @@ def test_what_waits_for_its_turn_is_sent_as_soon_as_another_result_is_taken(tmp_
             return sum(job.attempts > 0 for job in jobs)
 
         eventually(lambda: tried(READY) == 3, "all have been tried")
+        time.sleep(0.5)
         between.open()
         encoded(ledger, tmp_path, 4)
         eventually(lambda: tried(DONE) == 4, "all are sent, not after ten minutes", 30)
@@ -74,3 +84,32 @@ def test_what_waits_for_its_turn_is_sent_as_soon_as_another_result_is_taken(tmp_
         for worker in workers:
             worker.join(10)
         senders.close()
+
+
+def test_an_archive_that_takes_some_objects_and_others_not_has_not_been_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [sendable(ct_slice(tmp_path / f"{number}.dcm", z=number, number=number)) for number in (1, 2)]
+
+    def has_no_room_for_the_second(line: Line) -> None:
+        line.accept()
+        while True:
+            request = line.request()
+            line.respond(request, 0xA700 if request.instance == files[1].sop_instance_uid else 0)
+
+    with RawArchive(has_no_room_for_the_second) as archive:
+        to = archive.destination
+        settings = ArchiveSettings(ae_title=to.ae_title, host=to.host, port=to.port)
+        sender = Sender(to, "WETREAD", settings, Capabilities("WETREAD", tmp_path))
+        for _ in range(3):
+            with pytest.raises(ArchiveUnavailable):
+                list(sender.send(files[1:]))
+            assert [answer.refusal for answer in sender.send(files[:1])] == [""]
+            assert not sender.came_back()
+        with pytest.raises(ArchiveUnavailable):
+            list(sender.send(files[1:]))
+        monkeypatch.setattr(service.deliver.sender, "AWAY_SECONDS", 0.0)
+        list(sender.send(files[:1]))
+        assert sender.came_back()
+        assert not sender.came_back()
+        sender.close()
