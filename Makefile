@@ -56,8 +56,8 @@ validators: $(VENV)/.installed-test counterparts  ## write docs/validators.md an
 bench-receive: $(VENV)/.installed-test counterparts  ## how fast instances are received, against DCMTK, Orthanc and pynetdicom (half an hour)
 	$(BIN)/wetread bench receive --json
 
-soak: $(VENV)/.installed-test counterparts  ## the fault campaign: 320 seeded runs against a real Orthanc and PostgreSQL (an hour); goes on where it was
-	$(BIN)/python -m tests.faults.campaign --seeds 0-319 --folder soak-out
+soak: $(VENV)/.installed-test counterparts  ## the fault campaign: 330 seeded runs against a real Orthanc and PostgreSQL (an hour); goes on where it was
+	$(BIN)/python -m tests.faults.campaign --seeds 0-329 --folder soak-out
 
 soak-receive: $(VENV)/.installed-test  ## kill -9 of the node a hundred times while instances come, and 10,000 health probes (a quarter of an hour)
 	$(BIN)/python -m tests.soak_receive

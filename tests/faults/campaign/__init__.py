@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tests.faults.campaign --seeds 0-299 [--only FAULT] [--folder DIR] [--json]
+    python -m tests.faults.campaign --seeds 0-329 [--only FAULT] [--folder DIR] [--json]
 
 `world` is a site (nodes, Orthanc, a database, senders), `fault` what is done to it, `audit` what is looked at then;
 `catalogue` lists all faults, `run` puts one run together.

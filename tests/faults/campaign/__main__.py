@@ -17,7 +17,7 @@ from tests.faults.campaign.summary import summary, told
 
 
 def seeds_of(words: str) -> list[int]:
-    """``0-299``, ``7`` or ``1,5,9-12``."""
+    """``0-329``, ``7`` or ``1,5,9-12``."""
     seeds: list[int] = []
     for word in words.split(","):
         first, _, last = word.partition("-")
@@ -32,7 +32,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--seeds", default="0-299", help="0-299 (default), 7, or 1,5,9-12")
+    parser.add_argument("--seeds", default="0-329", help="0-329 (default), 7, or 1,5,9-12")
     parser.add_argument("--only", choices=sorted(ALL), action="append", help="this fault alone; may be repeated")
     parser.add_argument("--folder", type=Path, default=Path(gettempdir()) / "wetread-campaign")
     parser.add_argument("--fresh", action="store_true", help="forget the runs that the folder has")

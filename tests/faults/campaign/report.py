@@ -45,7 +45,7 @@ def draw(lines: Sequence[Line], target: Path) -> None:
             seconds = [line["seconds"] for line in mine if line["ok"] is ok]
             axes.scatter(seconds, [row] * len(seconds), s=22, c=colour, marker=mark, alpha=0.65, linewidths=0)
     axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xscale("log")
     axes.set_xticks([10, 20, 50, 100, 200], ["10", "20", "50", "100", "200"])
     axes.minorticks_off()
