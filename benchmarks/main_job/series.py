@@ -80,7 +80,7 @@ def write_series(folder: Path, slices: int, data: Path) -> Series:
         place = round(least + index * apart, 4)
         one.ImagePositionPatient = [*one.ImagePositionPatient[:2], place]
         one.SliceLocation = place
-        one.PixelData = plane.tobytes()
+        one.add_new("PixelData", "OW", plane.tobytes())
         path = folder / f"{index:05}.dcm"
         one.save_as(path, enforce_file_format=True)
         written.append(ImageFile(path, _runs(path)))
