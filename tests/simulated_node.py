@@ -41,6 +41,9 @@ class _Shelf:
     def corrections(self, series: str) -> int:
         return 0
 
+    def fetch(self, series: str) -> None:
+        """All are here."""
+
 
 class _Recording(Ledger):
     """The real ledger; it also writes down when, on the virtual clock, a series was opened and found complete."""
