@@ -226,8 +226,8 @@ class Ready:
             unit = self._budget / sum(came.elements())
             need: dict[int | None, float] = {size: size * count * unit for size, count in came.items()}
             have: Counter[int | None] = Counter()
-            for capacity, _ in self._files:
-                have[_serves(capacity, came)] += capacity
+            for capacity, count in Counter(capacity for capacity, _ in self._files).items():
+                have[_serves(capacity, came)] += capacity * count
             size = max(came, key=lambda size: need[size] - have[size])
             if size > need[size] - have[size] or size * LARGEST_SHARE > self._budget:
                 return None
