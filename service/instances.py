@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 import structlog
 
@@ -55,8 +54,7 @@ class Instances:
         self._folders: dict[str, Path] = {}
         """Of the series that were asked for last: a path that is joined costs 3 µs."""
         self._incoming = self._own / "incoming"
-        self._lock_path = root / "versions.lock"
-        self._lock: IO[str] | None = None
+        self._lock = root / "versions.lock"
         self._duplicates: Duplicates = duplicates
         self._sync = sync
         self._room = room
@@ -171,15 +169,14 @@ class Instances:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Among the threads of this process and the commands beside it, one at a time; it takes 5 µs."""
+        """Among the threads of this process and the commands beside it, one at a time; it takes 10 µs."""
         with self._placing:
-            if self._lock is None:
-                self._lock = self._lock_path.open("a")
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
                 yield
             finally:
-                fcntl.flock(self._lock, fcntl.LOCK_UN)
+                os.close(descriptor)
 
     # ---- what is there ---------------------------------------------------------------------------------------------
 

@@ -163,7 +163,7 @@ class Capabilities:
         """Take over what other processes have written."""
         if self._exchange is not None:
             self._exchange.fetch_file(self._file)
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):  # there is none, or no spool yet
             if (version := _version(self._file)) != self._version:
                 self._known, self._version = self._read(), version
 

@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 
 import service.archive.dicomweb
 import service.archive.dimse
+import service.archive.identifiers
 from service.archive.client import ArchiveClient
 from service.deliver.scu import echo, send, sendable
 from service.errors import ArchiveUnavailable, Rejected
@@ -181,7 +182,7 @@ def test_chosen_instances_are_fetched_bit_for_bit(orthanc: Orthanc, listener: Li
 def test_more_instances_than_one_request_names_are_fetched(
     orthanc: Orthanc, listener: Listener, ct: Series, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service.archive.dimse, "CHUNK", 4)
+    monkeypatch.setattr(service.archive.identifiers, "CHUNK", 4)
     uids = list(ct.files)[:11]
     sent, files = fetched(asking(orthanc, fetch=way), listener, ct, uids)
     assert sent == 11
