@@ -1,6 +1,7 @@
 """Query and retrieve by DICOMweb: QIDO-RS and WADO-RS (PS3.18 10.6, 10.4)."""
 
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -32,6 +33,7 @@ STUDY_INSTANCE_UID, SERIES_INSTANCE_UID = "0020000D", "0020000E"
 SOP_INSTANCE_UID = "00080018"
 STUDY_DATE, MODALITY, MODALITIES_IN_STUDY = "00080020", "00080060", "00080061"
 PATIENT_ID, ISSUER_OF_PATIENT_ID = "00100020", "00100021"
+STUDY_DESCRIPTION = "00081030"
 
 _STUDY = f"{MODALITIES_IN_STUDY},{NUMBER_OF_STUDY_RELATED_INSTANCES}"
 _AS_IT_IS = 'multipart/related; type="application/dicom"; transfer-syntax=*'
@@ -107,19 +109,24 @@ class DicomWeb:
         return _studies(match for match in found if same_patient(_patient(this), _patient(match)))
 
     def search(self, sought: Sought) -> tuple[StudyEntry, ...]:
-        """From a search for studies, page by page."""
-        keys = {"StudyDate": sought.dates, "includefield": _STUDY}
+        """From a search for studies, page by page.
+
+        Descriptions are compared here: they are no key that an archive must match by (PS3.18 10.6.1.2.2), and Orthanc
+        finds none.
+        """
+        keys = {"StudyDate": sought.dates, "includefield": f"{_STUDY},{STUDY_DESCRIPTION}"}
         keys |= {"ModalitiesInStudy": sought.modality} if sought.modality else {}
-        keys |= {"StudyDescription": sought.description} if sought.description else {}
         end = time.monotonic() + QUERY_SECONDS
+        seen: set[str] = set()
         entries: dict[str, StudyEntry] = {}
         with self._client() as client:
             while True:
-                page = {**keys, "limit": str(PAGE), "offset": str(len(entries))}
-                found = _studies(self._search(client, "studies", page, end))
-                if not (new := {entry.study_uid: entry for entry in found if entry.study_uid not in entries}):
+                page = self._search(client, "studies", {**keys, "limit": str(PAGE), "offset": str(len(seen))}, end)
+                if not (new := {entry.study_uid for entry in _studies(page)} - seen):
                     return tuple(entries.values())
-                entries |= new
+                seen |= new
+                fitting = [match for match in page if _fits(_value(match, STUDY_DESCRIPTION), sought.description)]
+                entries |= {entry.study_uid: entry for entry in _studies(fitting) if entry.study_uid in new}
 
     def _list(self, client: httpx.Client, study_uid: str, series_uid: str, end: float) -> tuple[str, ...]:
         uids: dict[str, None] = {}
@@ -226,6 +233,12 @@ def _studies(matches: Iterable[dict[str, Any]]) -> tuple[StudyEntry, ...]:
         for match in matches
         if _value(match, STUDY_INSTANCE_UID)
     )
+
+
+def _fits(description: str, sought: str) -> bool:
+    """Whether a text is what is sought, where * and ? stand for others (PS3.4 C.2.2.2.4); nothing sought fits all."""
+    pattern = "".join({"*": ".*", "?": "."}.get(letter) or re.escape(letter) for letter in sought)
+    return not sought or re.fullmatch(pattern, description, re.IGNORECASE) is not None
 
 
 def _patient(match: dict[str, Any]) -> tuple[str, str]:
