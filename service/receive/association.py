@@ -6,6 +6,7 @@ import structlog
 
 from service.errors import told_by_place
 from service.receive.conversation import Conversation, Takes
+from service.receive.intake import new_association
 from service.receive.peer import Peer
 from service.receive.policy import Accepted, AssociationPolicy, Refused
 from service.receive.request import AssociationRequest
@@ -39,6 +40,7 @@ class Association:
         self._settings = settings
         self._policy = policy
         self._intake = intake
+        self._number = new_association()
 
     def serve(self, seated: Callable[[bool], None], stopping: Callable[[], bool]) -> None:
         """Serve it to its end, and close the connection; raises nothing that a peer can cause.
@@ -83,7 +85,7 @@ class Association:
         try:
             self._connection.limit(self._settings.association_seconds)
             self._connection.send(accepted.answer)
-            conversation = Conversation(self._connection, self._settings, accepted, self._intake, id(self))
+            conversation = Conversation(self._connection, self._settings, accepted, self._intake, self._number)
             while True:
                 conversation.answer_message()
         except End as end:
@@ -114,7 +116,7 @@ class Association:
 
     def _tell(self, listener: Callable[[int], None]) -> None:
         try:
-            listener(id(self))
+            listener(self._number)
         except Exception as error:  # a full disk, a locked database: the peer cannot help it
             self._note(error)
 

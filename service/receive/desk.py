@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from service.commitment import Report
 from service.errors import OutOfResources, told_by_place
 from service.header import HeaderFacts
-from service.receive.intake import Arrivals, Results
+from service.receive.intake import Arrivals, Results, new_association
 from service.receive.policy import Refused, Seat, Seats
 
 log = structlog.get_logger()
@@ -45,7 +45,7 @@ class Desk:
 
     def attend(self, line: Connection) -> None:
         """Answer what is asked for one association, until its line ends."""
-        visitor = _Visitor(id(line), self._seats, self._arrivals, self._count)
+        visitor = _Visitor(new_association(), self._seats, self._arrivals, self._count)
         try:
             while True:
                 name, arguments = line.recv()

@@ -1,5 +1,6 @@
 """What happens to an instance that the node is given, however it came: stored, told of, and only then acknowledged."""
 
+import itertools
 from collections.abc import Callable
 from typing import Protocol
 
@@ -34,6 +35,10 @@ _REJECTED = (
     "another instance is here under the same SOP Instance UID, and spool.duplicates = 'reject'; "
     "give the new one a UID of its own at its source"
 )
+
+
+new_association: Callable[[], int] = itertools.count(1).__next__
+"""A number for an association, or for what comes in place of one: none had it before, since this process began."""
 
 
 class Arrivals(Protocol):

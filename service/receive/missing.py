@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from service.archive.base import Archive
 from service.ledger.records import SeriesRecord
-from service.receive.intake import Intake
+from service.receive.intake import Intake, new_association
 from service.received import Received
 from service.spool import Spool, key_of
 from service.versions import instance_of
@@ -38,7 +38,7 @@ class MissingInstances:
         missing = [uid for uid in archive.instances(record.study_uid, record.series_uid) if key_of(uid) not in here]
         if not missing:
             return
-        association = id(missing)  # no other fetch and no association has it at the time
+        association = new_association()
 
         def keep(content: bytes) -> None:
             self._intake.take(Received.of(content), record.sender, association)

@@ -22,7 +22,7 @@ from service.errors import OutOfResources, Quarantined, told_by_place
 from service.header import read_facts
 from service.receive.bearer import Bearers
 from service.receive.contexts import stores, stores_encoded
-from service.receive.intake import Intake
+from service.receive.intake import Intake, new_association
 from service.receive.multipart import MalformedMultipart, MediaType, MultipartReader, PartBegins, PartContent
 from service.receive.peer import Certificate, Peer
 from service.receive.policy import GivesSeats
@@ -119,7 +119,7 @@ class Stow:
             raise Refused(413, "an instance is larger than stow.largest_mb", OUT_OF_RESOURCES) from None
         finally:
             transaction.upload.discard()
-            await run_in_threadpool(ended, id(transaction))
+            await run_in_threadpool(ended, transaction.number)
 
     async def _parts(self, body: RequestBody, reader: MultipartReader, transaction: "_Transaction") -> None:
         async for chunk in body.chunks():
@@ -178,6 +178,7 @@ class _Transaction:
 
     def __init__(self, stow: Stow, sender: str, study: str, response: StoreResponse) -> None:
         self._stow, self._sender, self._study, self._response = stow, sender, study, response
+        self.number = new_association()
         self.upload = self._new_upload()
         self._failed: int | None = None
 
@@ -229,7 +230,7 @@ class _Transaction:
             return refusal
         assert meta is not None
         named = meta.sop_class_uid, meta.sop_instance_uid
-        return self._stow.intake.take(received, self._sender, id(self), named)
+        return self._stow.intake.take(received, self._sender, self.number, named)
 
     def _refusal(self, meta: FileMeta, received: Received) -> int:
         """Why an instance may not come in; 0 where it may."""

@@ -234,15 +234,15 @@ def test_what_cannot_be_written_down_is_not_acknowledged(running: Running, phant
 
 
 def test_a_release_is_told_from_an_abort_and_from_a_lost_connection(running: Running) -> None:
-    for _ in range(5):
+    for _ in range(20):
         running.associate().release()
     running.associate().abort()
     lost = running.associate()
     assert lost.dul.socket is not None
     assert lost.dul.socket.socket is not None
     lost.dul.socket.socket.shutdown(socket.SHUT_RDWR)
-    eventually(lambda: len(running.noted.ended) + len(running.noted.lost) == 7, "all associations have ended")
-    assert (len(running.noted.ended), len(running.noted.lost)) == (5, 2)
+    eventually(lambda: len(running.noted.ended) + len(running.noted.lost) == 22, "all associations have ended")
+    assert (len(running.noted.ended), len(running.noted.lost)) == (20, 2)
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
