@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 import structlog
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
@@ -20,6 +21,9 @@ CHANNEL = "wetread_ledger"
 
 STALE_SECONDS = 1.0
 """A connection that has not been used for so long is tried first."""
+
+PAUSE_SECONDS = 0.01
+"""Between two notifications: what is told meanwhile goes together."""
 
 _MIGRATION = 0x77657472656164  # "wetread": the number of an advisory lock
 _CONNECT: dict[str, Any] = {
@@ -53,6 +57,9 @@ class PostgreSQL:
         self._single = _pool(url, quick).execution_options(isolation_level="AUTOCOMMIT")
         self._closing = threading.Event()
         self._listener: threading.Thread | None = None
+        self._news = threading.Event()
+        self._crier: threading.Thread | None = None
+        self._mark = uuid4().hex  # of what this end tells, which it need not hear
 
     def reading(self) -> AbstractContextManager[Connection]:
         """See `Database.reading`."""
@@ -76,9 +83,23 @@ class PostgreSQL:
             yield connection
 
     def notify(self) -> None:
-        """See `Database.notify`. As a part of what was written it would have all others wait for the disk."""
-        with suppress(DBAPIError), self._single.begin() as connection:
-            connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
+        """See `Database.notify`. As a part of what was written it would have all others wait for the disk; and whoever
+        has written goes on with the next.
+        """
+        self._news.set()
+        if self._crier is None:
+            self._crier = threading.Thread(target=self._cry, name="ledger-crier", daemon=True)
+            self._crier.start()
+
+    def _cry(self) -> None:
+        last = False
+        while not last:
+            self._news.wait()
+            last = self._closing.is_set()
+            self._news.clear()
+            with suppress(DBAPIError), self._single.begin() as connection:
+                connection.exec_driver_sql(f"NOTIFY {CHANNEL}, '{self._mark}'")
+            self._closing.wait(PAUSE_SECONDS)
 
     def listen(self, ring: Callable[[], None]) -> None:
         """See `Database.listen`."""
@@ -103,8 +124,9 @@ class PostgreSQL:
             driver.execute(f"LISTEN {CHANNEL}")
             ring()  # for what was told before
             while not self._closing.is_set():
-                for _ in driver.notifies(timeout=0.5, stop_after=1):
-                    ring()
+                for told in driver.notifies(timeout=0.5, stop_after=1):
+                    if told.payload != self._mark:
+                        ring()
 
     def check(self) -> list[str]:
         """See `Database.check`. The server checks its own pages; this reads every row of every table."""
@@ -132,6 +154,9 @@ class PostgreSQL:
         self._closing.set()
         if self._listener is not None:
             self._listener.join()
+        if self._crier is not None:
+            self._news.set()
+            self._crier.join()
         self._engine.dispose()
         self._single.dispose()
 
