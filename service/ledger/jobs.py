@@ -32,10 +32,6 @@ from service.ledger.sql import now, upsert
 CRASHES = 5
 """After so many attempts, a job that was running when a node ended without a word is not tried again."""
 
-_ABOUT = (series.c.study_uid, series.c.series_uid, series.c.modality, series.c.sender)
-"""What a job says of its series."""
-
-
 def create_job(
     connection: Connection,
     key: str,
@@ -68,8 +64,9 @@ def _create(dialect: str) -> Executable:
 
 def select_jobs(connection: Connection, *conditions: Any) -> list[Job]:
     """The jobs for which all conditions hold, in the order in which they were created."""
-    query = select(jobs, *_ABOUT).join(series).where(*conditions).order_by(jobs.c.id)
-    return [_job(row) for row in connection.execute(query)]
+    query = select(jobs, series.c.study_uid, series.c.series_uid, series.c.modality, series.c.sender)
+    rows = connection.execute(query.join(series).where(*conditions).order_by(jobs.c.id))
+    return [_job(row, row) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,15 @@ def claim_job(
     """Take the next job of these stages that is due, or None; what another one is just taking is passed over."""
     claim = _claim(tuple(stages), only_urgent, whose)
     row = connection.execute(claim, {"owner": owner, "lease": lease_seconds}).first()
-    return None if row is None else _job(row)
+    if row is None:
+        return None
+    # not a part of the claim, nor asked of it: SQLite would look through all series for it
+    return _job(row, connection.execute(_series_of(), {"claimed": row.series}).one())
+
+
+@cache
+def _series_of() -> Executable:
+    return select(series).where(series.c.key == bindparam("claimed"))
 
 
 @cache
@@ -115,10 +120,7 @@ def _claim(stages: tuple[str, ...], only_urgent: bool, whose: Whose | None) -> E
         "state": RUNNING, "token": jobs.c.token + 1, "attempts": jobs.c.attempts + 1, "owner": bindparam("owner"),
         "lease_until": now() + bindparam("lease", type_=Float),
     }  # fmt: skip
-    # asked one by one, for RETURNING: joined to the claim, SQLite would look through all series
-    about = [select(column).where(series.c.key == jobs.c.series).scalar_subquery() for column in _ABOUT]
-    named = [value.label(column.name) for value, column in zip(about, _ABOUT, strict=True)]
-    return update(jobs).where(jobs.c.id == next_one.scalar_subquery()).values(**taken).returning(*jobs.c, *named)
+    return update(jobs).where(jobs.c.id == next_one.scalar_subquery()).values(**taken).returning(*jobs.c)
 
 
 def set_job(connection: Connection, job: Job, **values: Any) -> None:
@@ -177,10 +179,10 @@ def advance_jobs(connection: Connection, seconds: float) -> None:
     connection.execute(leases.values(lease_until=jobs.c.lease_until - seconds))
 
 
-def _job(row: Row[Any]) -> Job:
+def _job(row: Row[Any], of: Row[Any]) -> Job:
     return Job(
         id=row.id,
-        series=SeriesRecord(row.series, row.study_uid, row.series_uid, row.modality, row.sender),
+        series=SeriesRecord(row.series, of.study_uid, of.series_uid, of.modality, of.sender),
         stage=row.stage,
         item=row.item,
         model=row.model,
