@@ -8,7 +8,20 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Executable, Float, and_, bindparam, not_, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    Float,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    not_,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.engine import Row
 
 from service.ledger.records import (
@@ -31,6 +44,9 @@ from service.ledger.sql import now, upsert
 
 CRASHES = 5
 """After so many attempts, a job that was running when a node ended without a word is not tried again."""
+_ABOUT = (series.c.study_uid, series.c.series_uid, series.c.modality, series.c.sender)
+"""What a job says of its series."""
+
 
 def create_job(
     connection: Connection,
@@ -64,9 +80,8 @@ def _create(dialect: str) -> Executable:
 
 def select_jobs(connection: Connection, *conditions: Any) -> list[Job]:
     """The jobs for which all conditions hold, in the order in which they were created."""
-    query = select(jobs, series.c.study_uid, series.c.series_uid, series.c.modality, series.c.sender)
-    rows = connection.execute(query.join(series).where(*conditions).order_by(jobs.c.id))
-    return [_job(row, row) for row in rows]
+    query = select(jobs, *_ABOUT).join(series).where(*conditions).order_by(jobs.c.id)
+    return [_job(row) for row in connection.execute(query)]
 
 
 @dataclass(frozen=True)
@@ -88,15 +103,7 @@ def claim_job(
     """Take the next job of these stages that is due, or None; what another one is just taking is passed over."""
     claim = _claim(tuple(stages), only_urgent, whose)
     row = connection.execute(claim, {"owner": owner, "lease": lease_seconds}).first()
-    if row is None:
-        return None
-    # not a part of the claim, nor asked of it: SQLite would look through all series for it
-    return _job(row, connection.execute(_series_of(), {"claimed": row.series}).one())
-
-
-@cache
-def _series_of() -> Executable:
-    return select(series).where(series.c.key == bindparam("claimed"))
+    return None if row is None else _job(row)
 
 
 @cache
@@ -120,7 +127,10 @@ def _claim(stages: tuple[str, ...], only_urgent: bool, whose: Whose | None) -> E
         "state": RUNNING, "token": jobs.c.token + 1, "attempts": jobs.c.attempts + 1, "owner": bindparam("owner"),
         "lease_until": now() + bindparam("lease", type_=Float),
     }  # fmt: skip
-    return update(jobs).where(jobs.c.id == next_one.scalar_subquery()).values(**taken).returning(*jobs.c)
+    # without the cast, or joined to the claim, SQLite would look through all series
+    its = series.c.key == cast(jobs.c.series, Text)
+    about = [select(column).where(its).correlate(jobs).scalar_subquery().label(column.name) for column in _ABOUT]
+    return update(jobs).where(jobs.c.id == next_one.scalar_subquery()).values(**taken).returning(*jobs.c, *about)
 
 
 def set_job(connection: Connection, job: Job, **values: Any) -> None:
@@ -179,10 +189,10 @@ def advance_jobs(connection: Connection, seconds: float) -> None:
     connection.execute(leases.values(lease_until=jobs.c.lease_until - seconds))
 
 
-def _job(row: Row[Any], of: Row[Any]) -> Job:
+def _job(row: Row[Any]) -> Job:
     return Job(
         id=row.id,
-        series=SeriesRecord(row.series, of.study_uid, of.series_uid, of.modality, of.sender),
+        series=SeriesRecord(row.series, row.study_uid, row.series_uid, row.modality, row.sender),
         stage=row.stage,
         item=row.item,
         model=row.model,
