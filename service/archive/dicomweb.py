@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -35,8 +35,12 @@ STUDY_DATE, MODALITY, MODALITIES_IN_STUDY = "00080020", "00080060", "00080061"
 PATIENT_ID, ISSUER_OF_PATIENT_ID = "00100020", "00100021"
 STUDY_DESCRIPTION = "00081030"
 
-_STUDY = f"{MODALITIES_IN_STUDY},{NUMBER_OF_STUDY_RELATED_INSTANCES}"
+_STUDY = (MODALITIES_IN_STUDY, NUMBER_OF_STUDY_RELATED_INSTANCES)
+"""What is wanted of a study. Each in a parameter of its own: of a list with commas, Orthanc 1.10 takes one."""
 _AS_IT_IS = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+
+Keys = Mapping[str, str | tuple[str, ...]]
+"""Of a search; what has several values is a parameter for each."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class DicomWeb:
     def studies(self, study_uid: str) -> tuple[StudyEntry, ...]:
         """From two searches: for the Patient ID, and by it."""
         with self._client() as client:
-            keys = {"StudyInstanceUID": study_uid}
+            keys: Keys = {"StudyInstanceUID": study_uid}
             this = next(iter(self._search(client, "studies", keys, time.monotonic() + QUERY_SECONDS)), None)
             if this is None or not _value(this, PATIENT_ID):
                 return ()
@@ -114,8 +118,12 @@ class DicomWeb:
         Descriptions are compared here: they are no key that an archive must match by (PS3.18 10.6.1.2.2), and Orthanc
         finds none.
         """
-        keys = {"StudyDate": sought.dates, "includefield": f"{_STUDY},{STUDY_DESCRIPTION}"}
-        keys |= {"ModalitiesInStudy": sought.modality} if sought.modality else {}
+        keys: dict[str, str | tuple[str, ...]] = {
+            "StudyDate": sought.dates,
+            "includefield": (*_STUDY, STUDY_DESCRIPTION),
+        }
+        if sought.modality:
+            keys["ModalitiesInStudy"] = sought.modality
         end = time.monotonic() + QUERY_SECONDS
         seen: set[str] = set()
         entries: dict[str, StudyEntry] = {}
@@ -138,7 +146,7 @@ class DicomWeb:
                 return tuple(uids)
             uids |= new
 
-    def _search(self, client: httpx.Client, resource: str, keys: dict[str, str], end: float) -> list[dict[str, Any]]:
+    def _search(self, client: httpx.Client, resource: str, keys: Keys, end: float) -> list[dict[str, Any]]:
         """Search at the root, where a 404 can mean nothing but a wrong URL."""
         answer = self._get(client, f"/{resource}", "application/dicom+json", end, keys)
         if answer.status == httpx.codes.NO_CONTENT:
@@ -188,9 +196,7 @@ class DicomWeb:
     def _client(self) -> AbstractContextManager[httpx.Client]:
         return web_client(self._name, self._web, self._tls)
 
-    def _get(
-        self, client: httpx.Client, path: str, accept: str, end: float, keys: dict[str, str] | None = None
-    ) -> Answer:
+    def _get(self, client: httpx.Client, path: str, accept: str, end: float, keys: Keys | None = None) -> Answer:
         """The whole answer. Raises `ArchiveUnavailable` where it is not there by ``end`` (monotonic seconds)."""
         left = max(0.1, end - time.monotonic())
         limits = httpx.Timeout(min(left, QUIET_SECONDS), connect=CONNECT_SECONDS)

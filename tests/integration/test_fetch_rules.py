@@ -63,7 +63,7 @@ def series_of(node: RunningNode) -> set[str]:
     return {row["series_uid"] for row in node.rows("SELECT series_uid FROM series")}
 
 
-@pytest.mark.parametrize("ways", [("c-find", "c-get"), ("c-find", "c-move")], ids="-".join)
+@pytest.mark.parametrize("ways", [("c-find", "c-get"), ("c-find", "c-move"), ("qido", "wado-rs")], ids="-".join)
 def test_what_matches_a_rule_is_fetched_once_also_after_a_restart_and_when_its_files_are_gone(
     ways: tuple[str, str], tmp_path: Path, phantom_ct: Path, orthanc: Orthanc, node_port: int, engines: Section
 ) -> None:
