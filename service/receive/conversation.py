@@ -162,7 +162,7 @@ class Conversation:
             fragment_context, control, length = reader.fragment()
             if fragment_context != context_id or control & pdu.IS_COMMAND:
                 raise _out_of_turn("a fragment of a command, or of another context, where a data set is due")
-            at = reader.payload(place(at, length), length)
+            at = reader.payload(place(at, length), length, not control & pdu.IS_LAST)
             prolong(length)
         return at
 

@@ -54,6 +54,7 @@ class Connection:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_TICK_SECONDS))
         self._send_seconds = send_seconds
         self._receive = opened.recv_into
+        self._all = 0 if isinstance(opened, ssl.SSLSocket) else socket.MSG_WAITALL
         self._expires = self._over = float("inf")
 
     def limit(self, seconds: float) -> None:
@@ -70,8 +71,14 @@ class Connection:
         """So many bytes of a message have come."""
         self._expires = min(self._expires + count / MINIMUM_RATE, self._over)
 
-    def receive(self, view: memoryview) -> int:
+    def receive(self, view: memoryview, fill: bool = False) -> int:
         """Receive what is there, at least one byte; return how many.
+
+        Parameters
+        ----------
+        fill
+            Whether to wait, for about a second, until the view is full, where the socket can: the fewer calls, the
+            less often threads that receive at the same time wait for each other.
 
         Raises
         ------
@@ -80,7 +87,7 @@ class Connection:
         """
         while monotonic() < self._expires:
             try:
-                count = self._receive(view)
+                count = self._receive(view, 0, self._all if fill else 0)
             except (BlockingIOError, TimeoutError):
                 if self._stopping():
                     raise ConnectionLost("given up") from None

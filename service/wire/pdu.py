@@ -31,8 +31,8 @@ _CHUNK = 1 << 14
 class Source(Protocol):
     """What bytes come from (`service.wire.connection`)."""
 
-    def receive(self, view: memoryview) -> int:
-        """Receive at least one byte; return how many."""
+    def receive(self, view: memoryview, fill: bool = False) -> int:
+        """Receive at least one byte, or until the view is full; return how many."""
 
 
 def abort(source: int, reason: int) -> bytes:
@@ -147,13 +147,19 @@ class FragmentReader:
             raise ProtocolError("a presentation data value that does not fit its P-DATA-TF PDU")
         return context, control, length - 2
 
-    def payload(self, at: int, length: int) -> int:
-        """Receive the payload of the fragment to this place in the buffer; return where it ends."""
+    def payload(self, at: int, length: int, followed: bool | None = None) -> int:
+        """Receive the payload of the fragment to this place in the buffer; return where it ends.
+
+        Parameters
+        ----------
+        followed
+            Whether another fragment must come before the peer is answered; None where that is not known.
+        """
         end = at + length
-        most = end + (_PDV_HEADER if self._left else _BOTH_HEADERS)
-        view, receive = self._view, self._receive
+        most = end if followed is False else end + (_PDV_HEADER if self._left else _BOTH_HEADERS)
+        view, receive, fill = self._view, self._receive, followed is not None
         while at < end:
-            at += receive(view[at:most])
+            at += receive(view[at:most], fill)
         self._at, self._ahead = end, at - end
         return end
 

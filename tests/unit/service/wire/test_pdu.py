@@ -31,7 +31,7 @@ class Pieces:
     calls: int = 0
     most: int = 0
 
-    def receive(self, view: memoryview) -> int:
+    def receive(self, view: memoryview, fill: bool = False) -> int:
         if not self.content:
             raise ConnectionLost("closed by the peer")
         count = min(len(view), len(self.content), self.sizes[self.calls % len(self.sizes)])
