@@ -110,7 +110,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="wetread bench receive", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one round of small cases: whether it works")
-    parser.add_argument("--case", action="append", help="by name: '1 x 300 CT'; may be given more than once")
+    parser.add_argument(
+        "--case", action="append", choices=[one.name for one in (*CASES, *QUICK)], help="may be given often"
+    )
     parser.add_argument("--subject", action="append", help="by name; may be given more than once")
     parser.add_argument("--sender", action="append", choices=sorted(SENDERS))
     parser.add_argument("--folder", type=Path, help="where everything is stored; default: the temporary folder")

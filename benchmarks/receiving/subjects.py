@@ -109,11 +109,18 @@ def _receiving(name: str, node: RunningNode, pid: int) -> Receiving:
     return Receiving(node.destination.port, "WETREAD", pid, lambda: len(node.stored()), settle)
 
 
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # it was of no use, and made anew
+        return 0
+
+
 def _settle(name: str, spool: Path) -> None:
     """Wait until a subject has made its ready files."""
     made, since = -1, time.monotonic()
     while time.monotonic() - since < SETTLED_SECONDS:
-        now = sum(path.stat().st_size for path in spool.glob("**/ready/*.dcm"))
+        now = sum(map(_size, spool.glob("**/ready/*.dcm")))
         made, since = now, since if now == made else time.monotonic()
         time.sleep(0.1)
 
