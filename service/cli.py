@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -92,6 +93,7 @@ def serve(
     role: Annotated[Role, typer.Option(help="A part of the work, where several share ledger and spool.")] = Role.ALL,
 ) -> None:
     """Run the node until SIGTERM or SIGINT, then drain it."""
+    from service.encoding import Encoders, encode_files
     from service.node import Node, notify_systemd
 
     settings = load(config)
@@ -99,14 +101,18 @@ def serve(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    node = Node(settings, role)
-    try:
+    with ExitStack() as begun:
+        encode = encode_files
+        if role.works:
+            encoders = Encoders(settings.node.encoders)
+            begun.callback(encoders.close)
+            encode = encoders.encode
+        node = Node(settings, role, encode)
+        begun.callback(node.stop)
         node.start()
         notify_systemd("READY=1")
         stop.wait()
         notify_systemd("STOPPING=1")
-    finally:
-        node.stop()
 
 
 @app.command()

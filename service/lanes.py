@@ -13,7 +13,7 @@ from service.settings import Settings
 from service.worker import Worker
 
 PREPARING, DELIVERING, CONFIRMING = (ASSEMBLE, ENCODE), (DELIVER,), (COMMIT,)
-"""Which stages share a thread, beside the inference: an archive that is slow holds up no inference, and the other way
+"""Which stages share a thread, beside the inference and what is encoded at the same time as something else: an archive that is slow holds up no inference, and the other way
 round; and one that is slow to commit, neither a delivery nor what another one commits."""
 
 
@@ -32,7 +32,9 @@ def make_workers(
 ) -> Iterator[Worker]:
     """The workers of a node of this role, to be started."""
     retry = RetryPolicy.of(settings.retry)
-    lanes: list[tuple[str, ...]] = [PREPARING, *[(INFER,)] * settings.engines.parallel] if role.works else []
+    lanes: list[tuple[str, ...]] = []
+    if role.works:
+        lanes = [PREPARING, *[(ENCODE,)] * (settings.node.encoders - 1), *[(INFER,)] * settings.engines.parallel]
     for lane in lanes:
         stages = {stage: pipeline.stages[stage] for stage in lane}
         yield Worker(ledger, stages, retry, metrics)

@@ -17,6 +17,7 @@ from engines.serving.pool import EnginePool
 from service import __version__
 from service.deliver.capabilities import Capabilities
 from service.deliver.sender import Senders
+from service.encoding import encode_files
 from service.errors import ConfigurationError
 from service.lanes import make_workers
 from service.ledger.ledger import open_ledger
@@ -26,7 +27,7 @@ from service.operate.http import EngineHealth, Health, HttpServer
 from service.operate.metrics import Metrics
 from service.operate.operator import operator_routes
 from service.operate.page import Page
-from service.pipeline import NoEngines, Pipeline
+from service.pipeline import Encode, NoEngines, Pipeline
 from service.reception import Reception
 from service.roles import Role
 from service.series.streaming import Streaming
@@ -46,6 +47,8 @@ class Node:
     ----------
     role
         Which part of the work it does; anything but all needs others, and a ledger and a spool that they share.
+    encode
+        How results are encoded; by itself in this process (`service.encoding`).
 
     Raises
     ------
@@ -53,9 +56,10 @@ class Node:
         From `start`: the spool, the port, a model or an engine is not as it must be; nothing is served then.
     """
 
-    def __init__(self, settings: Settings, role: Role = Role.ALL) -> None:
+    def __init__(self, settings: Settings, role: Role = Role.ALL, encode: Encode = encode_files) -> None:
         self._settings = settings
         self._role = role
+        self._encode = encode
         self._metrics = Metrics.on_new_registry()
         self._certificates = CertificateWatch(settings)
         self._stopping = threading.Event()
@@ -100,7 +104,8 @@ class Node:
         senders = Senders(settings, capabilities)
         begun.callback(senders.close)
         engines = self._engines or NoEngines()
-        pipeline = Pipeline(settings, self._spool, self._ledger, self._streaming, engines, capabilities, senders)
+        parts = (self._spool, self._ledger, self._streaming, engines, capabilities, senders)
+        pipeline = Pipeline(settings, *parts, self._encode)
         self._workers = tuple(make_workers(settings, role, pipeline, self._ledger, self._metrics))
         if role.receives:
             # what is read while it comes is of use where it is assembled

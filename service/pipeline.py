@@ -21,6 +21,7 @@ from service.deliver.capabilities import Capabilities
 from service.deliver.confirmation import Confirmation
 from service.deliver.scu import Answer, sendable
 from service.deliver.sender import Senders
+from service.encoding import Encoding, encode_files
 from service.errors import ConfigurationError, Quarantined, Rejected
 from service.handover import (
     FINDINGS,
@@ -52,7 +53,7 @@ from service.ledger.records import (
     ResultRecord,
 )
 from service.results.analysis import Analysis
-from service.results.encode import encode
+from service.results.predecessors import version_of
 from service.results.storage import Storage, storage
 from service.routing.models import route
 from service.routing.triage import is_urgent
@@ -62,7 +63,7 @@ from service.series.streaming import Streaming
 from service.settings import Settings
 from service.spool import Spool, key_of
 from service.superseding import take_over
-from service.types import Destination
+from service.types import Destination, ResultObject
 from service.versions import revision
 
 log = structlog.get_logger()
@@ -104,6 +105,9 @@ class Outcome:
 
 
 Stage = Callable[[Job], Outcome]
+Encode = Callable[[Encoding], tuple[ResultObject, ...] | None]
+
+CHANGED = "the series has changed since; it is analysed again"
 
 
 class Pipeline:
@@ -118,6 +122,7 @@ class Pipeline:
         engines: Engines,
         capabilities: Capabilities,
         senders: Senders,
+        encode: Encode = encode_files,
     ) -> None:
         self._settings = settings
         self._spool = spool
@@ -126,6 +131,7 @@ class Pipeline:
         self._engines = engines
         self._capabilities = capabilities
         self._senders = senders
+        self._encode = encode
         self._confirmation = Confirmation(settings, ledger)
         self._making = [Lock() for _ in range(16)]
 
@@ -272,22 +278,25 @@ class Pipeline:
         folder = self._spool.work(series, job.item, job.model)
         self._spool.fetch_folder(folder)
         if not found_of(folder, item):
-            return Outcome("the series has changed since; it is analysed again")
+            return Outcome(CHANGED)
         findings = load_findings(folder)
         asked_for = self._settings.profile_for(job.series.sender)
         profile, replaced = self._capabilities.fit(asked_for, self._destination(job))
         if not profile.objects:
             why = "; ".join(replaced)
             raise Rejected(f"nothing can be delivered: {why}; correct the archive or its results in the settings")
-        analysis = Analysis(findings, item.image, item.headers(), profile, revision(item.files))
+        analysis = Analysis(findings, item.image, item.headers(1), profile, revision(item.files))
         earlier = take_over(self._ledger, job, analysis.series_uids, self._gone(series, item))
-        analysis = replace(analysis, predecessors=earlier.predecessors)
-        objects = encode(analysis, self._spool.results(series, job.item, job.model))
+        places = (self._spool.work(series, job.item), self._spool.instance_folder(series), folder)
+        results = self._spool.results(series, job.item, job.model)
+        objects = self._encode(Encoding(*places, profile, earlier.predecessors, results))
+        if objects is None:
+            return Outcome(CHANGED)
         self._spool.publish_files(*(result.path for result in objects))
         records = [ResultRecord(series, job.item, job.model, result, ENCODED, archive="") for result in objects]
         note = ", ".join(dict.fromkeys(result.kind for result in objects))
         if earlier.predecessors:
-            note += f", version {analysis.version}"
+            note += f", version {version_of(earlier.predecessors)}"
         note = "; ".join([note or f"nothing was found that {', '.join(profile.objects)} could show", *replaced])
         next_jobs = (NextJob(DELIVER, job.item, job.model),) if objects else ()
         return Outcome(note, next_jobs, (*records, *earlier.superseded))

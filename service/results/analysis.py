@@ -57,7 +57,7 @@ class Analysis:
     def uids(self) -> ResultUIDs:
         """The UIDs of all its result objects."""
         profile = self.profile
-        series_uid = self.source.first.SeriesInstanceUID
+        series_uid = str(self.headers[0].get("SeriesInstanceUID", ""))  # the first one is enough
         return ResultUIDs.about(
             self.findings, self.image, series_uid, self.revision, profile.identity, profile.uid_root
         )

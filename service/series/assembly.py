@@ -50,9 +50,15 @@ class Item:
     notes: tuple[str, ...]
     version: str = ""
 
-    def headers(self) -> list[Dataset]:
-        """Read the data sets of the files without their pixels: one for each slice, or one for all frames."""
-        return [pydicom.dcmread(file, stop_before_pixels=True) for file in dict.fromkeys(self.files)]
+    def headers(self, most: int | None = None) -> list[Dataset]:
+        """Read the data sets of the files without their pixels: one for each slice, or one for all frames.
+
+        Parameters
+        ----------
+        most
+            The first so many; None: all.
+        """
+        return [pydicom.dcmread(file, stop_before_pixels=True) for file in [*dict.fromkeys(self.files)][:most]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,8 @@ class NodeSettings(Section):
     """For each calling AE title, so that one sender that never ends its associations leaves room for the others."""
     receivers: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that receive. 1: the node itself; more: that many beside it, for many senders at once on many cores."""
+    encoders: Annotated[int, Field(ge=1, le=64)] = 2
+    """Processes that encode results, each those of one model about one image at a time."""
     user_identity: Literal["ignore", "refuse", "require"] = "ignore"
     """What to do with the user that a sender may name (PS3.7 D.3.3.7). require: only with a name and passcode of
     ``users``."""

@@ -16,6 +16,7 @@ port = 11112
 # maximum_pdu = 131072
 # maximum_associations = 50
 # maximum_associations_per_sender = 25
+# encoders = 2                    # processes that encode results, each those of one model about one image at a time
 # receivers = 1                   # more: processes beside the node's that receive, for many senders on many cores
 # idle_seconds = 60.0            # for a sender to go on; a message may take 1 s more for each KiB of it
 # artim_seconds = 30.0            # from the connection to the request for an association
