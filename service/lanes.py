@@ -13,8 +13,9 @@ from service.settings import Settings
 from service.worker import Worker
 
 PREPARING, DELIVERING, CONFIRMING = (ASSEMBLE, ENCODE), (DELIVER,), (COMMIT,)
-"""Which stages share a thread, beside the inference and what is encoded at the same time as something else: an archive that is slow holds up no inference, and the other way
-round; and one that is slow to commit, neither a delivery nor what another one commits."""
+"""Which stages share a thread, beside the inference, and what is encoded at the same time as something else: an archive
+that is slow holds up no inference, and the other way round; and one that is slow to commit, neither a delivery nor what
+another one commits."""
 
 
 def whose_results(settings: Settings) -> Iterator[Whose]:

@@ -18,6 +18,7 @@ FAULTS: dict[str, type[Fault]] = {
         processes.StoodStill,
         processes.KilledAtSystemCall,
         processes.EngineKilled,
+        processes.EncoderKilled,
         machines.DiskFull,
         machines.ClockJumps,
         archives.Away,

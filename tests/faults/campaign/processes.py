@@ -211,21 +211,51 @@ def children(pid: int) -> list[int]:
     return [int(child) for task in tasks for child in task.read_text().split()]
 
 
-class EngineKilled(Harm):
-    """SIGKILL of the process that runs the models, not of the node, at a random moment of an inference."""
+class PartKilled(Harm):
+    """SIGKILL of a process that works for the node, not of the node, at a random moment of a stage."""
 
-    name = "kill-engine"
+    stage: ClassVar[str]
 
     def strike(self, world: World, random: Random) -> None:
-        """Kill it once or twice."""
-        kills = 0
+        """Kill all that do this work, once or twice."""
+        kills, event = 0, f"{self.stage}.started"
         for _ in range(random.choice((1, 2))):
-            before = len(world.node.logged("infer.started"))
-            world.wait(lambda before=before: len(world.node.logged("infer.started")) > before, 10)
+            before = len(world.node.logged(event))
+            world.wait(lambda before=before: len(world.node.logged(event)) > before, 10)
             world.pause_for(random.uniform(0, 0.15))
-            for child in children(world.node.process.pid):
+            node = world.node.process.pid
+            for child in children(node):
                 with suppress(OSError):  # it has ended just now
-                    if b"engines.serving" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    if self.is_part(command_line(child), command_line(node)):
                         os.kill(child, signal.SIGKILL)
                         kills += 1
         world.note(kills=kills)
+
+    def is_part(self, its: bytes, the_nodes: bytes) -> bool:
+        """Whether a process is one of these, by its command line and that of the node."""
+        raise NotImplementedError
+
+
+def command_line(pid: int) -> bytes:
+    """What a process was started with. Raises `OSError`."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+class EngineKilled(PartKilled):
+    """The process that runs the models."""
+
+    name, stage = "kill-engine", "infer"
+
+    def is_part(self, its: bytes, the_nodes: bytes) -> bool:
+        """See `PartKilled`."""
+        return b"engines.serving" in its
+
+
+class EncoderKilled(PartKilled):
+    """Those that encode: forks of the node, or what has taken their place."""
+
+    name, stage = "kill-encoder", "encode"
+
+    def is_part(self, its: bytes, the_nodes: bytes) -> bool:
+        """See `PartKilled`."""
+        return its == the_nodes or b"spawn_main" in its
