@@ -195,7 +195,8 @@ class Completeness:
                 observed = series.observed(usual)
                 decision = judge(observed, self._settings, now)
                 if decision.complete:
-                    self._complete(series, decision)
+                    if not self._answer_awaited(series, now):
+                        self._complete(series, decision)
                 elif self._worth_asking(series, observed, now):
                     series.asked = replace(series.asked, at=now, arrivals=series.arrivals, pending=True)
                     calls.append(partial(self._ask, series))
@@ -256,6 +257,12 @@ class Completeness:
             return False
         again = asked.count is not None and asked.count > series.instances and now - asked.at >= ASK_AGAIN_SECONDS
         return again or asked.arrivals != series.arrivals
+
+    def _answer_awaited(self, series: Incoming, now: float) -> bool:
+        """Whether the archive is just being asked, and may be about to say that it has more."""
+        asked = series.asked
+        answers = asked.pending and series.record.sender not in self._silent
+        return answers and now - asked.at < self._settings.quiet_seconds
 
     def _ask(self, series: Incoming) -> None:
         assert self._counts is not None

@@ -111,8 +111,9 @@ def test_what_did_not_come_is_fetched_and_one_result_rests_on_all(
     engines: Section,
     series: Series,
 ) -> None:
-    # within the test only what is fetched can complete it
-    with node_with(tmp_path, orthanc, node_port, engines, archive, {"limit_seconds": 600}) as node:
+    # within the test only what is fetched can complete it, and an archive may take its time to answer
+    times = {"limit_seconds": 600, "quiet_seconds": 10, "quiet_ceiling_seconds": 20}
+    with node_with(tmp_path, orthanc, node_port, engines, archive, times) as node:
         assert len(node.send(series.files[:SENT])) == SENT
         assert failed(node, series) == []
         assert len(node.logged("series.completed")) == 1

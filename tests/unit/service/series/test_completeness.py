@@ -424,6 +424,43 @@ def test_the_archive_is_asked_in_another_thread(tmp_path: Path, archive: Archive
     scanner.ledger.close()
 
 
+def test_an_answer_that_is_on_its_way_is_waited_for_but_not_for_long(tmp_path: Path, archive: Archive) -> None:
+    scanner = Scanner(tmp_path, archive)
+    waiting: list[Callable[[], None]] = []
+    scanner.completeness = Completeness(
+        SETTINGS, scanner.spool, scanner.ledger, lambda: scanner.now, archive.counts, background=waiting.append
+    )
+
+    def silent_until(seconds: float, series: str) -> bool:
+        """Whether it is complete so long after its last slice; it is looked at each 0.3 s."""
+        until = scanner.now + seconds
+        while scanner.now < until - 0.01 and not scanner.complete(series):
+            scanner.now += 0.3
+        return scanner.complete(series)
+
+    archive.count = 5
+    scanner.slices(1, 2, 3)
+    scanner.released()
+    assert not silent_until(1.5, "A"), "silence is enough, but the archive may be about to say that it has more"
+    assert silent_until(1.5, "A"), "it takes too long"
+
+    scanner.slices(1, 2, 3, association=2, series="B")
+    scanner.released(2)
+    assert not silent_until(1.5, "B")
+    waiting.pop()()
+    assert not silent_until(5, "B"), "it has more"
+
+    archive.away = True
+    for association, series in ((3, "C"), (4, "D")):
+        scanner.slices(1, 2, 3, association=association, series=series)
+        scanner.released(association)
+        assert silent_until(1.5, series) == (series == "D"), "one that failed the last time is not waited for"
+        while waiting:
+            waiting.pop()()
+    assert scanner.complete("C")
+    scanner.ledger.close()
+
+
 # ---- restarts and late slices --------------------------------------------------------------------------------------
 
 
