@@ -97,7 +97,8 @@ class PostgreSQL:
             self._news.wait()
             last = self._closing.is_set()
             self._news.clear()
-            with suppress(DBAPIError), self._single.begin() as connection:
+            # of either library; who is not told looks again, but a thread that ended would tell nobody any more
+            with suppress(Exception), self._single.begin() as connection:
                 connection.exec_driver_sql(f"NOTIFY {CHANNEL}, '{self._mark}'")
             self._closing.wait(PAUSE_SECONDS)
 
