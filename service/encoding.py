@@ -81,6 +81,7 @@ class Encoders:
     def __init__(self, count: int) -> None:
         self._count = count
         self._lock = threading.Lock()
+        self._closed = False
         self._begin("fork")
 
     def encode(self, what: Encoding) -> tuple[ResultObject, ...] | None:
@@ -96,12 +97,14 @@ class Encoders:
             return pool.submit(encode_files, what).result()
         except BrokenProcessPool:
             with self._lock:
-                if self._pool is pool:
+                if self._pool is pool and not self._closed:
                     self._begin("spawn")  # a fork of what has threads by now may find a lock that nobody will open
             raise TransientError("the process that encoded has ended; was there too little memory?") from None
 
     def close(self) -> None:
         """End them, whatever they are at."""
+        with self._lock:
+            self._closed = True  # what is broken from now on is not replaced
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in self._processes:
             process.kill()
